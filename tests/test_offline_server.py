@@ -1,0 +1,788 @@
+"""The examples' offline server against the real client, over a real socket.
+
+Every object that comes back is validated against the client's own type: the client itself takes
+whatever a server sends. Older clients lack the names of newer things, so this needs the newest major.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import http.client
+import inspect
+import io
+import json
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+import wave
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import offline_server
+import openai
+import pydantic
+import pytest
+
+WEATHER = {
+    "name": "get_weather",
+    "description": "The weather in a place.",
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "location": {"type": "string"},
+            "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+        },
+        "required": ["location", "unit"],
+    },
+}
+CHAT_WEATHER = {"type": "function", "function": WEATHER}
+CHAT_TIME = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}
+CHAT_NOTE = {"type": "custom", "custom": {"name": "take_note"}}
+WEATHER_ARGUMENTS = '{"location": "San Francisco", "unit": "celsius"}'
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def base_url() -> Iterator[str]:
+    """One server for the module: it keeps nothing that one test could see of another."""
+    with offline_server.serve() as url:
+        yield url
+
+
+@pytest.fixture(params=["sync", "async"])
+def call(request: pytest.FixtureRequest, base_url: str) -> Call:
+    """Call a method by its path, with both clients; a stream comes back as the list of its events.
+
+    `typed=False` is for the few places where the client's types do not have what the API sends.
+    """
+
+    def sync_call(path: str, api_key: str, arguments: dict[str, Any]) -> Any:
+        with openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=1) as client:
+            result = attrgetter(path)(client)(**arguments)
+            return list(result) if isinstance(result, openai.Stream) else result
+
+    async def async_call(path: str, api_key: str, arguments: dict[str, Any]) -> Any:
+        async with openai.AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=1) as client:
+            result = await attrgetter(path)(client)(**arguments)
+            return [event async for event in result] if isinstance(result, openai.AsyncStream) else result
+
+    def either_call(path: str, api_key: str = "offline", typed: bool = True, **arguments: Any) -> Any:
+        result = (
+            sync_call(path, api_key, arguments)
+            if request.param == "sync"
+            else asyncio.run(async_call(path, api_key, arguments))
+        )
+        return valid(result) if typed else result
+
+    return either_call
+
+
+def valid(result: Any) -> Any:
+    """Return the result; raise ValidationError when it, or one of its events, is not what its type says."""
+    for one in result if isinstance(result, list) else [result]:
+        if isinstance(one, pydantic.BaseModel) and int(openai.VERSION.split(".")[0]) >= 3:
+            type(one).model_validate(one.model_dump(by_alias=True, exclude_unset=True, warnings=False))
+    return result
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+# ---------------------------------------------------------------- chat completions
+
+
+def test_chat_repeats_the_question_and_counts_its_tokens(call: Call) -> None:
+    """A plain chat call has an answer, the model's snapshot, and usage that adds up."""
+    reply = call("chat.completions.create", model="gpt-4o-mini", messages=[user("What is a span?")])
+    assert reply.choices[0].message.content == "This is the offline model. You asked: What is a span?"
+    assert (reply.choices[0].finish_reason, reply.model) == ("stop", "gpt-4o-mini-2024-07-18")
+    assert reply.usage.prompt_tokens == len(["What", " is", " a", " span?"])
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
+
+
+@pytest.mark.parametrize("with_usage", [False, True])
+def test_chat_stream_adds_up_to_the_plain_answer(call: Call, with_usage: bool) -> None:
+    """Streamed choices arrive side by side, equal the plain ones, and usage comes last, when asked for."""
+    question: dict[str, Any] = {"model": "gpt-4o", "messages": [user("Why?")], "n": 2}
+    plain = call("chat.completions.create", **question)
+    options = {"stream_options": {"include_usage": True}} if with_usage else {}
+    chunks = call("chat.completions.create", stream=True, **question, **options)
+    texts, finishes = ["", ""], {}
+    for choice in (choice for chunk in chunks for choice in chunk.choices):
+        texts[choice.index] += choice.delta.content or ""
+        if choice.finish_reason:
+            finishes[choice.index] = choice.finish_reason
+    assert texts == [choice.message.content for choice in plain.choices]
+    assert finishes == {0: "stop", 1: "stop"}
+    assert [chunk.choices[0].index for chunk in chunks[:4]] == [0, 1, 0, 1]
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert [chunk.usage for chunk in chunks if chunk.usage] == ([plain.usage] if with_usage else [])
+    assert bool(chunks[-1].choices) is not with_usage
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_chat_calls_a_tool_and_then_answers_from_its_result(call: Call, stream: bool) -> None:
+    """With tools and no result the model calls one, whole or in fragments; with a result it answers."""
+    messages: list[Any] = [user("What is the weather in San Francisco?")]
+    arguments: dict[str, Any] = {"model": "gpt-4o", "tools": [CHAT_WEATHER, CHAT_TIME], "stream": stream}
+    message, finish = chat_message(call("chat.completions.create", messages=messages, **arguments))
+    assert (message["content"], finish) == (None, "tool_calls")
+    [tool_call] = message["tool_calls"]
+    assert tool_call["id"].startswith("call_")
+    assert tool_call["function"] == {"name": "get_weather", "arguments": WEATHER_ARGUMENTS}
+
+    messages += [message, {"role": "tool", "tool_call_id": tool_call["id"], "content": "18 degrees"}]
+    message, finish = chat_message(call("chat.completions.create", messages=messages, **arguments))
+    assert (message["content"], finish) == ("The tool says: 18 degrees", "stop")
+
+    messages += [message, user("And in Paris?")]
+    message, finish = chat_message(call("chat.completions.create", messages=messages, **arguments))
+    assert "Paris" in message["tool_calls"][0]["function"]["arguments"], "an older result answers nothing new"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_chat_calls_every_tool_that_the_question_names(call: Call, stream: bool) -> None:
+    """Parallel calls, one of them of a custom tool, have ids of their own and keep their order."""
+    messages = [user("Use get_time, then take_note.")]
+    tools = [CHAT_WEATHER, CHAT_TIME, CHAT_NOTE]
+    reply = call(
+        "chat.completions.create",
+        typed=not stream,  # ChoiceDeltaToolCall knows functions only
+        model="gpt-4o",
+        messages=messages,
+        tools=tools,
+        stream=stream,
+    )
+    message, _ = chat_message(reply)
+    first, second = message["tool_calls"]
+    assert first["id"] != second["id"]
+    assert first["function"] == {"name": "get_time", "arguments": "{}"}
+    assert second["custom"] == {"name": "take_note", "input": "Use get_time, then take_note."}
+
+
+@pytest.mark.parametrize(
+    ("choice", "called"),
+    [
+        ("none", []),
+        ("auto", ["get_weather"]),
+        ("required", ["get_weather"]),
+        ({"type": "function", "function": {"name": "get_time"}}, ["get_time"]),
+    ],
+)
+def test_chat_obeys_tool_choice(call: Call, choice: Any, called: list[str]) -> None:
+    """`tool_choice` turns tools off or names the one to call."""
+    tools = [CHAT_WEATHER, CHAT_TIME]
+    messages = [user("Hello")]
+    reply = call("chat.completions.create", model="m", messages=messages, tools=tools, tool_choice=choice)
+    assert [each.function.name for each in reply.choices[0].message.tool_calls or []] == called
+
+
+def chat_message(reply: Any) -> tuple[dict[str, Any], str]:
+    """Return the first choice's message and finish reason, put together from fragments if need be."""
+    if not isinstance(reply, list):
+        choice = reply.choices[0]
+        return choice.message.to_dict(), choice.finish_reason
+    message: dict[str, Any] = {"role": "assistant", "content": None}
+    calls: dict[int, dict[str, Any]] = {}
+    for choice in (choice for chunk in reply for choice in chunk.choices):
+        delta = choice.delta.to_dict()
+        if delta.get("content"):
+            message["content"] = (message["content"] or "") + delta["content"]
+        for part in delta.get("tool_calls", []):
+            index = part.pop("index")
+            if "id" in part:
+                calls[index] = part
+                continue
+            for kind, value in part.items():
+                for key, text in value.items():
+                    calls[index][kind][key] += text
+    if calls:
+        message["tool_calls"] = [calls[index] for index in sorted(calls)]
+    return message, reply[-1].choices[0].finish_reason
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_chat_stops_at_the_token_limit(call: Call, stream: bool) -> None:
+    """An answer longer than `max_completion_tokens` is cut and says so."""
+    limits = {"max_completion_tokens": 2, "stream": stream}
+    reply = call("chat.completions.create", model="gpt-4o", messages=[user("Hi")], **limits)
+    message, finish = chat_message(reply)
+    assert (message["content"], finish) == ("This is", "length")
+
+
+def test_chat_writes_json(call: Call) -> None:
+    """`json_object` and `json_schema` are answered with JSON, and the schema is followed."""
+    schema = {"name": "place", "schema": WEATHER["parameters"]}
+    for wanted, expected in [
+        ({"type": "json_object"}, {"question": "Where is Rome?"}),
+        ({"type": "json_schema", "json_schema": schema}, {"location": "Rome", "unit": "celsius"}),
+        ({"type": "text"}, None),
+    ]:
+        reply = call(
+            "chat.completions.create",
+            model="gpt-4o",
+            messages=[user("Where is Rome?")],
+            response_format=wanted,
+        )
+        text = reply.choices[0].message.content
+        assert text.startswith("This is") if expected is None else json.loads(text) == expected
+
+
+class Reading(pydantic.BaseModel):
+    celsius: float
+    humidity: int = pydantic.Field(ge=3)
+    day: pydantic.AwareDatetime
+
+
+class Station(pydantic.BaseModel):
+    """A schema with most of what pydantic writes: references, unions, formats, bounds, recursion."""
+
+    name: str
+    readings: list[Reading]
+    active: bool
+    kind: str | None
+    parent: Station | None
+    neighbours: list[Station]
+    labels: list[str] = pydantic.Field(min_length=2)
+
+
+def test_chat_parse_fits_a_pydantic_model(call: Call) -> None:
+    """The helper that sends a model's schema gets an object of that model back."""
+    with openai.OpenAI(base_url="http://localhost", api_key="x") as client:
+        path = "chat.completions.parse" if hasattr(client.chat.completions, "parse") else None
+    path = path or "beta.chat.completions.parse"  # its name until 1.92
+    question = {"model": "gpt-4o", "messages": [user("Which one, Kew?")]}
+    reply = call(path, typed=False, response_format=Station, **question)  # generic: its own type is unbound
+    station = reply.choices[0].message.parsed
+    assert isinstance(station, Station)
+    assert station.name == "Kew"
+    assert station.readings[0].humidity == 3
+    assert len(station.labels) == 2
+
+
+def test_chat_reads_text_parts(call: Call) -> None:
+    """A question made of parts is the text in them."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    parts = [{"type": "text", "text": "What is"}, image, {"type": "text", "text": "this?"}]
+    reply = call("chat.completions.create", model="gpt-4o", messages=[{"role": "user", "content": parts}])
+    assert reply.choices[0].message.content.endswith("You asked: What is this?")
+
+
+def test_chat_stream_helper(base_url: str) -> None:
+    """The client's accumulating stream helper ends with the same completion as a plain call."""
+    with openai.OpenAI(base_url=base_url, api_key="offline") as client:
+        chat: Any = client.chat if hasattr(client.chat.completions, "stream") else client.beta.chat
+        question: Any = {"model": "gpt-4o", "messages": [user("In Rome?")], "tools": [CHAT_WEATHER]}
+        with chat.completions.stream(**question, stream_options={"include_usage": True}) as stream:
+            for _ in stream:
+                pass
+            final = stream.get_final_completion()
+        plain = client.chat.completions.create(**question)
+    assert final.choices[0].finish_reason == "tool_calls"
+    tool_call = final.choices[0].message.tool_calls[0].function
+    expected = plain.to_dict()["choices"][0]["message"]["tool_calls"][0]["function"]
+    assert {"name": tool_call.name, "arguments": tool_call.arguments} == expected
+    assert final.usage == plain.usage
+
+
+# ---------------------------------------------------------------- responses
+
+RESPONSE_WEATHER = {"type": "function", "strict": True, **WEATHER}
+RESPONSE_NOTE = {"type": "custom", "name": "take_note"}
+
+
+def test_response_to_text(call: Call) -> None:
+    """A plain response has its text, echoes the request's settings, and counts tokens."""
+    arguments = {"instructions": "Be brief.", "input": "What is a span?", "temperature": 0.5}
+    reply = call("responses.create", model="gpt-4.1-mini", **arguments)
+    assert reply.output_text == "This is the offline model. You asked: What is a span?"
+    assert (reply.status, reply.model, reply.temperature) == ("completed", "gpt-4.1-mini-2025-04-14", 0.5)
+    assert reply.usage.input_tokens == len(["Be", " brief.", " What", " is", " a", " span?"])
+    assert reply.usage.total_tokens == reply.usage.input_tokens + reply.usage.output_tokens
+
+
+def test_response_stream_has_the_events_in_order(call: Call) -> None:
+    """The events are numbered, in the API's order, and their deltas are the final text."""
+    events = call("responses.create", model="gpt-4o", input="Why?", stream=True)
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert [event.type for event in events] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        *["response.output_text.delta"] * len(deltas),
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    final = events[-1].response
+    assert "".join(deltas) == final.output_text == "This is the offline model. You asked: Why?"
+    assert len(deltas) == final.usage.output_tokens
+    assert (events[0].response.status, events[0].response.output) == ("in_progress", [])
+    assert [event.to_dict()["sequence_number"] for event in events] == list(range(len(events)))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_response_calls_a_function_and_then_answers_from_its_result(call: Call, stream: bool) -> None:
+    """A function call's arguments come whole or in fragments; its output is answered."""
+    items: list[Any] = [user("What is the weather in San Francisco?")]
+    arguments: dict[str, Any] = {"model": "gpt-4o", "tools": [RESPONSE_WEATHER], "stream": stream}
+    reply = call("responses.create", input=items, **arguments)
+    item = finished(reply).output[0]
+    assert (item.type, item.name, item.arguments) == ("function_call", "get_weather", WEATHER_ARGUMENTS)
+    if stream:
+        deltas = [event.delta for event in reply if event.type == "response.function_call_arguments.delta"]
+        assert "".join(deltas) == WEATHER_ARGUMENTS
+        assert len(deltas) > 1
+        assert "response.function_call_arguments.done" in [event.type for event in reply]
+    output = {"type": "function_call_output", "call_id": item.call_id, "output": "18 degrees"}
+    reply = call("responses.create", input=[*items, item.to_dict(), output], **arguments)
+    assert finished(reply).output_text == "The tool says: 18 degrees"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_response_calls_a_custom_tool(call: Call, stream: bool) -> None:
+    """A custom tool gets the question as its free text."""
+    pytest.importorskip("openai.types.responses.custom_tool", reason="this client has no custom tools")
+    tools = [RESPONSE_WEATHER, RESPONSE_NOTE]
+    reply = call("responses.create", model="m", input="take_note: milk", tools=tools, stream=stream)
+    item = finished(reply).to_dict()["output"][0]
+    assert (item["type"], item["name"]) == ("custom_tool_call", "take_note")
+    assert item["input"] == "take_note: milk"
+
+
+def finished(reply: Any) -> Any:
+    return reply[-1].response if isinstance(reply, list) else reply
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_response_stops_at_the_token_limit(call: Call, stream: bool) -> None:
+    """An answer longer than `max_output_tokens` is incomplete."""
+    reply = call("responses.create", model="gpt-4o", input="Hi", max_output_tokens=2, stream=stream)
+    assert finished(reply).status == "incomplete"
+    assert finished(reply).incomplete_details.reason == "max_output_tokens"
+    assert finished(reply).output_text == "This is"
+    if stream:
+        assert reply[-1].type == "response.incomplete"
+
+
+def test_response_parse_fits_a_pydantic_model(call: Call) -> None:
+    """A text format with a schema is followed."""
+    reply = call("responses.parse", model="gpt-4o", input="Which one, Kew?", text_format=Station)
+    assert reply.output_parsed.name == "Kew"
+
+
+def in_this_client(method: str, parameter: str = "extra_headers") -> pytest.MarkDecorator:
+    """Skip on clients that do not have a method, or its parameter, yet."""
+    with openai.OpenAI(base_url="http://127.0.0.1", api_key="offline") as client:
+        try:
+            has_it = parameter in inspect.signature(attrgetter(method)(client)).parameters
+        except AttributeError:
+            has_it = False
+    return pytest.mark.skipif(not has_it, reason=f"this client has no {method}({parameter})")
+
+
+@in_this_client("responses.create", "background")
+def test_background_response_makes_progress_with_each_look(call: Call) -> None:
+    """A background response is queued, then in progress, then completed with its output."""
+    queued = call("responses.create", model="gpt-4o", input="Why?", background=True)
+    seen = [call("responses.retrieve", response_id=queued.id) for _ in range(3)]
+    assert [queued.status, *(look.status for look in seen)] == ["queued", "in_progress", *["completed"] * 2]
+    assert (queued.output, queued.usage) == ([], None)
+    assert seen[-1].output_text.endswith("Why?")
+
+
+@in_this_client("responses.cancel")
+def test_background_response_is_cancelled(call: Call) -> None:
+    """A cancelled response stays cancelled; one that is not in the background cannot be."""
+    queued = call("responses.create", model="gpt-4o", input="Why?", background=True)
+    assert call("responses.cancel", response_id=queued.id).status == "cancelled"
+    assert call("responses.retrieve", response_id=queued.id).status == "cancelled"
+    plain = call("responses.create", model="gpt-4o", input="Why?")
+    with pytest.raises(openai.BadRequestError, match="synchronous"):
+        call("responses.cancel", response_id=plain.id)
+
+
+@in_this_client("responses.retrieve", "starting_after")
+def test_background_stream_is_resumed(call: Call) -> None:
+    """A stored response is streamed again, from the event after the last one seen."""
+    events = call("responses.create", model="gpt-4o", input="Why?", background=True, stream=True)
+    assert [event.type for event in events[:3]] == [
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+    ]
+    response_id = events[0].response.id
+    rest = call("responses.retrieve", response_id=response_id, stream=True, starting_after=4)
+    assert rest == events[5:]
+
+
+def test_stored_responses_are_found(call: Call) -> None:
+    """A response is kept unless `store` is false; an unknown id is 404."""
+    kept = call("responses.create", model="gpt-4o", input="Why?")
+    assert call("responses.retrieve", response_id=kept.id) == kept
+    dropped = call("responses.create", model="gpt-4o", input="Why?", store=False)
+    with pytest.raises(openai.NotFoundError, match=dropped.id):
+        call("responses.retrieve", response_id=dropped.id)
+
+
+# ---------------------------------------------------------------- the other endpoints
+
+
+def test_embeddings_in_both_encodings(call: Call) -> None:
+    """Vectors have unit length and the dimensions asked for, and base64 carries the same numbers."""
+    arguments: dict[str, Any] = {"model": "text-embedding-3-small", "input": ["one", "two"], "dimensions": 8}
+    plain = call("embeddings.create", encoding_format="float", **arguments)
+    packed = call(
+        "embeddings.create", typed=False, encoding_format="base64", **arguments
+    )  # a str, not floats
+    default = call("embeddings.create", **arguments)
+    assert [vector.index for vector in plain.data] == [0, 1]
+    for vector, text in zip(plain.data, packed.data, strict=True):
+        assert list(struct.unpack("<8f", base64.b64decode(text.embedding))) == vector.embedding
+        assert sum(x * x for x in vector.embedding) == pytest.approx(1)
+    assert plain.data[0].embedding != plain.data[1].embedding
+    assert default.data[0].embedding == pytest.approx(plain.data[0].embedding)
+    assert plain.usage.prompt_tokens == plain.usage.total_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "count"), [("text", 1), (["a", "b", "c"], 3), ([1, 2, 3], 1), ([[1, 2], [3]], 2)]
+)
+def test_embeddings_of_every_kind_of_input(call: Call, given: Any, count: int) -> None:
+    """One text or several, or lists of token numbers; the model decides the size."""
+    reply = call("embeddings.create", model="text-embedding-3-large", input=given)
+    assert [len(vector.embedding) for vector in reply.data] == [3072] * count
+
+
+def test_completions_of_several_prompts(call: Call) -> None:
+    """Each prompt has `n` choices, and a stream carries the same texts and usage."""
+    question: dict[str, Any] = {"model": "gpt-3.5-turbo-instruct", "prompt": ["One?", "Two?"], "n": 2}
+    plain = call("completions.create", **question)
+    assert [choice.text[-4:] for choice in plain.choices] == ["One?", "One?", "Two?", "Two?"]
+    streamed = {"stream": True, "stream_options": {"include_usage": True}}
+    chunks = call("completions.create", typed=False, **streamed, **question)  # finish_reason is null at first
+    texts = [""] * 4
+    for choice in (choice for chunk in chunks for choice in chunk.choices):
+        texts[choice.index] += choice.text
+    assert texts == [choice.text for choice in plain.choices]
+    assert chunks[-1].usage == plain.usage
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # variations
+def test_images(call: Call) -> None:
+    """GPT image models send PNG bytes and usage, DALL-E links; edits and variations take uploads."""
+    made = call("images.generate", model="gpt-image-1", prompt="A grey dot", n=2)
+    assert [base64.b64decode(image.b64_json)[:4] for image in made.data] == [b"\x89PNG"] * 2
+    usage = made.to_dict()["usage"]
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+    linked = call("images.generate", model="dall-e-3", prompt="A grey dot")
+    assert linked.data[0].url.startswith("https://images.invalid/")
+    pixels = base64.b64decode(made.data[0].b64_json)
+    edited = call("images.edit", model="gpt-image-1", image=("dot.png", pixels), prompt="Darker", n=2)
+    assert len(edited.data) == 2
+    varied = call("images.create_variation", image=("dot.png", pixels), response_format="b64_json")
+    assert base64.b64decode(varied.data[0].b64_json) == pixels
+
+
+@in_this_client("images.generate", "partial_images")
+def test_streamed_images(call: Call) -> None:
+    """A streamed image comes as partial images and then the completed one."""
+    stream: dict[str, Any] = {"model": "gpt-image-1", "prompt": "A dot", "stream": True, "partial_images": 2}
+    events = call("images.generate", **stream)
+    assert [event.type.split(".")[1] for event in events] == ["partial_image", "partial_image", "completed"]
+    events = call("images.edit", image=("dot.png", offline_server.png()), **stream)
+    assert events[-1].type == "image_edit.completed"
+
+
+def test_speech_is_playable(call: Call) -> None:
+    """Speech is bytes of the announced type."""
+    reply = call("audio.speech.create", model="tts-1", input="Hello", voice="alloy", response_format="wav")
+    assert reply.response.headers["content-type"] == "audio/wav"
+    with wave.open(io.BytesIO(reply.content)) as audio:
+        assert audio.getnframes() / audio.getframerate() == pytest.approx(0.1)
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # translations
+def test_transcriptions_and_translations(call: Call) -> None:
+    """An uploaded file, with binary content, is transcribed and translated in every format."""
+    sound = ("memo.wav", offline_server.silence() + bytes(range(256)))
+    words = "This is what memo.wav says."
+    reply = call("audio.transcriptions.create", model="gpt-4o-transcribe", file=sound)
+    assert (reply.text, reply.to_dict()["usage"]["type"]) == (words, "tokens")
+    verbose = {"model": "whisper-1", "file": sound, "response_format": "verbose_json"}
+    assert call("audio.transcriptions.create", **verbose).segments[0].text == words
+    assert call("audio.translations.create", **verbose).duration == 1.0
+    assert call("audio.translations.create", model="whisper-1", file=sound).text == words
+    for kind in ("text", "srt", "vtt"):
+        text = call("audio.transcriptions.create", model="whisper-1", file=sound, response_format=kind)
+        assert words in text
+
+
+@in_this_client("audio.transcriptions.create", "stream")
+def test_streamed_transcription(call: Call) -> None:
+    """A streamed transcription's deltas are its text."""
+    arguments: dict[str, Any] = {"model": "gpt-4o-transcribe", "file": ("memo.wav", b"RIFF"), "stream": True}
+    *deltas, done = call("audio.transcriptions.create", **arguments)
+    assert "".join(event.delta for event in deltas) == done.text == "This is what memo.wav says."
+
+
+def test_moderations_flag_what_a_text_names(call: Call) -> None:
+    """Each text has a result, flagged by category; parts are one input."""
+    reply = call("moderations.create", input=["sunshine", "violence"])
+    assert [result.flagged for result in reply.results] == [False, True]
+    assert reply.results[1].categories.violence
+    assert not reply.results[1].categories.hate
+    assert len(call("moderations.create", input="fine").results) == 1
+    parts = [{"type": "text", "text": "hate"}, {"type": "text", "text": "love"}]
+    reply = call("moderations.create", model="omni-moderation-latest", input=parts)
+    assert [result.categories.hate for result in reply.results] == [True]
+
+
+def test_models_are_listed(base_url: str) -> None:
+    """The list of models is the client's page type."""
+    with openai.OpenAI(base_url=base_url, api_key="offline") as client:
+        assert "gpt-4.1-mini" in [valid(model).id for model in client.models.list()]
+
+
+# ---------------------------------------------------------------- errors, headers, the server itself
+
+EVERY_CALL: list[tuple[str, dict[str, Any]]] = [
+    ("chat.completions.create", {"messages": [user("Hi")]}),
+    ("chat.completions.create", {"messages": [user("Hi")], "stream": True}),
+    ("responses.create", {"input": "Hi"}),
+    ("embeddings.create", {"input": "Hi"}),
+    ("completions.create", {"prompt": "Hi"}),
+    ("images.generate", {"prompt": "Hi"}),
+    ("audio.speech.create", {"input": "Hi", "voice": "alloy"}),
+    ("audio.transcriptions.create", {"file": ("a.wav", b"RIFF")}),
+    ("moderations.create", {"input": "Hi"}),
+]
+
+
+@pytest.mark.parametrize(("path", "arguments"), EVERY_CALL)
+def test_every_endpoint_refuses_in_the_same_shape(call: Call, path: str, arguments: dict[str, Any]) -> None:
+    """An unknown model is 404 and a bad key 401, with OpenAI's error body and a request id."""
+    with pytest.raises(openai.NotFoundError) as missing:
+        call(path, model="no-such-model", **arguments)
+    error = missing.value
+    assert (error.code, error.type, error.param) == ("model_not_found", "invalid_request_error", None)
+    assert "`no-such-model` does not exist" in error.message
+    assert (error.request_id or "").startswith("req_")
+    with pytest.raises(openai.AuthenticationError) as refused:
+        call(path, api_key="invalid", model="gpt-4o", **arguments)
+    assert refused.value.code == "invalid_api_key"
+
+
+@pytest.mark.parametrize(("path", "arguments"), EVERY_CALL)
+def test_a_rate_limit_passes_at_the_first_retry(base_url: str, path: str, arguments: dict[str, Any]) -> None:
+    """Without retries the call is a 429 that says when to come back; with one it succeeds, every time."""
+    with openai.OpenAI(base_url=base_url, api_key="offline", max_retries=0) as client:
+        method = attrgetter(path)
+        for _ in range(2):
+            with pytest.raises(openai.RateLimitError) as limited:
+                method(client)(model="rate-limited", **arguments)
+            assert limited.value.response.headers["retry-after-ms"] == "10"
+            assert limited.value.code == "rate_limit_exceeded"
+            result = method(client.with_options(max_retries=1))(model="rate-limited", **arguments)
+            if isinstance(result, openai.Stream):
+                result.close()
+
+
+def test_an_overloaded_model_fails_every_attempt(call: Call) -> None:
+    """A 500 stays a 500 after the client's retry."""
+    with pytest.raises(openai.InternalServerError) as failed:
+        call("chat.completions.create", model="overloaded", messages=[user("Hi")])
+    assert failed.value.type == "server_error"
+    assert failed.value.request.headers["x-stainless-retry-count"] == "1"
+
+
+def test_answers_carry_the_api_headers_and_a_new_id_each(base_url: str) -> None:
+    """The headers that clients read are there, and ids are counted per server."""
+    with openai.OpenAI(base_url=base_url, api_key="offline") as client:
+        raws = [
+            client.chat.completions.with_raw_response.create(model="gpt-4o", messages=[user("Hi")])  # type: ignore[list-item]
+            for _ in range(2)
+        ]
+    for name in ("openai-processing-ms", "openai-version", "openai-organization"):
+        assert raws[0].headers[name]
+    for name in ("x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens"):
+        assert int(raws[0].headers[name]) > 0
+    assert raws[0].headers["content-type"] == "application/json"
+    assert raws[0].headers["x-request-id"] != raws[1].headers["x-request-id"]
+    assert raws[0].parse().id != raws[1].parse().id
+
+
+def test_two_servers_give_the_same_answers() -> None:
+    """Everything but the date header is determined by the requests."""
+    answers = []
+    for _ in range(2):
+        with (
+            offline_server.serve() as url,
+            openai.OpenAI(base_url=url, api_key="offline") as client,
+        ):
+            raw = client.chat.completions.with_raw_response.create(
+                model="gpt-4o",
+                messages=[{"role": "user", "content": "In Rome?"}],
+                tools=[CHAT_WEATHER],  # type: ignore[list-item]
+            )
+            answers.append((raw.content, {k: v for k, v in raw.headers.items() if k != "date"}))
+    assert answers[0] == answers[1]
+
+
+def test_azure_paths_lead_to_the_same_operations(base_url: str) -> None:
+    """The Azure client, with its deployment path and key header, is served too."""
+    with openai.AzureOpenAI(
+        azure_endpoint=base_url.removesuffix("/v1"), api_key="offline", api_version="2024-10-21"
+    ) as client:
+        reply = client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
+        assert reply.choices[0].message.content
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model="no-such-model", messages=[])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        ("/chat/completions", b'{"model": "gpt-4o"}', 400, "Missing required parameter: 'messages'."),
+        ("/chat/completions", b"{", 400, "We could not parse the JSON body of your request."),
+        ("/chat/completions", b"[]", 400, "We could not parse the JSON body of your request."),
+        ("/nothing", b"{}", 404, "Invalid URL (POST /v1/nothing)"),
+    ],
+)
+def test_bad_requests_are_explained(base_url: str, path: str, body: bytes, status: int, message: str) -> None:
+    """A request that no client would send is refused in the same shape."""
+    reply = http_request(base_url, "POST", f"/v1{path}", body, {"authorization": "Bearer offline"})
+    assert (reply[0], json.loads(reply[1])["error"]["message"]) == (status, message)
+
+
+def test_a_key_is_needed(base_url: str) -> None:
+    """Without a key the answer is 401, for the list of models too."""
+    status, body = http_request(base_url, "GET", "/v1/models", b"", {})
+    assert status == 401
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+
+
+def http_request(
+    base_url: str, method: str, path: str, body: bytes, headers: dict[str, str]
+) -> tuple[int, bytes]:
+    with contextlib.closing(
+        http.client.HTTPConnection(urllib.parse.urlsplit(base_url).netloc, timeout=10)
+    ) as connection:
+        connection.request(method, path, body, headers)
+        reply = connection.getresponse()
+        return reply.status, reply.read()
+
+
+def test_streams_on_the_wire(base_url: str) -> None:
+    """Chat events are bare data and end with [DONE]; events of Responses are named and just end."""
+    headers = {"authorization": "Bearer offline"}
+    body = json.dumps({"model": "m", "messages": [user("Hi")], "stream": True}).encode()
+    _, sent = http_request(base_url, "POST", "/v1/chat/completions", body, headers)
+    assert sent.startswith(b'data: {"id": ')
+    assert sent.endswith(b"\n\ndata: [DONE]\n\n")
+    body = json.dumps({"model": "m", "input": "Hi", "stream": True}).encode()
+    _, sent = http_request(base_url, "POST", "/v1/responses", body, headers)
+    assert sent.startswith(b"event: response.created\ndata: {")
+    assert b"[DONE]" not in sent
+
+
+def test_a_client_that_hangs_up_leaves_no_trace(capfd: pytest.CaptureFixture[str]) -> None:
+    """Streams dropped in the middle print nothing, and the server goes on answering."""
+    long = "word " * 200_000  # more than the socket's buffers hold, so the server is still writing
+    with offline_server.serve() as url, openai.OpenAI(base_url=url, api_key="offline") as client:
+        for _ in range(3):
+            with client.chat.completions.create(
+                model="gpt-4o", messages=[{"role": "user", "content": long}], stream=True
+            ) as stream:
+                next(stream)
+        assert client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
+    wait_until(lambda: not server_threads())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_server_stops_while_clients_stay_connected() -> None:
+    """Leaving the block ends the port, the kept connections, and every thread."""
+    with contextlib.ExitStack() as stack:
+        with offline_server.serve() as url:
+            client = stack.enter_context(openai.OpenAI(base_url=url, api_key="offline", max_retries=0))
+            client.models.list()
+            idle = stack.enter_context(socket.create_connection(("127.0.0.1", port_of(url)), timeout=10))
+            wait_until(lambda: len(server_threads()) == 3)
+        assert idle.recv(1) == b""
+        wait_until(lambda: not server_threads())
+        with pytest.raises(openai.APIConnectionError):
+            client.models.list()
+
+
+def server_threads() -> list[threading.Thread]:
+    """List the threads of servers, but for the one that the module's fixture keeps."""
+    mine = [t for t in threading.enumerate() if t.name == "offline-server" or "process_request" in t.name]
+    return [thread for thread in mine if thread not in KEPT_THREADS]
+
+
+KEPT_THREADS: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _other_threads() -> Iterator[None]:
+    KEPT_THREADS.update(threading.enumerate())
+    yield
+    KEPT_THREADS.clear()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened in 10 seconds"
+        time.sleep(0.005)
+
+
+def port_of(url: str) -> int:
+    return urllib.parse.urlsplit(url).port or 0
+
+
+def test_many_clients_at_once(base_url: str) -> None:
+    """Concurrent calls are all answered, with an id each."""
+
+    async def ask_many() -> set[str]:
+        async with openai.AsyncOpenAI(base_url=base_url, api_key="offline", max_retries=0) as client:
+            asks = [
+                client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
+                for _ in range(50)
+            ]
+            return {reply.id for reply in await asyncio.gather(*asks)}
+
+    assert len(asyncio.run(ask_many())) == 50
+
+
+def test_the_program_serves_and_says_where(tmp_path: Path) -> None:
+    """`python offline_server.py` prints its address, answers there, and prints no request log."""
+    program = [sys.executable, str(Path(offline_server.__file__))]
+    with subprocess.Popen(
+        program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            url = first.split()[1]
+            request = urllib.request.Request(f"{url}/models", headers={"authorization": "Bearer x"})
+            with urllib.request.urlopen(request, timeout=10) as reply:
+                assert json.load(reply)["object"] == "list"
+        finally:
+            process.terminate()
+        rest, _ = process.communicate(timeout=10)
+    assert first == f"Serving {url} until Ctrl+C. Any OPENAI_API_KEY will do.\n"
+    assert rest == ""
