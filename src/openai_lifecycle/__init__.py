@@ -1,0 +1,1 @@
+"""OpenTelemetry instrumentation of the OpenAI client."""

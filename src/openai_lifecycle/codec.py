@@ -1,0 +1,433 @@
+"""Span ⇄ events: the only file that knows how a lifecycle event lies on a span.
+
+Nothing is kept twice: what the conventions put on the span (model, usage, finish reasons, …) is read from the
+span's attributes, and a span event carries only what is its own. The first half of this file gives the
+attributes of each span event to the code that records it; the second half, :func:`decode`, turns a finished
+span back into the documented entries. Spans of other GenAI instrumentations, which carry no lifecycle events,
+are decoded from the conventions alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timezone
+from typing import Any, Final, TypeAlias
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
+
+from openai_lifecycle import semconv
+from openai_lifecycle.events import (
+    LifecycleEvent,
+    LLMGenerationError,
+    LLMGenerationSuccess,
+    LLMInitializationError,
+    LLMInitializationStart,
+    LLMInitializationSuccess,
+    Metadata,
+    ToolCallDetected,
+)
+
+Attributes: TypeAlias = Mapping[str, Any]
+
+#: ``gen_ai.operation.name`` → ``operation`` of an entry. Spans of any other operation are no generations.
+OPERATIONS: Final[Mapping[str, str]] = {
+    "chat": "llm_generation",
+    "text_completion": "llm_generation",
+    "generate_content": "llm_generation",
+    "embeddings": "llm_embedding",
+    "image_generation": "llm_image_generation",
+    "speech": "llm_speech",
+    "transcription": "llm_transcription",
+    "translation": "llm_translation",
+    "moderation": "llm_moderation",
+}
+INITIALIZATION: Final = "llm_initialization"
+CAPABILITIES: Final = "text_generation,tool_calling,streaming"
+
+
+# ------------------------------------------------------------------ events → span events
+def generation_success(
+    *,
+    messages_count: int,
+    message_content: str,
+    temperature: float | None,
+    response_length: int,
+    choices_count: int,
+) -> dict[str, Any]:
+    """Return the attributes of a ``LLM_GENERATION_SUCCESS`` span event."""
+    return _request(messages_count, message_content, temperature) | {
+        semconv.RESPONSE_LENGTH: response_length,
+        semconv.CHOICES_COUNT: choices_count,
+    }
+
+
+def generation_error(
+    *, messages_count: int, message_content: str, temperature: float | None, error: str
+) -> dict[str, Any]:
+    """Return the attributes of a ``LLM_GENERATION_ERROR`` span event."""
+    return _request(messages_count, message_content, temperature) | {semconv.ERROR_MESSAGE: error}
+
+
+def _request(messages_count: int, message_content: str, temperature: float | None) -> dict[str, Any]:
+    attributes: dict[str, Any] = {semconv.MESSAGES_COUNT: messages_count}
+    if message_content:
+        attributes[semconv.MESSAGE_CONTENT] = message_content
+    if temperature is not None:  # exactly as the caller gave it, 1 or 1.0; the span's own is a double
+        attributes[semconv.TEMPERATURE] = temperature
+    return attributes
+
+
+def tool_call(*, call_id: str, name: str, kind: str, arguments: str) -> dict[str, Any]:
+    """Return the attributes of a ``TOOL_CALL_DETECTED`` span event."""
+    return {
+        semconv.TOOL_CALL_ID: call_id,
+        semconv.TOOL_NAME: name,
+        semconv.TOOL_TYPE: kind,
+        semconv.TOOL_CALL_ARGUMENTS: arguments,
+    }
+
+
+# ------------------------------------------------------------------ span → events
+def decode(span: ReadableSpan, *, utc: bool = False) -> list[LifecycleEvent]:
+    """Return the entries of a finished span, in the order in which they happened; often none.
+
+    Attributes that are missing or of an unexpected type degrade to what is known; nothing raises.
+    """
+    source = _Source(span, utc=utc)
+    events = [
+        build(source, event.attributes or {}, event.timestamp)
+        for event in span.events
+        if (build := _BUILDERS.get(event.name)) is not None
+    ]
+    if not events and source.attributes.get(semconv.OPERATION) in OPERATIONS:
+        return _foreign(source)
+    return events
+
+
+class _Source:
+    """The span that entries are read from, with what all of them share worked out once."""
+
+    __slots__ = (
+        "attributes",
+        "duration_ms",
+        "model",
+        "ours",
+        "provider",
+        "span",
+        "span_id",
+        "trace_id",
+        "utc",
+    )
+
+    def __init__(self, span: ReadableSpan, *, utc: bool) -> None:
+        context = span.get_span_context()
+        scope = span.instrumentation_scope
+        self.span = span
+        self.utc = utc
+        self.attributes: Attributes = span.attributes or {}
+        self.ours = scope is not None and scope.name == semconv.SCOPE
+        self.provider = _text(self.attributes.get(semconv.PROVIDER))
+        self.model = _text(self.attributes.get(semconv.REQUEST_MODEL))
+        self.trace_id = format_trace_id(context.trace_id) if context and context.trace_id else ""
+        self.span_id = format_span_id(context.span_id) if context and context.span_id else ""
+        nanoseconds = (span.end_time or 0) - (span.start_time or 0)
+        self.duration_ms = _milliseconds(nanoseconds / 1e6) if span.end_time and span.start_time else None
+
+    def moment(self, timestamp: int) -> datetime:
+        """Return the instant ``timestamp`` (nanoseconds since the epoch) in the zone the file is written in."""
+        seconds, nanoseconds = divmod(timestamp, 1_000_000_000)
+        moment = datetime.fromtimestamp(seconds, timezone.utc).replace(microsecond=nanoseconds // 1000)
+        return moment if self.utc else moment.astimezone()
+
+    def base(self, timestamp: int, custom: Iterable[tuple[str, Any]], **metadata: Any) -> dict[str, Any]:
+        """Return the keyword arguments that every event class takes; unknown custom fields are left out."""
+        moment = self.moment(timestamp)
+        fields = {"provider": self.provider}
+        for name, value in custom:
+            if value is not None and value != "":
+                fields[name] = str(value)
+        if self.span_id:
+            fields["span_id"] = self.span_id
+        fields["timestamp"] = moment.isoformat(timespec="microseconds")
+        return {
+            "time": moment.replace(microsecond=0, tzinfo=None),
+            "provider": self.provider,
+            "model_id": self.model,
+            "trace_id": self.trace_id,
+            "metadata": Metadata(custom_fields=fields, **metadata),
+        }
+
+    def initialization(self, timestamp: int, custom: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        """Return the keyword arguments that every initialization event takes."""
+        a = self.attributes
+        return self.base(
+            timestamp,
+            custom,
+            model_version=self.model or None,
+            max_tokens=_number(a.get(semconv.MAX_TOKENS)),
+            top_p=_number(a.get(semconv.TOP_P)),
+            user="openai_user",
+        )
+
+    def generation(self, timestamp: int, custom: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        """Return the keyword arguments that every generation event takes."""
+        a = self.attributes
+        return self.base(
+            timestamp,
+            custom,
+            model_version=self.model or None,
+            max_tokens=_number(a.get(semconv.MAX_TOKENS)),
+            top_p=_number(a.get(semconv.TOP_P)),
+            frequency_penalty=_number(a.get(semconv.FREQUENCY_PENALTY)),
+            presence_penalty=_number(a.get(semconv.PRESENCE_PENALTY)),
+            stop_sequences=_texts(a.get(semconv.STOP_SEQUENCES)),
+            user=_text(a.get(semconv.USER_ID)) or "llm_generation_user",
+        )
+
+    def client(self) -> list[tuple[str, Any]]:
+        """Return the custom fields that say which client was constructed for which server."""
+        return [
+            ("client", self.attributes.get(semconv.CLIENT)),
+            ("base_url", self.attributes.get(semconv.BASE_URL)),
+        ]
+
+    def usage(self) -> list[tuple[str, Any]]:
+        """Return the custom fields that count tokens; what the server did not say stays unknown."""
+        a = self.attributes
+        counted = _integer(a.get(semconv.INPUT_TOKENS)), _integer(a.get(semconv.OUTPUT_TOKENS))
+        total = _integer(a.get(semconv.TOTAL_TOKENS))
+        if total is None and None not in counted:
+            total = sum(counted)  # type: ignore[arg-type]  # no None in it
+        return [
+            ("input_tokens", counted[0]),
+            ("output_tokens", counted[1]),
+            ("total_tokens", total),
+            ("cached_tokens", _integer(a.get(semconv.CACHE_READ_TOKENS))),
+            ("reasoning_tokens", _integer(a.get(semconv.REASONING_TOKENS))),
+        ]
+
+    def stream(self) -> str | None:
+        """Return whether the response was streamed; a foreign span without the attribute does not say."""
+        streamed = self.attributes.get(semconv.STREAM)
+        if streamed is None and not self.ours:
+            return None
+        return "true" if streamed is True else "false"
+
+    def operation(self) -> str:
+        """Return the entry's ``operation``."""
+        return OPERATIONS.get(_text(self.attributes.get(semconv.OPERATION)), "llm_generation")
+
+    def temperature(self, own: Attributes) -> int | float | None:
+        """Return the temperature as the caller gave it, from the event, else from the span."""
+        return _number(own.get(semconv.TEMPERATURE, self.attributes.get(semconv.TEMPERATURE)))
+
+
+# ------------------------------------------------------------------ one builder an event
+def _initialization_start(source: _Source, _: Attributes, timestamp: int) -> LifecycleEvent:
+    custom = [("operation", INITIALIZATION), *source.client()]
+    temperature = _number(source.attributes.get(semconv.TEMPERATURE))
+    return LLMInitializationStart(temperature=temperature, **source.initialization(timestamp, custom))
+
+
+def _initialization_success(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
+    capabilities = _text(own.get(semconv.CAPABILITIES))
+    custom = [
+        ("status", "initialized"),
+        ("capabilities", capabilities),
+        *source.client(),
+        ("duration_ms", source.duration_ms),
+    ]
+    return LLMInitializationSuccess(capabilities=capabilities, **source.initialization(timestamp, custom))
+
+
+def _initialization_error(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
+    custom = [
+        ("operation", INITIALIZATION),
+        ("status", "failed"),
+        ("error_type", source.attributes.get(semconv.ERROR_TYPE)),
+        *source.client(),
+        ("duration_ms", source.duration_ms),
+    ]
+    error = _text(own.get(semconv.ERROR_MESSAGE))
+    return LLMInitializationError(
+        operation=INITIALIZATION, error=error, **source.initialization(timestamp, custom)
+    )
+
+
+def _generation_success(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
+    a = source.attributes
+    custom = [
+        ("model_id", source.model),
+        ("operation_name", a.get(semconv.OPERATION)),
+        *source.usage(),
+        ("response_id", a.get(semconv.RESPONSE_ID)),
+        ("response_model", a.get(semconv.RESPONSE_MODEL)),
+        ("finish_reasons", _joined(a.get(semconv.FINISH_REASONS))),
+        ("stream", source.stream()),
+        ("time_to_first_token_ms", _seconds(a.get(semconv.TIME_TO_FIRST_CHUNK))),
+        ("duration_ms", source.duration_ms),
+        ("request_id", a.get(semconv.REQUEST_ID)),
+        ("retries", a.get(semconv.RETRIES)),
+    ]
+    return LLMGenerationSuccess(
+        operation=source.operation(),
+        messages_count=_integer(own.get(semconv.MESSAGES_COUNT)),
+        temperature=source.temperature(own),
+        message_content=_text(own.get(semconv.MESSAGE_CONTENT)),
+        response_length=_integer(own.get(semconv.RESPONSE_LENGTH)),
+        choices_count=_integer(own.get(semconv.CHOICES_COUNT)),
+        **source.generation(timestamp, custom),
+    )
+
+
+def _generation_error(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
+    a = source.attributes
+    custom = [
+        ("model_id", source.model),
+        ("operation_name", a.get(semconv.OPERATION)),
+        ("error_type", a.get(semconv.ERROR_TYPE)),
+        ("status_code", a.get(semconv.HTTP_STATUS_CODE)),
+        ("stream", source.stream()),
+        ("duration_ms", source.duration_ms),
+        ("request_id", a.get(semconv.REQUEST_ID)),
+        ("retries", a.get(semconv.RETRIES)),
+        *source.usage(),
+        ("response_id", a.get(semconv.RESPONSE_ID)),
+    ]
+    return LLMGenerationError(
+        operation=source.operation(),
+        messages_count=_integer(own.get(semconv.MESSAGES_COUNT)),
+        temperature=source.temperature(own),
+        message_content=_text(own.get(semconv.MESSAGE_CONTENT)),
+        error=_text(own.get(semconv.ERROR_MESSAGE)),
+        **source.generation(timestamp, custom),
+    )
+
+
+def _tool_call_detected(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
+    call_id, name = _text(own.get(semconv.TOOL_CALL_ID)), _text(own.get(semconv.TOOL_NAME))
+    custom = [
+        ("model_id", source.model),
+        ("tool_call_id", call_id),
+        ("tool_type", own.get(semconv.TOOL_TYPE)),
+        ("tool_name", name),
+    ]
+    user = _text(source.attributes.get(semconv.USER_ID)) or "tool_call_user"
+    return ToolCallDetected(
+        tool_call_id=call_id,
+        tool_name=name,
+        arguments=_text(own.get(semconv.TOOL_CALL_ARGUMENTS)),
+        **source.base(timestamp, custom, user=user),
+    )
+
+
+_BUILDERS: Final[Mapping[str, Callable[[_Source, Attributes, int], LifecycleEvent]]] = {
+    semconv.INITIALIZATION_START: _initialization_start,
+    semconv.INITIALIZATION_SUCCESS: _initialization_success,
+    semconv.INITIALIZATION_ERROR: _initialization_error,
+    semconv.GENERATION_SUCCESS: _generation_success,
+    semconv.GENERATION_ERROR: _generation_error,
+    semconv.TOOL_CALL_DETECTED: _tool_call_detected,
+}
+
+
+# ------------------------------------------------------------------ spans of other instrumentations
+def _foreign(source: _Source) -> list[LifecycleEvent]:
+    """Return the entries of a GenAI-convention span that carries no lifecycle events."""
+    span, a = source.span, source.attributes
+    end = span.end_time or span.start_time or 0
+    sent, received = _messages(span, semconv.INPUT_MESSAGES), _messages(span, semconv.OUTPUT_MESSAGES)
+    own: dict[str, Any] = {semconv.MESSAGE_CONTENT: " | ".join(map(_line, sent))}
+    if sent:
+        own[semconv.MESSAGES_COUNT] = len(sent)
+    if span.status.status_code is StatusCode.ERROR or a.get(semconv.ERROR_TYPE):
+        own[semconv.ERROR_MESSAGE] = _error(span)
+        return [_generation_error(source, own, end)]
+    if received:
+        own[semconv.CHOICES_COUNT] = len(received)
+        own[semconv.RESPONSE_LENGTH] = sum(len(_text(part.get("content"))) for part in _texts_of(received[0]))
+    calls = [part for message in received for part in _parts(message) if part.get("type") == "tool_call"]
+    return [
+        *(_tool_call_detected(source, _foreign_tool_call(call), end) for call in calls),
+        _generation_success(source, own, end),
+    ]
+
+
+def _foreign_tool_call(part: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = part.get("arguments")
+    if arguments is not None and not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return tool_call(
+        call_id=_text(part.get("id")),
+        name=_text(part.get("name")),
+        kind="function",
+        arguments=arguments or "{}",
+    )
+
+
+def _error(span: ReadableSpan) -> str:
+    for event in span.events:
+        message = (event.attributes or {}).get(semconv.ERROR_MESSAGE)
+        if message:
+            return _text(message)
+    return span.status.description or _text((span.attributes or {}).get(semconv.ERROR_TYPE))
+
+
+def _messages(span: ReadableSpan, name: str) -> list[Mapping[str, Any]]:
+    """Return the messages under ``name``, which instrumentations put on the span or on an event of it."""
+    places: list[Attributes] = [span.attributes or {}, *(event.attributes or {} for event in span.events)]
+    value: object = next((place[name] for place in places if place.get(name)), None)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return []
+    return [m for m in value if isinstance(m, Mapping)] if isinstance(value, (list, tuple)) else []
+
+
+def _parts(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    parts = message.get("parts")
+    return [p for p in parts if isinstance(p, Mapping)] if isinstance(parts, (list, tuple)) else []
+
+
+def _texts_of(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [part for part in _parts(message) if part.get("type") == "text"]
+
+
+def _line(message: Mapping[str, Any]) -> str:
+    return f"{_text(message.get('role'))}: " + " ".join(
+        _text(part.get("content")) if part.get("type") == "text" else f"[{_text(part.get('type'))}]"
+        for part in _parts(message)
+    )
+
+
+# ------------------------------------------------------------------ values of doubtful type
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int | float | None:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _joined(value: object) -> str | None:
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) and value else None
+
+
+def _texts(value: object) -> tuple[str, ...] | None:
+    return tuple(map(str, value)) if isinstance(value, (list, tuple)) else None
+
+
+def _seconds(value: object) -> str | None:
+    seconds = _number(value)
+    return None if seconds is None else _milliseconds(seconds * 1000)
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.3f}"

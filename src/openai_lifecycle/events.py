@@ -1,0 +1,134 @@
+"""The six lifecycle events: what one entry of ``events.log`` says, as values.
+
+Each class is one entry type of the documented format; its fields are the entry's keys. The order in which
+keys are written is the renderer's business (``eventslog/format.py``), how an event lies on a span the codec's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar, TypeAlias
+
+from openai_lifecycle import semconv
+
+Number: TypeAlias = int | float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """The ``metadata`` object of an entry. ``None`` means not set; a value of 0 is set and is written."""
+
+    model_version: str | None = None
+    max_tokens: Number | None = None
+    top_p: Number | None = None
+    frequency_penalty: Number | None = None
+    presence_penalty: Number | None = None
+    stop_sequences: tuple[str, ...] | None = None
+    user: str | None = None
+    custom_fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Event:
+    """What every entry has.
+
+    ``time`` is the header's wall-clock time, to the second and without a zone, as the file shows it. The
+    exact instant is ``metadata.custom_fields["timestamp"]`` (RFC 3339, microseconds, with offset).
+    """
+
+    event_type: ClassVar[str]
+    tag: ClassVar[str]
+
+    time: datetime
+    provider: str = ""
+    model_id: str = ""
+    trace_id: str = ""
+    metadata: Metadata = field(default_factory=Metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMInitializationStart(_Event):
+    """A client is about to be constructed."""
+
+    event_type = semconv.INITIALIZATION_START
+    tag = "INIT_START"
+
+    temperature: Number | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMInitializationSuccess(_Event):
+    """A client was constructed. ``capabilities`` is a comma-separated list."""
+
+    event_type = semconv.INITIALIZATION_SUCCESS
+    tag = "INIT_SUCCESS"
+
+    capabilities: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMInitializationError(_Event):
+    """A constructor raised. ``error`` is the exception's message, keys and tokens replaced."""
+
+    event_type = semconv.INITIALIZATION_ERROR
+    tag = "INIT_ERROR"
+
+    operation: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMGenerationSuccess(_Event):
+    """An API call ended well: returned, drained, or closed by the application before its end.
+
+    ``message_content`` is what was sent, ``response_length`` the characters of text that came back in the
+    first choice, ``choices_count`` the number of choices, messages, vectors or images.
+    """
+
+    event_type = semconv.GENERATION_SUCCESS
+    tag = "GENERATION_SUCCESS"
+
+    operation: str = ""
+    messages_count: int | None = None
+    temperature: Number | None = None
+    message_content: str = ""
+    response_length: int | None = None
+    choices_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMGenerationError(_Event):
+    """An API call failed or was cancelled. ``error`` is the exception's message, keys and tokens replaced."""
+
+    event_type = semconv.GENERATION_ERROR
+    tag = "GENERATION_ERROR"
+
+    operation: str = ""
+    messages_count: int | None = None
+    temperature: Number | None = None
+    message_content: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallDetected(_Event):
+    """The model asked for a tool. ``arguments`` is the JSON text exactly as the model wrote it."""
+
+    event_type = semconv.TOOL_CALL_DETECTED
+    tag = "TOOL_CALL_DETECTED"
+
+    tool_call_id: str = ""
+    tool_name: str = ""
+    arguments: str = ""
+
+
+LifecycleEvent: TypeAlias = (
+    LLMInitializationStart
+    | LLMInitializationSuccess
+    | LLMInitializationError
+    | LLMGenerationSuccess
+    | LLMGenerationError
+    | ToolCallDetected
+)

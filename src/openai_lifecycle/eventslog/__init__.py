@@ -1,0 +1,1 @@
+"""``events.log``: rendering, writing and reading. Needs no OpenAI client."""

@@ -1,0 +1,97 @@
+"""Finished spans → lifecycle events → text → the file.
+
+:class:`EventsLogExporter` is an ordinary ``SpanExporter``; ``OTEL_TRACES_EXPORTER=events_log`` selects it.
+:class:`EventsLogProcessor` is what ``instrument()`` attaches: unlike the SDK's two processors it hands a span
+over in the thread that ended it, so that the entry is written before the call returns, and it does not skip
+spans that the sampler dropped (``opentelemetry/sdk/trace/export/__init__.py``, ``on_end``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from openai_lifecycle import codec
+from openai_lifecycle.eventslog.file import EventsFile
+from openai_lifecycle.eventslog.format import render
+from openai_lifecycle.options import Options, read
+from openai_lifecycle.shield import SHIELD
+
+# A span object is one and the same for every processor of a provider (``Span.end`` makes one ReadableSpan).
+# The mark on it keeps an entry single when the exporter is also configured through OTEL_TRACES_EXPORTER.
+_WRITTEN = "_openai_lifecycle_written"
+
+
+class EventsLogExporter(SpanExporter):
+    """Writes the lifecycle events of spans to ``events.log``.
+
+    Takes the keywords of ``instrument()``; what is not given comes from the environment (``options.py``).
+
+    Raises:
+        ValueError: a keyword's value is not allowed.
+    """
+
+    def __init__(self, options: Options | None = None, **keywords: Any) -> None:
+        self._options = options or read(keywords)
+        self._file = EventsFile(self._options) if self._options.events_log else None
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Write the entries of ``spans``; an entry that cannot be written goes to stderr, so this succeeds."""
+        if self._file is not None:
+            for span in spans:
+                with SHIELD:
+                    self._write(self._file, span)
+        return SpanExportResult.SUCCESS
+
+    def _write(self, file: EventsFile, span: ReadableSpan) -> None:
+        events = codec.decode(span, utc=self._options.utc)
+        if not events or not _claim(span, file.path):
+            return
+        transform = self._options.transform
+        for event in events:
+            kept = event if transform is None else transform(event)
+            if kept is not None:
+                file.write(render(kept))
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Return once everything exported so far is as safe as the durability option says."""
+        return self._file is None or self._file.flush(timeout_millis / 1000)
+
+    def shutdown(self) -> None:
+        """Flush and close the file; a span exported later opens it again, so that nothing is lost."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _claim(span: ReadableSpan, path: str) -> bool:
+    written: set[str] = span.__dict__.setdefault(_WRITTEN, set())
+    if path in written:
+        return False
+    written.add(path)
+    return True
+
+
+class EventsLogProcessor(SpanProcessor):
+    """Hands every ended span to an :class:`EventsLogExporter` at once, sampled or not."""
+
+    def __init__(self, exporter: EventsLogExporter) -> None:
+        self._exporter = exporter
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Do nothing: entries are made of finished spans."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Write the entries of ``span``."""
+        self._exporter.export((span,))
+
+    def shutdown(self) -> None:
+        """Flush and close the file."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Flush the file."""
+        return self._exporter.force_flush(timeout_millis)

@@ -1,0 +1,314 @@
+"""Every option of this package: keyword, environment variable, default, allowed values, help.
+
+:func:`read` turns the keywords of ``instrument()`` and the environment into one frozen :class:`Options`.
+A keyword wins over its variable, a variable over the default. A wrong keyword raises, because it is a mistake
+in the program and is seen at its first start; a wrong variable is logged as one error and the default is
+used, because a deployment's typo must not stop the application.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias, cast
+
+from openai_lifecycle import environment_variables as env
+from openai_lifecycle.events import LifecycleEvent, Number
+
+_logger = logging.getLogger(__name__)
+
+Durability: TypeAlias = Literal["write", "fsync", "buffered"]
+Transform: TypeAlias = Callable[[LifecycleEvent], "LifecycleEvent | None"]
+
+#: The official packages' variable, so that one setting serves every GenAI instrumentation of a process.
+CAPTURE_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+
+
+class Capture(enum.Enum):
+    """Where prompts, completions, tool arguments and error texts may appear."""
+
+    NO_CONTENT = "no_content"
+    EVENT_ONLY = "event_only"
+    SPAN_ONLY = "span_only"
+    SPAN_AND_EVENT = "span_and_event"
+
+    @property
+    def on_events(self) -> bool:
+        """Whether lifecycle events, and so ``events.log``, carry content."""
+        return self in (Capture.EVENT_ONLY, Capture.SPAN_AND_EVENT)
+
+    @property
+    def on_spans(self) -> bool:
+        """Whether span attributes carry content, for Jaeger's GenAI view."""
+        return self in (Capture.SPAN_ONLY, Capture.SPAN_AND_EVENT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What ``instrument()`` was asked to do; see :data:`OPTIONS` for each field's meaning."""
+
+    events_log: str | None = "events.log"
+    model: str | None = None
+    temperature: Number | None = None
+    top_p: Number | None = None
+    max_tokens: int | None = None
+    durability: Durability = "write"
+    max_bytes: int = 0
+    backups: int = 5
+    compress: bool = False
+    utc: bool = False
+    content_limit: int = 8192
+    propagate: bool = False
+    capture: Capture = Capture.EVENT_ONLY
+    transform: Transform | None = None
+    tracer_provider: Any = None
+    meter_provider: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row of the options table; ``parse`` takes a keyword's value or a variable's text."""
+
+    name: str
+    variable: str | None
+    parse: Callable[[Any], Any]
+    allowed: str
+    help: str
+
+    @property
+    def default(self) -> object:
+        """The value when neither keyword nor variable is given."""
+        return _DEFAULTS[self.name]
+
+
+_DEFAULTS: Mapping[str, object] = {f.name: f.default for f in fields(Options)}
+
+
+def _path(value: Any) -> str | None:
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise ValueError
+    return None if text.strip().lower() == "none" else text
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return value
+
+
+def _number(value: Any) -> Number:
+    if isinstance(value, str):
+        number = float(value)
+        value = int(value) if value.strip().lstrip("+-").isdigit() else number
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _natural(value: Any) -> int:
+    number = _number(value)
+    if not isinstance(number, int) or number < 0:
+        raise ValueError
+    return number
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "1": True, "false": False, "0": False}[value.strip().lower()]
+
+
+def _durability(value: Any) -> Durability:
+    if value not in ("write", "fsync", "buffered"):
+        raise ValueError
+    return cast("Durability", value)
+
+
+def _capture(value: Any) -> Capture:
+    if isinstance(value, Capture):
+        return value
+    text = str(value).strip().lower()
+    return {"true": Capture.SPAN_AND_EVENT, "false": Capture.NO_CONTENT}.get(text) or Capture(text)
+
+
+def _function(value: Any) -> Transform:
+    if not callable(value):
+        raise TypeError
+    return cast("Transform", value)
+
+
+def _any(value: Any) -> Any:
+    return value
+
+
+_NUMBER = "a finite number"
+_NATURAL = "a whole number, 0 or more"
+_FLAG = "true or false"
+
+OPTIONS = (
+    Option(
+        "events_log",
+        env.OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG,
+        _path,
+        "a path, or none",
+        "The file that entries are appended to; `/dev/stdout` works; `none` turns it off.",
+    ),
+    Option(
+        "model",
+        env.OTEL_PYTHON_OPENAI_LIFECYCLE_MODEL,
+        _text,
+        "a model name",
+        "The model that clients are bound to, for the `INIT_*` entries.",
+    ),
+    Option(
+        "temperature",
+        env.OTEL_PYTHON_OPENAI_LIFECYCLE_TEMPERATURE,
+        _number,
+        _NUMBER,
+        "The temperature that clients are bound to, for the `INIT_*` entries.",
+    ),
+    Option(
+        "top_p",
+        env.OTEL_PYTHON_OPENAI_LIFECYCLE_TOP_P,
+        _number,
+        _NUMBER,
+        "The top_p that clients are bound to, for the `INIT_*` entries.",
+    ),
+    Option(
+        "max_tokens",
+        env.OTEL_PYTHON_OPENAI_LIFECYCLE_MAX_TOKENS,
+        _natural,
+        _NATURAL,
+        "The token limit that clients are bound to, for the `INIT_*` entries.",
+    ),
+    Option(
+        "durability",
+        env.OTEL_PYTHON_OPENAI_LIFECYCLE_DURABILITY,
+        _durability,
+        "write, fsync or buffered",
+        "When an entry is safe: at `write` before the call returns, with `fsync` also on disk, `buffered` soon after.",
+    ),
+    Option(
+        "max_bytes",
+        env.OTEL_PYTHON_OPENAI_LIFECYCLE_MAX_BYTES,
+        _natural,
+        _NATURAL,
+        "Rotate the file before it grows beyond this many bytes; 0 never rotates.",
+    ),
+    Option(
+        "backups",
+        env.OTEL_PYTHON_OPENAI_LIFECYCLE_BACKUPS,
+        _natural,
+        _NATURAL,
+        "How many rotated files to keep.",
+    ),
+    Option(
+        "compress",
+        env.OTEL_PYTHON_OPENAI_LIFECYCLE_COMPRESS,
+        _flag,
+        _FLAG,
+        "Compress rotated files with gzip.",
+    ),
+    Option(
+        "utc",
+        env.OTEL_PYTHON_OPENAI_LIFECYCLE_UTC,
+        _flag,
+        _FLAG,
+        "Write the header's time in UTC instead of local time.",
+    ),
+    Option(
+        "content_limit",
+        env.OTEL_PYTHON_OPENAI_LIFECYCLE_CONTENT_LIMIT,
+        _natural,
+        _NATURAL,
+        "The characters of `message_content` that are kept.",
+    ),
+    Option(
+        "propagate",
+        env.OTEL_PYTHON_OPENAI_LIFECYCLE_PROPAGATE,
+        _flag,
+        _FLAG,
+        "Send the trace context (`traceparent`) to the model's server.",
+    ),
+    Option(
+        "capture",
+        CAPTURE_VARIABLE,
+        _capture,
+        "no_content, event_only, span_only, span_and_event, true or false",
+        "Where prompts, completions, tool arguments and error texts may appear.",
+    ),
+    Option(
+        "transform",
+        None,
+        _function,
+        "a function LifecycleEvent -> LifecycleEvent | None",
+        "Changes, redacts or (with None) drops an entry before it is written.",
+    ),
+    Option(
+        "tracer_provider",
+        None,
+        _any,
+        "a TracerProvider",
+        "Where spans go; the global provider when not given.",
+    ),
+    Option(
+        "meter_provider",
+        None,
+        _any,
+        "a MeterProvider",
+        "Where metrics go; the global provider when not given.",
+    ),
+)
+
+
+def read(keywords: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ) -> Options:
+    """Return the options in force.
+
+    Raises:
+        TypeError: a keyword is not an option.
+        ValueError: a keyword's value is not allowed; the message names option, value and what is allowed.
+    """
+    keywords = dict(keywords or {})
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        given = keywords.pop(option.name, None)
+        text = environ.get(option.variable, "") if option.variable else ""
+        if given is not None:
+            values[option.name] = _checked(option, given)
+        elif text:
+            values[option.name] = _from_environment(option, text)
+    if keywords:
+        known = ", ".join(option.name for option in OPTIONS)
+        raise TypeError(f"instrument() has no option {next(iter(keywords))!r}; its options are {known}")
+    return Options(**values)
+
+
+def _checked(option: Option, value: Any) -> Any:
+    try:
+        return option.parse(value)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"{option.name}={value!r} is not allowed: it must be {option.allowed}") from None
+
+
+def _from_environment(option: Option, text: str) -> Any:
+    try:
+        return option.parse(text)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        # What may appear where is a promise about privacy: a value that cannot be read must not widen it.
+        used = Capture.NO_CONTENT if option.name == "capture" else option.default
+        shown = used.value if isinstance(used, Capture) else used
+        level = logging.WARNING if option.name == "capture" else logging.ERROR
+        _logger.log(
+            level,
+            "%s=%r is not allowed: it must be %s; using %r",
+            option.variable,
+            text,
+            option.allowed,
+            shown,
+        )
+        return used
