@@ -30,7 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-CACHE = Path(os.environ.get("OPENAI_LIFECYCLE_BACKENDS", Path.home() / ".cache" / "openai-lifecycle-backends"))
+CACHE = Path(
+    os.environ.get("OPENAI_LIFECYCLE_BACKENDS", Path.home() / ".cache" / "openai-lifecycle-backends")
+)
 
 
 def _run(*command: str | Path, cwd: Path) -> None:
@@ -115,11 +117,19 @@ PROGRAMS = {
     "otelcol": Program(
         file="otelcol",
         needs=("go",),
-        pins=("builder/go.mod", "builder/go.sum", "collector/manifest.yaml", "collector/go.mod", "collector/go.sum"),
+        pins=(
+            "builder/go.mod",
+            "builder/go.sum",
+            "collector/manifest.yaml",
+            "collector/go.mod",
+            "collector/go.sum",
+        ),
         make=_collector,
     ),
     "jaeger": Program(file="jaeger", needs=("go",), pins=("jaeger/go.mod", "jaeger/go.sum"), make=_jaeger),
-    "kafka": Program(file="kafka_2.13-4.1.0.jar", needs=("mvn", "java"), pins=("kafka/pom.xml",), make=_kafka),
+    "kafka": Program(
+        file="kafka_2.13-4.1.0.jar", needs=("mvn", "java"), pins=("kafka/pom.xml",), make=_kafka
+    ),
 }
 
 
