@@ -1,1 +1,64 @@
-"""OpenTelemetry instrumentation of the OpenAI client."""
+"""OpenTelemetry instrumentation of the OpenAI client.
+
+Six lifecycle events of a client and its calls become spans and span events, and a readable ``events.log``.
+
+    import openai_lifecycle
+    openai_lifecycle.instrument()
+
+Names are loaded when they are first used: importing this package imports neither ``openai`` nor an exporter.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from openai_lifecycle.version import __version__
+
+if TYPE_CHECKING:
+    from openai_lifecycle.events import (
+        LifecycleEvent,
+        LLMGenerationError,
+        LLMGenerationSuccess,
+        LLMInitializationError,
+        LLMInitializationStart,
+        LLMInitializationSuccess,
+        Metadata,
+        ToolCallDetected,
+    )
+    from openai_lifecycle.eventslog.exporter import EventsLogExporter
+    from openai_lifecycle.instrumentor import OpenAILifecycleInstrumentor, instrument, uninstrument
+
+__all__ = [
+    "EventsLogExporter",
+    "LLMGenerationError",
+    "LLMGenerationSuccess",
+    "LLMInitializationError",
+    "LLMInitializationStart",
+    "LLMInitializationSuccess",
+    "LifecycleEvent",
+    "Metadata",
+    "OpenAILifecycleInstrumentor",
+    "ToolCallDetected",
+    "__version__",
+    "instrument",
+    "uninstrument",
+]
+
+_HOMES = {
+    "EventsLogExporter": "openai_lifecycle.eventslog.exporter",
+    "OpenAILifecycleInstrumentor": "openai_lifecycle.instrumentor",
+    "instrument": "openai_lifecycle.instrumentor",
+    "uninstrument": "openai_lifecycle.instrumentor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES.get(name, "openai_lifecycle.events")), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -76,22 +76,24 @@ def _claim(span: ReadableSpan, path: str) -> bool:
 
 
 class EventsLogProcessor(SpanProcessor):
-    """Hands every ended span to an :class:`EventsLogExporter` at once, sampled or not."""
+    """Hands every ended span to ``exporter`` at once, sampled or not; does nothing while it is ``None``."""
 
-    def __init__(self, exporter: EventsLogExporter) -> None:
-        self._exporter = exporter
+    def __init__(self, exporter: EventsLogExporter | None = None) -> None:
+        self.exporter = exporter
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Do nothing: entries are made of finished spans."""
 
     def on_end(self, span: ReadableSpan) -> None:
         """Write the entries of ``span``."""
-        self._exporter.export((span,))
+        if self.exporter is not None:
+            self.exporter.export((span,))
 
     def shutdown(self) -> None:
         """Flush and close the file."""
-        self._exporter.shutdown()
+        if self.exporter is not None:
+            self.exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the file."""
-        return self._exporter.force_flush(timeout_millis)
+        return self.exporter is None or self.exporter.force_flush(timeout_millis)

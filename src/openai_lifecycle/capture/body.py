@@ -1,0 +1,109 @@
+"""The body of a streaming response, read along while the application reads it.
+
+``with_streaming_response`` hands out the response unread. Whether the application then calls ``read()``,
+``json()``, ``iter_bytes()``, ``iter_text()`` or ``iter_lines()``, it all goes through ``iter_bytes`` of the
+HTTP response (``httpx2/_models.py``), and that is where this listens.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from openai_lifecycle.capture.call import Call, aobserve, observe
+
+#: A JSON body beyond this many bytes is not read along: its facts are lost, memory is not.
+LIMIT = 8 * 1024 * 1024
+
+
+class JsonBody:
+    """Collects a JSON document and hands it over when the body ends."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._size += len(data)
+        if self._size <= LIMIT:
+            self._pieces.append(data)
+        else:
+            self._pieces.clear()
+
+    def finish(self) -> None:
+        """Read the document, if it is one."""
+        document = as_json(b"".join(self._pieces))
+        if document is not None:
+            self._call.parsed(document)
+
+
+class EventStreamBody:
+    """Splits server-sent events and hands over each event's JSON (WHATWG HTML, 9.2.6)."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._rest = b""
+        self._data: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LIMIT:
+            self._rest = b""
+        for line in lines:
+            self._line(line.rstrip(b"\r"))
+
+    def _line(self, line: bytes) -> None:
+        if line.startswith(b"data:"):
+            self._data.append(line[5:].strip())
+        elif not line and self._data:
+            chunk = as_json(b"\n".join(self._data))
+            self._data.clear()
+            if chunk is not None:
+                self._call.chunk(chunk)
+
+    def finish(self) -> None:
+        """Nothing is left to read: an event ends with its empty line."""
+
+
+def as_json(data: bytes) -> Any:
+    """Return the JSON value that ``data`` is, or ``None``."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+def read_along(response: Any, call: Call, *, is_async: bool) -> None:
+    """Let ``call`` see the body of ``response`` as the application reads it, whichever way it does."""
+    kind = response.headers.get("content-type", "")
+    reader = next((make for name, make in _READERS.items() if name in kind), None)
+    if reader is None:
+        return
+    method = type(response).aiter_bytes if is_async else type(response).iter_bytes
+    body = reader(call)
+    self = weakref.ref(response)
+
+    def iter_bytes(*args: Any, **kwargs: Any) -> Iterator[bytes]:
+        source = method(self(), *args, **kwargs)
+        if call.streaming:  # a Stream object reads the body: it is observed itself
+            return source  # type: ignore[no-any-return]
+        return observe(call.follow(source), call, body.feed, body.finish)
+
+    def aiter_bytes(*args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
+        source = method(self(), *args, **kwargs)
+        if call.streaming:
+            return source  # type: ignore[no-any-return]
+        return aobserve(call.follow(source), call, body.feed, body.finish)
+
+    setattr(response, method.__name__, aiter_bytes if is_async else iter_bytes)
+
+
+_READERS: dict[str, type[JsonBody | EventStreamBody]] = {
+    "text/event-stream": EventStreamBody,
+    "application/json": JsonBody,
+}

@@ -1,0 +1,288 @@
+"""One API call, from its request to the last byte read. It ends exactly once.
+
+Telemetry never awaits, so one plain object serves sync and async; only the drivers of a stream
+(:func:`observe`, :func:`aobserve`) and of a response's close come in pairs of a few lines each.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from opentelemetry import context, trace
+
+from openai_lifecycle.capture.facts import Operation, Reply, Request
+from openai_lifecycle.shield import SHIELD
+
+_T = TypeVar("_T")
+
+#: Calls that have not ended. Removing a call from this set is what ends it: whoever removes it records it.
+_open: set[Call] = set()
+#: Calls that a garbage collection found abandoned while it was not safe to record them.
+_abandoned: deque[Call] = deque()
+
+
+class Recording(Protocol):
+    """Where a call is written down: a span and what belongs to it (``recorder.py``)."""
+
+    span: trace.Span
+
+    def response(self, response: Any) -> None:
+        """Take over what the HTTP response's status and headers say."""
+
+    def retry(self, cause: str, delay: float, started: int) -> None:
+        """Record that the client waited ``delay`` seconds, from ``started`` ns on, to send again."""
+
+    def finish(self, call: Call, error: BaseException | None) -> None:
+        """Record the end."""
+
+
+class Call:
+    """One API call. As a context manager it covers the client's ``request``: span current, errors seen."""
+
+    __slots__ = (
+        "__weakref__",
+        "_source",
+        "_token",
+        "_watched",
+        "answered",
+        "chunks",
+        "deferred",
+        "first_chunk",
+        "last_chunk",
+        "operation",
+        "recording",
+        "reply",
+        "request",
+        "retries",
+        "started",
+        "streaming",
+    )
+
+    def __init__(self, operation: Operation, request: Request, reply: Reply, recording: Recording) -> None:
+        self.operation = operation
+        self.request = request
+        self.reply = reply
+        self.recording = recording
+        self.started = perf_counter()
+        self.first_chunk = self.last_chunk = 0.0
+        self.chunks = self.retries = 0
+        #: The facts of a whole response have been read.
+        self.answered = False
+        #: The call goes on after ``request`` has returned: its body is read later.
+        self.deferred = False
+        #: A ``Stream`` object delivers the chunks.
+        self.streaming = False
+        self._source: Callable[[], Any] = _nothing
+        self._watched: Any = None
+        _open.add(self)
+
+    # -------------------------------------------------------------- request
+    def __enter__(self) -> None:
+        self._token = context.attach(trace.set_span_in_context(self.recording.span))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if kind is GeneratorExit:
+            # A coroutine that is destroyed unawaited runs this in whatever context collected it; the one the
+            # token belongs to is gone.
+            self.abandon(error)
+            return
+        context.detach(self._token)
+        if error is not None:
+            self.end(error)
+        elif not self.deferred:
+            self.end()
+
+    # -------------------------------------------------------------- response
+    def responded(self, response: Any, *, retries: int, deferred: bool) -> None:
+        """Take note of the HTTP response; ``deferred`` when its body is still unread.
+
+        Only values are kept: a reference to the response or its stream would keep an abandoned one alive.
+        """
+        self.retries = max(self.retries, retries)
+        self.recording.response(response)
+        if deferred:
+            self.deferred = True
+            self._watched = weakref.ref(response, self.abandon)
+
+    def parsed(self, value: Any) -> None:
+        """Read the facts of a whole response: one of the client's models, or JSON."""
+        if not self.answered:
+            self.answered = True
+            self.operation.response(self.reply, value)
+
+    def stream(self, stream: Any) -> None:
+        """Observe ``stream``, one of the client's ``Stream`` objects, which stays what it is.
+
+        Its ``_iterator`` is all that ``__next__`` and ``__iter__`` read (``openai/_streaming.py``).
+        """
+        self.streaming = True
+        driver = aobserve if hasattr(stream, "__anext__") else observe
+        stream._iterator = driver(self.follow(stream._iterator), self, self.chunk)
+
+    def chunk(self, chunk: Any) -> None:
+        """Read one chunk."""
+        self.last_chunk = perf_counter()
+        if not self.chunks:
+            self.first_chunk = self.last_chunk
+        self.chunks += 1
+        self.operation.chunk(self.reply, chunk)
+
+    def follow(self, source: _T) -> _T:
+        """Remember, weakly, the generator that is pulled from: see :meth:`closed`."""
+        try:
+            self._source = weakref.ref(source)
+        except TypeError:  # an iterator of the application's own
+            self._source = _nothing
+        return source
+
+    def closed(self) -> None:
+        """Take note that the response was closed.
+
+        A stream also closes its response by itself when it is exhausted or fails. Then its generator is
+        running, and what became of it is seen where it is pulled from.
+        """
+        source = self._source()
+        if not (getattr(source, "gi_running", False) or getattr(source, "ag_running", False)):
+            self.end()
+
+    # -------------------------------------------------------------- end
+    def end(self, error: BaseException | None = None) -> None:
+        """Record the end, once: well, or with the error that the application gets."""
+        try:
+            _open.remove(self)
+        except KeyError:
+            return
+        with SHIELD:
+            self.recording.finish(self, error)
+        if _abandoned:
+            end_abandoned()
+
+    def abandon(self, reason: object = None) -> None:
+        """End a call whose response was dropped: what was received is recorded.
+
+        Called by the garbage collector, which may run in any allocation, even one inside the SDK or this
+        package while this very thread holds one of their locks. Then the call ends a little later.
+        """
+        if self not in _open:
+            return
+        if _holding_locks():
+            _abandoned.append(self)
+        else:
+            self.end(reason if isinstance(reason, BaseException) else None)
+
+
+def end_abandoned() -> None:
+    """End the calls that could not be ended when their responses were collected."""
+    while _abandoned:
+        _abandoned.popleft().end()
+
+
+def end_all() -> None:
+    """End every call that is still open, because the process ends."""
+    for call in tuple(_open):
+        call.end(None if call.deferred else SystemExit("the process ended during the call"))
+
+
+def _holding_locks() -> bool:
+    """Whether a frame below may hold a lock that recording needs: one of the SDK's, an exporter's or ours."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "openai_lifecycle.eventslog")):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _forget_calls_of_the_parent() -> None:
+    _open.clear()
+    _abandoned.clear()
+
+
+# A forked child inherits the parent's open calls; the parent is the one to end them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_calls_of_the_parent)
+
+
+def _nothing() -> None:
+    return None
+
+
+# ------------------------------------------------------------------ drivers
+def observe(
+    source: Iterator[_T], call: Call, take: Callable[[_T], None], finish: Callable[[], None] | None = None
+) -> Iterator[_T]:
+    """Yield what ``source`` yields; ``take`` sees each item, ``finish`` the last one, ``call`` the end."""
+    try:
+        for item in source:
+            with SHIELD:
+                take(item)
+            yield item
+    except GeneratorExit:
+        call.abandon()
+        raise
+    except BaseException as error:
+        call.end(error)
+        raise
+    if finish is not None:
+        with SHIELD:
+            finish()
+    call.end()
+
+
+async def aobserve(
+    source: AsyncIterator[_T],
+    call: Call,
+    take: Callable[[_T], None],
+    finish: Callable[[], None] | None = None,
+) -> AsyncIterator[_T]:
+    """Yield what ``source`` yields; ``take`` sees each item, ``finish`` the last one, ``call`` the end."""
+    try:
+        async for item in source:
+            with SHIELD:
+                take(item)
+            yield item
+    except GeneratorExit:
+        call.abandon()
+        raise
+    except BaseException as error:
+        call.end(error)
+        raise
+    if finish is not None:
+        with SHIELD:
+            finish()
+    call.end()
+
+
+def watch_close(response: Any, call: Call, *, is_async: bool) -> None:
+    """Let ``call`` know when ``response`` is closed, by whomever.
+
+    The instance's method is replaced: stream helpers and raw responses close the response, not the stream
+    (``openai/lib/streaming/chat/_completions.py``, ``close``). The replacement does not refer to the
+    response, so it adds no reference cycle.
+    """
+    method = type(response).aclose if is_async else type(response).close
+    self = weakref.ref(response)
+
+    def close() -> None:
+        try:
+            method(self())
+        finally:
+            call.closed()
+
+    async def aclose() -> None:
+        try:
+            await method(self())
+        finally:
+            call.closed()
+
+    setattr(response, method.__name__, aclose if is_async else close)

@@ -1,0 +1,116 @@
+"""Which server a client talks to, and whose model it is.
+
+The provider follows from the client's class and the host, matched label by label on the host's end, so that
+``api.openai.com.example.org`` is nobody we know.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+#: ``gen_ai.provider.name`` by the end of the host's name: the conventions' values, else the provider's own name.
+PROVIDERS: Final[Mapping[str, str]] = {
+    "openai.com": "openai",
+    "openai.azure.com": "azure.ai.openai",
+    "cognitiveservices.azure.com": "azure.ai.openai",
+    "services.ai.azure.com": "azure.ai.inference",
+    "models.ai.azure.com": "azure.ai.inference",
+    "amazonaws.com": "aws.bedrock",
+    "api.aws": "aws.bedrock",
+    "aiplatform.googleapis.com": "gcp.vertex_ai",
+    "generativelanguage.googleapis.com": "gcp.gemini",
+    "anthropic.com": "anthropic",
+    "cohere.ai": "cohere",
+    "cohere.com": "cohere",
+    "deepseek.com": "deepseek",
+    "groq.com": "groq",
+    "mistral.ai": "mistral_ai",
+    "moonshot.ai": "moonshot_ai",
+    "moonshot.cn": "moonshot_ai",
+    "perplexity.ai": "perplexity",
+    "x.ai": "x_ai",
+    "openrouter.ai": "openrouter",
+    "together.xyz": "together_ai",
+    "together.ai": "together_ai",
+    "fireworks.ai": "fireworks_ai",
+}
+#: Client classes that are one provider's whatever host they are given.
+_BY_CLASS: Final[Mapping[str, str]] = {"Azure": "azure.ai.openai", "Bedrock": "aws.bedrock"}
+_DEFAULT_PORTS: Final[Mapping[str, int]] = {"https": 443, "wss": 443, "http": 80, "ws": 80}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The server of a client: ``base_url`` is scheme, host and port only."""
+
+    provider: str
+    address: str = ""
+    port: int | None = None
+    base_url: str = ""
+
+
+def provider_of(host: str, client: type | None = None) -> str:
+    """Return ``gen_ai.provider.name`` for a host and, optionally, the class of the client that calls it."""
+    for base in client.__mro__ if client is not None else ():
+        for marker, provider in _BY_CLASS.items():
+            if marker in base.__name__ and base.__module__.startswith("openai."):
+                return provider
+    labels = host.lower().rstrip(".").split(".")
+    for start in range(len(labels)):
+        provider = PROVIDERS.get(".".join(labels[start:]), "")
+        if provider:
+            return provider
+    return "openai"
+
+
+def parse(url: object, client: type | None = None) -> Endpoint:
+    """Return the endpoint of ``url``; user, password, path and query are left out."""
+    try:
+        parts = urlsplit(str(url))
+        host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        host, port, parts = "", None, urlsplit("")
+    if not host:
+        return Endpoint(provider_of("", client))
+    shown = f"[{host}]" if ":" in host else host
+    explicit = "" if parts.port is None else f":{parts.port}"
+    return Endpoint(provider_of(host, client), host, port, f"{parts.scheme}://{shown}{explicit}")
+
+
+_endpoints: weakref.WeakKeyDictionary[Any, tuple[Any, Endpoint]] = weakref.WeakKeyDictionary()
+
+
+def endpoint_of(client: Any) -> Endpoint:
+    """Return the endpoint of a constructed client.
+
+    Kept per client as long as its ``_base_url`` is the same object. The module-level client computes its
+    ``base_url`` from module variables on every access (``openai/__init__.py``, ``_ModuleClient``) and its
+    ``_base_url`` is not the URL it calls, so there the property is asked each time.
+    """
+    if "base_url" in _overridden(type(client)):
+        return parse(client.base_url, type(client))
+    current = client._base_url
+    kept = _endpoints.get(client)
+    if kept is not None and kept[0] is current:
+        return kept[1]
+    endpoint = parse(current, type(client))
+    _endpoints[client] = (current, endpoint)
+    return endpoint
+
+
+def _overridden(client: type) -> tuple[str, ...]:
+    return ("base_url",) if client.__name__.endswith("ModuleClient") else ()
+
+
+def endpoint_asked_for(client: type, arguments: Mapping[str, Any]) -> Endpoint:
+    """Return the endpoint that a constructor's arguments name, for when the construction fails."""
+    asked = [arguments.get(name) for name in ("base_url", "azure_endpoint", "websocket_base_url")]
+    if not any(asked):
+        variable = "AZURE_OPENAI_ENDPOINT" if "Azure" in client.__name__ else "OPENAI_BASE_URL"
+        asked.append(os.environ.get(variable))
+    return parse(next((url for url in asked if url), ""), client)

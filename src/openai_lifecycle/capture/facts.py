@@ -1,0 +1,173 @@
+"""What is known of one API call: :class:`Request`, what was asked; :class:`Reply`, what came back.
+
+Operations (``operations/``) fill them from bodies and chunks, the recorder writes them down. Both are plain
+values; neither knows a span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+Fields: TypeAlias = Mapping[str, Any]
+Attributes: TypeAlias = dict[str, Any]
+#: A message, part or tool of the conventions' JSON schemas (``gen-ai-input-messages.json`` and its kin).
+Json: TypeAlias = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Request:
+    """What was asked. ``content`` is what was sent as one line of text, cut after so many characters."""
+
+    model: str = ""
+    stream: bool = False
+    temperature: int | float | None = None
+    messages_count: int = 1
+    content: str = ""
+    attributes: Attributes = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """One call of a tool that the model asked for; fragments of its arguments are joined when it is read."""
+
+    id: str = ""
+    name: str = ""
+    kind: str = "function"
+    fragments: list[str] = field(default_factory=list)
+    time: int | None = None
+
+    @property
+    def arguments(self) -> str:
+        """The JSON text as the model wrote it; ``{}`` when it wrote none."""
+        return "".join(self.fragments) or "{}"
+
+
+@dataclass(slots=True)
+class Choice:
+    """One choice, or output message: ``length`` counts all its text, ``text`` holds what is to be recorded."""
+
+    finish_reason: str | None = None
+    length: int = 0
+    role: str = "assistant"
+    text: list[str] = field(default_factory=list)
+    parts: list[Json] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Reply:
+    """What came back, folded from one body or from many chunks; bounded, whatever the stream's length.
+
+    ``keep_text`` is how many characters of output text are kept for the span, 0 for none.
+    """
+
+    keep_text: int = 0
+    id: str | None = None
+    model: str | None = None
+    choices: dict[int, Choice] = field(default_factory=dict)
+    tool_calls: dict[Any, ToolCall] = field(default_factory=dict)
+    response_length: int | None = None
+    choices_count: int | None = None
+    error: tuple[str, str] | None = None
+    attributes: Attributes = field(default_factory=dict)
+
+    @property
+    def finish_reasons(self) -> list[str | None]:
+        """One per choice, in the order of their index; ``None`` where none has arrived."""
+        return [self.choices[index].finish_reason for index in sorted(self.choices)]
+
+    def choice(self, index: int) -> Choice:
+        """Return the choice with that index, a new one when it is the first time it is mentioned."""
+        found = self.choices.get(index)
+        if found is None:
+            found = self.choices[index] = Choice()
+        return found
+
+    def tool_call(self, key: object) -> ToolCall:
+        """Return the tool call known under ``key``, a new one when it is the first time it is mentioned."""
+        found = self.tool_calls.get(key)
+        if found is None:
+            found = self.tool_calls[key] = ToolCall()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row of the operation table: how an endpoint is named and read.
+
+    name:     ``gen_ai.operation.name``
+    request:  body, number of characters of content to keep → what was asked
+    response: reply, body → nothing; folds a whole response into the reply
+    chunk:    reply, chunk → nothing; folds one chunk of a stream into the reply
+    content:  body → the content attributes of the span (messages, instructions, tools), read only when wanted
+    """
+
+    name: str
+    request: Callable[[Fields, int], Request]
+    response: Callable[[Reply, Any], None]
+    chunk: Callable[[Reply, Any], None]
+    content: Callable[[Fields], Attributes] = lambda _: {}
+
+
+# ------------------------------------------------------------------ reading bodies of doubtful shape
+def fields(value: object) -> Fields:
+    """Return the members of a JSON object or of one of the client's models; nothing for anything else.
+
+    Model fields are read from ``__dict__``: a missing one costs nothing there, while pydantic's
+    ``__getattr__`` raises. What the client's version does not know yet is in ``__pydantic_extra__``.
+    """
+    if isinstance(value, Mapping):
+        return value
+    own: Fields | None = getattr(value, "__dict__", None)
+    if own is None:
+        return {}
+    extra: Fields | None = getattr(value, "__pydantic_extra__", None)
+    return {**extra, **own} if extra else own
+
+
+def items(value: object) -> list[Any]:
+    """Return ``value`` if it is a list, else an empty one."""
+    return value if isinstance(value, list) else list(value) if isinstance(value, tuple) else []
+
+
+def text(value: object) -> str:
+    """Return ``value`` if it is text, else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def number(value: object) -> int | float | None:
+    """Return ``value`` if it is a number; ``True`` is none."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def integer(value: object) -> int | None:
+    """Return ``value`` if it is a whole number; ``True`` is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def double(value: object) -> float | None:
+    """Return a number as the double that the conventions ask for."""
+    found = number(value)
+    return None if found is None else float(found)
+
+
+def texts(value: object) -> list[str] | None:
+    """Return a text or a list of texts as a list."""
+    found = [value] if isinstance(value, str) else [v for v in items(value) if isinstance(v, str)]
+    return found or None
+
+
+#: A table of a body's keys: key → attribute, and the reader that returns its value or None.
+Table: TypeAlias = Mapping[str, tuple[str, Callable[[object], Any]]]
+
+
+def pick(body: Fields, table: Table, attributes: Attributes) -> Attributes:
+    """Add to ``attributes`` what ``body`` holds of ``table``; absent, null and ill-typed values add nothing."""
+    for key, (name, read) in table.items():
+        raw = body.get(key)
+        if raw is not None:
+            value = read(raw)
+            if value is not None:
+                attributes[name] = value
+    return attributes

@@ -1,0 +1,118 @@
+"""Client construction: ``LLM_INITIALIZATION_START``, then ``_SUCCESS`` or ``_ERROR``, once per construction.
+
+``client.copy()`` and ``with_options()`` construct too (``openai/_client.py``, ``copy``) but initialize nothing,
+and a subclass's constructor calls its base's: both are told apart by what is under construction already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from openai_lifecycle import codec, semconv
+from openai_lifecycle.capture.clients import Endpoint, endpoint_asked_for, endpoint_of
+from openai_lifecycle.capture.facts import Attributes
+from openai_lifecycle.capture.recorder import Destination
+from openai_lifecycle.options import Options
+from openai_lifecycle.redaction import redact
+from openai_lifecycle.shield import SHIELD
+
+_COPY = object()
+_under_construction: ContextVar[object] = ContextVar("openai_lifecycle_under_construction", default=None)
+
+
+class Initializations:
+    """The wrappers of the clients' constructors and of ``copy``."""
+
+    def __init__(self, pipeline: Destination, options: Options) -> None:
+        self._pipeline = pipeline
+        self._options = options
+
+    def construct(
+        self, wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Wrap ``__init__`` of a client class."""
+        if _under_construction.get() in (instance, _COPY) or not is_instrumentation_enabled():
+            return wrapped(*args, **kwargs)
+        span = self._start(instance, kwargs)
+        token = _under_construction.set(instance)
+        try:
+            result = wrapped(*args, **kwargs)
+        except BaseException as error:
+            self._failed(span, error, kwargs)
+            raise
+        finally:
+            _under_construction.reset(token)
+        self._succeeded(span, instance)
+        return result
+
+    def copy(self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Wrap ``copy`` and ``with_options``."""
+        token = _under_construction.set(_COPY)
+        try:
+            return wrapped(*args, **kwargs)
+        finally:
+            _under_construction.reset(token)
+
+    # -------------------------------------------------------------- the span
+    def _start(self, instance: Any, arguments: Mapping[str, Any]) -> Span | None:
+        with SHIELD:
+            client = type(instance)
+            endpoint = endpoint_asked_for(client, arguments)
+            bound = self._bound(arguments) | _server(endpoint) | {semconv.CLIENT: _public_name(client)}
+            tracer = self._pipeline.tracer()
+            span = tracer.start_span(
+                f"initialize {endpoint.provider}", kind=SpanKind.INTERNAL, attributes=bound
+            )
+            span.add_event(semconv.INITIALIZATION_START)
+            return span
+        return None
+
+    def _bound(self, arguments: Mapping[str, Any]) -> Attributes:
+        """Return what the client is bound to: options first, then Azure's deployment."""
+        options = self._options
+        values = {
+            semconv.REQUEST_MODEL: options.model or arguments.get("azure_deployment"),
+            semconv.TEMPERATURE: options.temperature,
+            semconv.TOP_P: options.top_p,
+            semconv.MAX_TOKENS: options.max_tokens,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _succeeded(self, span: Span | None, instance: Any) -> None:
+        with SHIELD:
+            if span is None:
+                return
+            endpoint = endpoint_of(instance)
+            span.update_name(f"initialize {endpoint.provider}")
+            span.set_attributes(_server(endpoint))
+            span.add_event(semconv.INITIALIZATION_SUCCESS, {semconv.CAPABILITIES: codec.CAPABILITIES})
+            span.end()
+
+    def _failed(self, span: Span | None, error: BaseException, arguments: Mapping[str, Any]) -> None:
+        with SHIELD:
+            if span is None:
+                return
+            secrets = [v for k in ("api_key", "admin_api_key") if isinstance(v := arguments.get(k), str)]
+            message = redact(str(error), secrets)
+            span.set_attribute(semconv.ERROR_TYPE, type(error).__qualname__)
+            span.add_event(semconv.INITIALIZATION_ERROR, {semconv.ERROR_MESSAGE: message})
+            span.set_status(Status(StatusCode.ERROR, message))
+            span.end()
+
+
+def _server(endpoint: Endpoint) -> Attributes:
+    attributes: Attributes = {semconv.PROVIDER: endpoint.provider}
+    if endpoint.address:
+        attributes[semconv.SERVER_ADDRESS] = endpoint.address
+        attributes[semconv.SERVER_PORT] = endpoint.port
+        attributes[semconv.BASE_URL] = endpoint.base_url
+    return attributes
+
+
+def _public_name(client: type) -> str:
+    return client.__name__.lstrip("_")

@@ -1,0 +1,170 @@
+"""Chat Completions: ``POST /chat/completions``, plain and streamed.
+
+Shapes: ``openai/types/chat/chat_completion.py`` and ``chat_completion_chunk.py``. Compatible servers leave
+out, null or misnumber nearly every field, so nothing here relies on one.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from openai_lifecycle import semconv
+from openai_lifecycle.capture import content
+from openai_lifecycle.capture.facts import (
+    Attributes,
+    Fields,
+    Operation,
+    Reply,
+    Request,
+    double,
+    fields,
+    integer,
+    items,
+    number,
+    pick,
+    text,
+    texts,
+)
+
+
+def _not_one(value: object) -> int | None:
+    count = integer(value)
+    return None if count == 1 else count
+
+
+def _not_auto(value: object) -> str | None:
+    return text(value) if value != "auto" else None
+
+
+def _output_type(value: object) -> str | None:
+    kind = text(fields(value).get("type"))
+    return {"json_object": "json", "json_schema": "json"}.get(kind, kind) or None
+
+
+REQUEST = {
+    "max_tokens": (semconv.MAX_TOKENS, integer),
+    "max_completion_tokens": (semconv.MAX_TOKENS, integer),
+    "temperature": (semconv.TEMPERATURE, double),
+    "top_p": (semconv.TOP_P, double),
+    "frequency_penalty": (semconv.FREQUENCY_PENALTY, double),
+    "presence_penalty": (semconv.PRESENCE_PENALTY, double),
+    "stop": (semconv.STOP_SEQUENCES, texts),
+    "seed": (semconv.SEED, integer),
+    "n": (semconv.CHOICE_COUNT, _not_one),
+    "service_tier": (semconv.OPENAI_REQUEST_SERVICE_TIER, _not_auto),
+    "reasoning_effort": (semconv.REASONING_LEVEL, text),
+    "response_format": (semconv.OUTPUT_TYPE, _output_type),
+    "user": (semconv.USER_ID, text),
+    "safety_identifier": (semconv.USER_ID, text),
+}
+RESPONSE = {
+    "service_tier": (semconv.OPENAI_RESPONSE_SERVICE_TIER, text),
+    "system_fingerprint": (semconv.OPENAI_SYSTEM_FINGERPRINT, text),
+}
+USAGE = {
+    "prompt_tokens": (semconv.INPUT_TOKENS, integer),
+    "completion_tokens": (semconv.OUTPUT_TOKENS, integer),
+    "total_tokens": (semconv.TOTAL_TOKENS, integer),
+}
+INPUT_DETAILS = {
+    "cached_tokens": (semconv.CACHE_READ_TOKENS, integer),
+    "audio_tokens": (semconv.INPUT_AUDIO_TOKENS, integer),
+}
+OUTPUT_DETAILS = {
+    "reasoning_tokens": (semconv.REASONING_TOKENS, integer),
+    "audio_tokens": (semconv.OUTPUT_AUDIO_TOKENS, integer),
+}
+
+
+def request(body: Fields, limit: int) -> Request:
+    """Return what was asked of a chat."""
+    attributes: Attributes = {semconv.OPENAI_API_TYPE: "chat_completions"}
+    messages = items(body.get("messages"))
+    return Request(
+        model=text(body.get("model")),
+        stream=body.get("stream") is True,
+        temperature=number(body.get("temperature")),
+        messages_count=len(messages),
+        content=content.one_line(content.chat_messages(messages), limit) if limit else "",
+        attributes=pick(body, REQUEST, attributes),
+    )
+
+
+def response(reply: Reply, body: Any) -> None:
+    """Fold a whole chat completion into ``reply``."""
+    completion = fields(body)
+    _head(reply, completion)
+    for position, choice in enumerate(items(completion.get("choices"))):
+        _choice(reply, fields(choice), position, "message")
+
+
+def chunk(reply: Reply, part: Any) -> None:
+    """Fold one chunk of a streamed chat completion into ``reply``."""
+    completion = fields(part)
+    if reply.model is None or completion.get("usage") is not None:
+        _head(reply, completion)
+    for position, choice in enumerate(items(completion.get("choices"))):
+        _choice(reply, fields(choice), position, "delta")
+
+
+def _head(reply: Reply, completion: Fields) -> None:
+    reply.id = text(completion.get("id")) or reply.id
+    reply.model = text(completion.get("model")) or reply.model
+    pick(completion, RESPONSE, reply.attributes)
+    usage(reply, completion.get("usage"))
+
+
+def usage(reply: Reply, counted: object) -> None:
+    """Take over the token counts, zeros included, that the server sent."""
+    counts = fields(counted)
+    if counts:
+        pick(counts, USAGE, reply.attributes)
+        pick(fields(counts.get("prompt_tokens_details")), INPUT_DETAILS, reply.attributes)
+        pick(fields(counts.get("completion_tokens_details")), OUTPUT_DETAILS, reply.attributes)
+
+
+def _choice(reply: Reply, choice: Fields, position: int, where: str) -> None:
+    index = choice.get("index")
+    if type(index) is not int:
+        index = position
+    known = reply.choice(index)
+    message = fields(choice.get(where))
+    said = message.get("content")
+    if type(said) is str:
+        known.length += len(said)
+        if reply.keep_text:
+            known.text.append(said)
+    if message.get("tool_calls") or message.get("function_call"):
+        _tool_calls(reply, index, message)
+    reason = choice.get("finish_reason")
+    if type(reason) is str:
+        known.finish_reason = reason
+        _complete(reply, index)
+
+
+def _tool_calls(reply: Reply, choice: int, message: Fields) -> None:
+    for position, fragment in enumerate(items(message.get("tool_calls"))):
+        index = fields(fragment).get("index")
+        _fragment(reply, (choice, index if type(index) is int else position), fragment)
+    if message.get("function_call"):  # deprecated, still sent by older deployments: a call without an id
+        _fragment(reply, (choice, "function_call"), {"function": message["function_call"]})
+
+
+def _fragment(reply: Reply, key: object, fragment: object) -> None:
+    call_id, name, kind, arguments = content.called(fragment)
+    call = reply.tool_call(key)
+    call.id = call_id or call.id
+    call.name += name
+    call.kind = kind or call.kind
+    if arguments:
+        call.fragments.append(arguments)
+
+
+def _complete(reply: Reply, choice: int) -> None:
+    for key, call in reply.tool_calls.items():
+        if key[0] == choice and call.time is None:
+            call.time = time.time_ns()
+
+
+CHAT = Operation("chat", request, response, chunk)

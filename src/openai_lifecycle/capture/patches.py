@@ -1,0 +1,276 @@
+"""The patch table: what wrapt wraps, installed and undone from the same data.
+
+Everything a client sends goes through ``request`` of two base classes, and every response through
+``_process_response`` (``openai/_base_client.py``). Patching there covers ``create``, ``parse``, the stream
+helpers, raw and streaming responses, ``client.post`` and methods that were bound before; and no resource
+module, which together cost more than a second, is imported by us.
+
+A call travels with its request options: :class:`_Hook`, put there as ``post_parser``, is how
+``_process_response`` and the retry loop, which are handed copies of the options, know whose turn it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+from opentelemetry import propagate
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.trace import set_span_in_context
+
+from openai_lifecycle.capture import routes
+from openai_lifecycle.capture.body import as_json, read_along
+from openai_lifecycle.capture.call import Call, watch_close
+from openai_lifecycle.capture.clients import endpoint_of
+from openai_lifecycle.capture.facts import Fields
+from openai_lifecycle.capture.initialization import Initializations
+from openai_lifecycle.capture.recorder import Recorder
+from openai_lifecycle.shield import SHIELD
+
+_logger = logging.getLogger(__name__)
+_RAW = "X-Stainless-Raw-Response"
+
+
+class _Hook:
+    """The ``post_parser`` of a request that is observed: sees what the client parsed, changes nothing."""
+
+    __slots__ = ("call", "previous")
+
+    def __init__(self, call: Call, previous: Any) -> None:
+        self.call = call
+        self.previous = previous
+
+    def __call__(self, parsed: Any) -> Any:
+        with SHIELD:
+            if not hasattr(parsed, "_iterator"):
+                self.call.parsed(parsed)
+        result = self.previous(parsed) if callable(self.previous) else parsed
+        with SHIELD:
+            if hasattr(result, "_iterator"):
+                self.call.stream(result)
+        return result
+
+
+class Patches:
+    """Everything that ``instrument()`` puts into the client, and takes out again."""
+
+    def __init__(self, recorder: Recorder, initializations: Initializations) -> None:
+        self._recorder = recorder
+        self._initializations = initializations
+        self._installed: list[tuple[Any, str, _Wrapper, Any]] = []
+        self._active = True
+
+    def install(self, _: Any = None) -> None:
+        """Install the table; called when ``openai`` has been imported, at once or later."""
+        if not self._active or self._installed:
+            return
+        for point in self._table():
+            try:
+                self._wrap(point)
+            except (ImportError, AttributeError):
+                if point.required:
+                    _logger.warning(
+                        "this version of openai has no %s.%s: calls that pass through it are not recorded",
+                        point.module,
+                        point.path,
+                    )
+
+    def undo(self) -> None:
+        """Restore what was there; wrappers that something else still holds fall silent."""
+        self._active = False
+        for owner, name, wrapper, original in reversed(self._installed):
+            if owner.__dict__.get(name) is wrapper:
+                setattr(owner, name, original)
+        self._installed.clear()
+
+    def _table(self) -> tuple[_Point, ...]:
+        base, client = "openai._base_client", "openai._client"
+        azure, bedrock = "openai.lib.azure", "openai.lib.bedrock"
+        construct, copy = self._initializations.construct, self._initializations.copy
+        clients = (
+            (client, "OpenAI", True),
+            (client, "AsyncOpenAI", True),
+            (azure, "AzureOpenAI", True),
+            (azure, "AsyncAzureOpenAI", True),
+            (bedrock, "BedrockOpenAI", False),  # since openai 2.40
+            (bedrock, "AsyncBedrockOpenAI", False),
+        )
+        return (
+            _Point(base, "SyncAPIClient.request", self._request),
+            _Point(base, "AsyncAPIClient.request", self._arequest),
+            _Point(base, "SyncAPIClient._process_response", self._process_response),
+            _Point(base, "AsyncAPIClient._process_response", self._aprocess_response),
+            _Point(base, "SyncAPIClient._sleep_for_retry", self._sleep, required=False),  # since openai 1.76
+            _Point(base, "AsyncAPIClient._sleep_for_retry", self._asleep, required=False),
+            *(_Point(m, f"{name}.__init__", construct, required) for m, name, required in clients),
+            *(_Point(m, f"{name}.copy", copy, required) for m, name, required in clients),
+            *(_Point(m, f"{name}.with_options", copy, required) for m, name, required in clients),
+        )
+
+    def _wrap(self, point: _Point) -> None:
+        owner, name, original = wrapt.resolve_path(point.module, point.path)
+        if name not in owner.__dict__:  # inherited: the base class's wrapper serves
+            return
+        wrapper = _Wrapper(original, point.wrapper, lambda: self._active)
+        wrapper._self_place = (owner, name)
+        setattr(owner, name, wrapper)
+        self._installed.append((owner, name, wrapper, original))
+
+    # -------------------------------------------------------------- request
+    def _begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, Any] | None:
+        """Start a call; return it with the options to send instead of the caller's, or ``None``."""
+        with SHIELD:
+            options = args[1] if len(args) > 1 else kwargs["options"]
+            operation = routes.find(options.method, options.url)
+            if operation is None or not is_instrumentation_enabled():
+                return None
+            call = self._recorder.begin(operation, _body(options), endpoint_of(client), _secrets(client))
+            # Our own copy: the caller's options are used again for the next page of a list.
+            options = options.model_copy() if hasattr(options, "model_copy") else options.copy()
+            previous = options.post_parser
+            options.post_parser = _Hook(call, previous.previous if isinstance(previous, _Hook) else previous)
+            if self._recorder.options.propagate:
+                headers: dict[str, str] = {}
+                propagate.inject(headers, context=set_span_in_context(call.recording.span))
+                options.headers = {**(options.headers or {}), **headers}
+            return call, options
+        return None
+
+    def _request(
+        self, wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        begun = self._begin(client, args, kwargs)
+        if begun is None:
+            return wrapped(*args, **kwargs)
+        call, options = begun
+        args, kwargs = _with_options(options, args, kwargs)
+        with call:
+            return wrapped(*args, **kwargs)
+
+    async def _arequest(
+        self, wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        begun = self._begin(client, args, kwargs)
+        if begun is None:
+            return await wrapped(*args, **kwargs)
+        call, options = begun
+        args, kwargs = _with_options(options, args, kwargs)
+        with call:
+            return await wrapped(*args, **kwargs)
+
+    # -------------------------------------------------------------- response
+    def _process_response(
+        self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        _responded(kwargs, is_async=False)
+        return wrapped(*args, **kwargs)
+
+    async def _aprocess_response(
+        self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        _responded(kwargs, is_async=True)
+        return await wrapped(*args, **kwargs)
+
+    # -------------------------------------------------------------- retries
+    def _sleep(
+        self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        with _Retry(kwargs):
+            return wrapped(*args, **kwargs)
+
+    async def _asleep(
+        self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        with _Retry(kwargs):
+            return await wrapped(*args, **kwargs)
+
+
+if TYPE_CHECKING:
+    _FunctionWrapper = wrapt.FunctionWrapper[Any, Any]
+else:
+    _FunctionWrapper = wrapt.FunctionWrapper  # not generic before wrapt 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """One row: the wrapper of one function. A row that not every supported version has is not required."""
+
+    module: str
+    path: str
+    wrapper: Callable[..., Any]
+    required: bool = True
+
+
+class _Wrapper(_FunctionWrapper):
+    """A function wrapper that can be pickled like the function it stands for: by its name."""
+
+    _self_place: tuple[Any, str]
+
+    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
+        return getattr, self._self_place
+
+
+def _with_options(
+    options: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if len(args) > 1:
+        return (args[0], options, *args[2:]), kwargs
+    return args, {**kwargs, "options": options}
+
+
+def _body(options: Any) -> Fields:
+    """Return the request's JSON; ``extra_body`` overrides it (``openai/_base_client.py``, ``_build_request``)."""
+    body = options.json_data if isinstance(options.json_data, dict) else {}
+    return {**body, **options.extra_json} if options.extra_json else body
+
+
+def _secrets(client: Any) -> tuple[str, ...]:
+    found = (getattr(client, name, None) for name in ("api_key", "admin_api_key"))
+    return tuple(value for value in found if isinstance(value, str) and value)
+
+
+def _responded(kwargs: dict[str, Any], *, is_async: bool) -> None:
+    with SHIELD:
+        hook = kwargs["options"].post_parser
+        if not isinstance(hook, _Hook):
+            return
+        call, response = hook.call, kwargs["response"]
+        raw = response.request.headers.get(_RAW)
+        deferred = kwargs["stream"] or raw == "stream"
+        call.responded(response, retries=kwargs.get("retries_taken", 0), deferred=deferred)
+        if deferred:
+            watch_close(response, call, is_async=is_async)
+            if raw == "stream":
+                read_along(response, call, is_async=is_async)
+        elif raw:  # parsed by the application when it likes, or never: read the body it already has
+            call.parsed(as_json(response.content))
+
+
+class _Retry:
+    """Records one wait before a retry, with its cause and how long it took."""
+
+    def __init__(self, kwargs: dict[str, Any]) -> None:
+        self._hook = getattr(kwargs.get("options"), "post_parser", None)
+        self._response = kwargs.get("response")
+
+    def __enter__(self) -> None:
+        # Runs in the handler of what made the client try again, unless that was an HTTP status.
+        self._cause = sys.exc_info()[0]
+        self._started = time.time_ns()
+        self._clock = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        with SHIELD:
+            if isinstance(self._hook, _Hook):
+                call = self._hook.call
+                call.retries += 1
+                if self._response is not None:
+                    cause = str(self._response.status_code)
+                else:
+                    cause = self._cause.__qualname__ if self._cause else "_OTHER"
+                call.recording.retry(cause, time.perf_counter() - self._clock, self._started)

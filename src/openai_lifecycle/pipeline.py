@@ -1,0 +1,139 @@
+"""Join the SDK that is configured, or start one from ``OTEL_*``; never get in its way.
+
+Resolved at the first span, not at ``instrument()``: applications construct clients at import time and
+configure OpenTelemetry later, in ``main()``. The provider is looked up for every span, so that one that is
+set later is joined by the next.
+"""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import logging
+import os
+import threading
+import weakref
+from typing import Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import Sampler
+
+from openai_lifecycle import sdk, semconv
+from openai_lifecycle.capture.call import end_all
+from openai_lifecycle.capture.metrics import Instruments
+from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProcessor
+from openai_lifecycle.options import Options
+from openai_lifecycle.sampling import RecordAll
+from openai_lifecycle.version import __version__
+
+_logger = logging.getLogger(__name__)
+
+
+#: The SDK cannot take a processor off a provider: each provider gets one, whose exporter comes and goes.
+_processors: weakref.WeakKeyDictionary[Any, EventsLogProcessor] = weakref.WeakKeyDictionary()
+
+
+class Pipeline:
+    """Where spans, metrics and entries go."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._lock = threading.RLock()
+        self._exporter = EventsLogExporter(options) if options.events_log else None
+        self._joined: list[EventsLogProcessor] = []
+        self._samplers: list[tuple[Any, Sampler]] = []
+        self._own: TracerProvider | None = None
+        self._provider: object = None
+        self._tracer: trace.Tracer = trace.NoOpTracer()
+        self.instruments = Instruments(options.meter_provider)
+
+    def tracer(self) -> trace.Tracer:
+        """Return the tracer of the provider in force, joining it when it is seen for the first time."""
+        provider = self._options.tracer_provider or trace.get_tracer_provider()
+        if provider is not self._provider:
+            with self._lock:
+                if provider is not self._provider:
+                    self._join(provider)
+        return self._tracer
+
+    def close(self) -> None:
+        """Leave every provider that was joined as it was found, with everything written."""
+        with self._lock:
+            for processor in self._joined:
+                processor.exporter = None
+            for tracer, sampler in self._samplers:
+                tracer.sampler = sampler
+            if self._own is not None:
+                self._own.shutdown()
+            if self._exporter is not None:
+                self._exporter.shutdown()
+
+    def _join(self, provider: Any) -> None:
+        if hasattr(provider, "add_span_processor"):
+            target, how = provider, "joined the application's TracerProvider"
+        else:
+            if not isinstance(provider, trace.ProxyTracerProvider):
+                kind = type(provider).__qualname__
+                _logger.warning("the global TracerProvider, a %s, takes no processor: it is left alone", kind)
+            target, how = self._own_provider(), "started a TracerProvider of its own"
+        tracer = target.get_tracer(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
+        _lift_event_limit(tracer)
+        if self._exporter is not None:
+            self._attach(target, self._exporter)
+            self._record_unsampled(tracer)
+        self._tracer, self._provider = tracer, provider
+        # Exit handlers run last in, first out: calls still open end before the provider shuts down.
+        atexit.unregister(end_all)
+        atexit.register(end_all)
+        log = self._options.events_log
+        place = os.path.abspath(log) if log else "off"
+        names = ", ".join(sdk.exporter_names(sdk.TRACES)) or "none"
+        _logger.info("openai-lifecycle %s; events.log: %s; OTEL exporters: %s", how, place, names)
+
+    def _own_provider(self) -> TracerProvider:
+        if self._own is None:
+            self._own = sdk.tracer_provider()
+            if self._options.meter_provider is None and _is_unset(metrics.get_meter_provider()):
+                self.instruments = Instruments(sdk.meter_provider())
+        return self._own
+
+    def _attach(self, provider: Any, exporter: EventsLogExporter) -> None:
+        processor = _processors.get(provider)
+        if processor is None:
+            processor = _processors[provider] = EventsLogProcessor()
+            provider.add_span_processor(processor)
+        processor.exporter = exporter
+        self._joined.append(processor)
+
+    def _record_unsampled(self, tracer: Any) -> None:
+        sampler = getattr(tracer, "sampler", None)
+        if isinstance(sampler, Sampler) and not isinstance(sampler, RecordAll):
+            self._samplers.append((tracer, sampler))
+            tracer.sampler = RecordAll(sampler)
+
+
+def _is_unset(provider: object) -> bool:
+    return type(provider).__name__.startswith("_Proxy")
+
+
+def _lift_event_limit(tracer: Any) -> None:
+    """Let our spans carry any number of events: beyond the SDK's 128 the oldest, tool calls, would be dropped.
+
+    A limit that somebody has set stands (``opentelemetry/sdk/trace/__init__.py``, ``SpanLimits``).
+    """
+    limits = getattr(tracer, "_span_limits", None)
+    if getattr(limits, "max_events", None) == 128 and "OTEL_SPAN_EVENT_COUNT_LIMIT" not in os.environ:
+        tracer._span_limits = copy.copy(limits)
+        tracer._span_limits.max_events = None
+
+
+def start_global_sdk() -> None:
+    """Start the SDK for ``opentelemetry-instrument`` when no distro or configurator has.
+
+    Entry point ``opentelemetry_post_instrument``, called after every instrumentor is loaded.
+    """
+    from openai_lifecycle.instrumentor import OpenAILifecycleInstrumentor
+
+    if OpenAILifecycleInstrumentor().is_instrumented_by_opentelemetry and not sdk.disabled():
+        sdk.start_globally()

@@ -1,0 +1,42 @@
+"""Sampling decides what goes to the backend, not what is audited."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import Link, SpanKind, TraceState
+from opentelemetry.util.types import Attributes
+
+
+class RecordAll(Sampler):
+    """Asks another sampler, but records what that one drops.
+
+    A dropped span becomes ``RECORD_ONLY``: it reaches our processor, which does not look at the sampled flag,
+    and no exporter of the SDK's processors, which do. Its context stays unsampled for whatever is downstream.
+    """
+
+    def __init__(self, inner: Sampler) -> None:
+        self.inner = inner
+
+    def should_sample(  # noqa: PLR0917 - the SDK's signature
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,  # noqa: ARG002 - the parent context carries it
+    ) -> SamplingResult:
+        """Return the inner sampler's result, with ``DROP`` turned into ``RECORD_ONLY``."""
+        result = self.inner.should_sample(parent_context, trace_id, name, kind, attributes, links)
+        if result.decision is not Decision.DROP:
+            return result
+        # The SDK's samplers empty the attributes of what they drop (``Decision.DROP`` in ``sampling.py``).
+        return SamplingResult(Decision.RECORD_ONLY, attributes, result.trace_state)
+
+    def get_description(self) -> str:
+        """Return a description for debugging."""
+        return f"RecordAll({self.inner.get_description()})"
