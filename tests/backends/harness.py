@@ -150,6 +150,16 @@ class Collector(Process):
         """Return what Prometheus would scrape."""
         return fetch(f"http://127.0.0.1:{self.prometheus_port}/metrics") or ""
 
+    def span_calls(self, attribute: str, value: str) -> int:
+        """Return how many spans with this attribute the span metrics have counted, sampled or not."""
+        label = f'{attribute.replace(".", "_")}="{value}"'
+        calls = [
+            line
+            for line in self.prometheus().splitlines()
+            if line.startswith("traces_span_metrics_calls_total{")
+        ]
+        return sum(int(float(line.rsplit(" ", 1)[1])) for line in calls if label in line)
+
     def queue_size(self, exporter: str) -> int | None:
         """Items in the sending queue of an exporter, as the Collector itself reports; None before it does."""
         metrics = fetch(f"http://127.0.0.1:{self.telemetry_port}/metrics") or ""
@@ -228,7 +238,7 @@ def _plain_spans(answer: Json) -> list[Json]:
             for span in scope["spans"]:
                 events = [
                     {**event, "attributes": _plain(event.get("attributes", ()))}
-                    for event in span.get("events", ())
+                    for event in sorted(span.get("events", ()), key=_time)  # Jaeger sorts them by name
                 ]
                 spans.append(
                     {
@@ -240,6 +250,10 @@ def _plain_spans(answer: Json) -> list[Json]:
                     }
                 )
     return spans
+
+
+def _time(event: Json) -> int:
+    return int(event["timeUnixNano"])
 
 
 def _plain(attributes: Any) -> Json:
@@ -282,11 +296,10 @@ class Kafka(Process):
         super().__init__([*self._java, "kafka.Kafka", str(self._properties)], {}, directory / "kafka.log")
 
     def start(self) -> None:
-        """Format its disk and start it."""
-        format_disk = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c"]
-        subprocess.run(
-            [*self._java, *format_disk, str(self._properties)], check=True, capture_output=True, timeout=60
-        )
+        """Format its disk, unless that was done before, and start it."""
+        tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", "AAAAAAAAAAAAAAAAAAAAAQ"]
+        command = [*self._java, *tool, "-c", str(self._properties)]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
         super().start()
 
     def ready(self) -> bool:

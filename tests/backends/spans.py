@@ -15,6 +15,9 @@ from opentelemetry.util.types import AttributeValue
 
 from openai_lifecycle import semconv
 
+CANARY = "canary-7f3a9c"
+KEY = "sk-proj-0123456789abcdefABCDEF"
+
 
 @contextlib.contextmanager
 def tracer(endpoint: str, service: str) -> Iterator[Tracer]:
@@ -56,3 +59,26 @@ def chat(
         span.add_event(semconv.GENERATION_ERROR, {semconv.ERROR_TYPE: error})
     span.end(end)
     return f"{span.get_span_context().trace_id:032x}"
+
+
+def write_canaries(tracer: Tracer) -> None:
+    """Content in every place that has one, on a span with events and on one without; and a key in another."""
+    text = f"please keep {CANARY} to yourself"
+    content = {
+        **dict.fromkeys(semconv.CONTENT_ATTRIBUTES, text),
+        "gen_ai.prompt.0.content": text,
+        "gen_ai.completion": text,
+        "gen_ai.tool.call.result": text,
+        "gen_ai.prompt.variable.city": text,
+        "llm.input_messages.0.message.content": text,
+        "input.value": text,
+        "output.value": text,
+    }
+    harmless = {"gen_ai.prompt.name": "greeting", semconv.REQUEST_MODEL: "gpt-4.1-mini", "note": f"key {KEY}"}
+    with tracer.start_as_current_span("without events", attributes={**content, **harmless}) as span:
+        span.set_status(Status(StatusCode.ERROR, text))
+    with tracer.start_as_current_span("with events", attributes={**content, **harmless}) as span:
+        span.add_event(semconv.TOOL_CALL_DETECTED, {**content, **harmless})
+        span.add_event(semconv.GENERATION_ERROR, {**content, **harmless})
+        span.record_exception(ValueError(text))
+        span.set_status(Status(StatusCode.ERROR, text))
