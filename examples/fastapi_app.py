@@ -4,8 +4,7 @@
     curl --no-buffer "http://127.0.0.1:8000/chat?question=Why"
 
 It needs `pip install fastapi uvicorn`, and reads OPENAI_API_KEY and OPENAI_BASE_URL; without a key it
-starts the offline server. For a span per request, with the model's spans below it, run it under
-`opentelemetry-instrument` with a trace exporter.
+starts the offline server.
 """
 
 import contextlib
@@ -18,12 +17,10 @@ import fastapi.responses
 import offline_server
 import openai
 import uvicorn
-from opentelemetry import trace
 
 import openai_lifecycle
 
 MODEL = os.environ.get("OPENAI_MODEL", "gpt-4.1-mini")
-tracer = trace.get_tracer("fastapi_app")
 
 
 @contextlib.asynccontextmanager
@@ -39,26 +36,18 @@ app = fastapi.FastAPI(lifespan=lifespan)
 @app.get("/chat")
 async def chat(question: str) -> fastapi.responses.StreamingResponse:
     """Stream the model's answer as plain text."""
-    # The span ends with the stream, after this function has returned; it is current only while the model is
-    # asked, because a context that is attached across a `yield` would leak into whatever runs in between.
-    span = tracer.start_span("GET /chat")
-    with contextlib.ExitStack() as ending:
-        ending.callback(span.end)
-        with trace.use_span(span):
-            try:
-                stream = await app.state.client.chat.completions.create(
-                    model=MODEL, messages=[{"role": "user", "content": question}], stream=True
-                )
-            except openai.APIStatusError as error:
-                raise fastapi.HTTPException(error.status_code, error.message) from error
-        ending_with_stream = ending.pop_all()
+    try:
+        stream = await app.state.client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": question}], stream=True
+        )
+    except openai.APIStatusError as error:
+        raise fastapi.HTTPException(error.status_code, error.message) from error
 
     async def answer() -> AsyncIterator[str]:
-        with ending_with_stream:
-            async with stream:  # closed as well when the visitor leaves in the middle
-                async for chunk in stream:
-                    for choice in chunk.choices:
-                        yield choice.delta.content or ""
+        async with stream:  # closed as well when the visitor leaves in the middle
+            async for chunk in stream:
+                for choice in chunk.choices:
+                    yield choice.delta.content or ""
 
     return fastapi.responses.StreamingResponse(answer(), media_type="text/plain")
 

@@ -14,8 +14,7 @@ import offline_server
 import openai
 
 import openai_lifecycle
-from openai_lifecycle import LLMGenerationError, LLMGenerationSuccess, ToolCallDetected
-from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle import LifecycleEvent, LLMGenerationError, LLMGenerationSuccess, ToolCallDetected
 
 ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
 REDACTED_LOG = pathlib.Path("redacted.log")
