@@ -1,0 +1,379 @@
+"""Events out of a log: live, rotated, compressed or damaged, in constant memory.
+
+:func:`read_events` is what most want. :func:`read_entries` also says where an entry stands and leaves its decoding
+to the caller, which is how a reader that needs three fields of a gigabyte stays fast.
+
+An entry ends with a closing brace at the start of a line, which stands nowhere else: the renderer escapes every
+line break that a text contains. So entries are found by a byte search, and only where one cannot be decoded are its
+bytes looked through for the headers of others. What belongs to no entry is reported as :class:`Damage` and never
+hides the next entry.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import logging
+import os
+import re
+import stat
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final, Generic, TypeAlias, TypeVar
+
+from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.eventslog import rotation
+from openai_lifecycle.eventslog.format import parse
+
+_logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+PathLike: TypeAlias = "str | os.PathLike[str]"
+
+_CHUNK: Final = 1 << 20
+_LONGEST_ENTRY: Final = 64 << 20  # what goes on for longer without an end is damage
+_END: Final = b"\n}\n\n"
+# The brace on the next line makes it a header: a text that looks like one contains no line break. It may stand
+# in the middle of a line, behind what a crashed process left.
+_START: Final = re.compile(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[EVENT: [A-Z_]+\]\n(?=\{)")
+_LONGEST_HEADER: Final = 64
+_POLL: Final = 0.2  # seconds between two looks at a file that is followed
+_SETTLE: Final = 0.02  # seconds that the last entry may take to become whole: it may be just being written
+_HEAD: Final = 4096  # bytes by which a file is known
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an entry stands: ``length`` bytes from ``offset``, header to closing brace, of the content of ``path``.
+
+    The offset into a compressed file is that into its content.
+    """
+
+    path: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes that were skipped because they are no entry. ``reason`` quotes nothing of the file's content.
+
+    A length of 0 means that it is not known how much is missing: a compressed file breaks off.
+    """
+
+    path: str
+    offset: int
+    length: int
+    reason: str
+
+
+OnDamage: TypeAlias = Callable[[Damage], None]
+
+
+def log_damage(damage: Damage) -> None:
+    """Say in one warning what was skipped: what happens when no ``on_damage`` is given."""
+    _logger.warning(
+        "%s: skipped %d bytes at offset %d: %s", damage.path, damage.length, damage.offset, damage.reason
+    )
+
+
+def read_events(
+    path: PathLike | Iterable[PathLike],
+    *,
+    follow: bool = False,
+    rotated: bool = True,
+    on_damage: OnDamage | None = None,
+) -> Iterator[LifecycleEvent]:
+    """Yield the events of one or several logs, each log from its oldest entry to its newest.
+
+    Args:
+        path: the log or logs. ``events.log`` stands for its rotated files too, one of those for itself alone.
+        follow: go on waiting for new entries, also when a log is rotated, truncated or not there yet. The
+            iterator then ends only when it is closed.
+        rotated: read the rotated files (``events.log.2.gz``, ``events.log.1``) before the log itself.
+        on_damage: is called with whatever is skipped; by default one warning is logged for each.
+
+    Raises:
+        OSError: a log does not exist or cannot be read.
+    """
+    for event, _ in read_entries(path, parse, follow=follow, rotated=rotated, on_damage=on_damage):
+        yield event
+
+
+def read_entries(
+    path: PathLike | Iterable[PathLike],
+    decode: Callable[[bytes], T],
+    *,
+    follow: bool = False,
+    rotated: bool = True,
+    on_damage: OnDamage | None = None,
+) -> Iterator[tuple[T, Place]]:
+    """Yield what ``decode`` makes of each entry, and where the entry stands.
+
+    Args:
+        path: the log or logs, as in :func:`read_events`.
+        decode: gets the bytes of an entry from header to closing brace, and raises ``ValueError`` when they are
+            no whole entry; for example :func:`openai_lifecycle.eventslog.format.parse`.
+        follow: as in :func:`read_events`.
+        rotated: as in :func:`read_events`.
+        on_damage: as in :func:`read_events`.
+
+    Raises:
+        OSError: a log does not exist or cannot be read.
+    """
+    report = on_damage or log_damage
+    logs = [_Log(p, decode, report, rotated=rotated, follow=follow) for p in _distinct(path)]
+    try:
+        for log in logs:
+            yield from log.read()
+        while any(log.follow for log in logs):
+            advanced = False
+            for log in logs:
+                advanced |= yield from log.advance()
+            if not advanced:
+                time.sleep(_POLL)
+    finally:
+        for log in logs:
+            log.close()
+
+
+def _distinct(path: PathLike | Iterable[PathLike]) -> list[str]:
+    """Return the logs to read; a rotated file that is named beside its log (``events.log*``) is read once."""
+    given = [path] if isinstance(path, (str, os.PathLike)) else path
+    paths = list(dict.fromkeys(_real(os.fspath(p)) for p in given))
+    covered = {backup.path for p in paths for backup in rotation.backups(p)}
+    return [p for p in paths if p not in covered]
+
+
+def _real(path: str) -> str:
+    # Rotated files lie beside the file that a link points to. /dev/stdin points to nothing that has a name.
+    real = os.path.realpath(path)
+    return real if os.path.isfile(real) else path
+
+
+# ------------------------------------------------------------------ a log: its files, and what becomes of them
+class _Log(Generic[T]):
+    """One log: the rotated files that are there, then the log itself, then what comes."""
+
+    def __init__(
+        self, path: str, decode: Callable[[bytes], T], report: OnDamage, *, rotated: bool, follow: bool
+    ) -> None:
+        self.follow = follow
+        self._path = path
+        self._decode = decode
+        self._report = report
+        self._rotated = rotated
+        self._file: _File[T] | None = None  # the log itself
+        # A rotated file is known by how it begins: compressing gives it another name and another inode.
+        self._known: deque[bytes] = deque(maxlen=1000)
+
+    def read(self) -> Iterator[tuple[T, Place]]:
+        """Yield all that is there, and unless the log is followed also what is still incomplete."""
+        if self.follow and not os.path.exists(self._path):
+            return
+        yield from self._open(rotated=self._rotated)
+        if self._file is not None:
+            yield from self._file.drain()
+            if not self.follow:
+                yield from self._file.settle()
+                yield from self._file.finish()
+
+    def advance(self) -> Generator[tuple[T, Place], None, bool]:
+        """Yield what came since the last time; returns whether there may be more at once."""
+        if not os.path.exists(self._path):  # not there yet, or moved away and nothing was written since
+            return False
+        file = self._file
+        if file is None:
+            yield from self._open(rotated=self._rotated)
+            return True
+        advanced = yield from file.drain()
+        if file.was_truncated():
+            yield from file.finish()
+            file.rewind()
+        elif not rotation.is_file(self._path, file.descriptor):
+            # Whoever got hold of the file before it was moved has finished writing once the lock is ours.
+            rotation.lock(file.descriptor, rotation.EXCLUSIVE, 1.0)
+            yield from file.drain()
+            yield from file.finish()
+            yield from self._open(rotated=True)
+            return True
+        return advanced
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self, *, rotated: bool) -> Iterator[tuple[T, Place]]:
+        """Open the log as it is now, and yield the entries of rotated files that were not read yet."""
+        previous, older = self._file, []
+        with ExitStack() as stack:
+            if previous is not None:
+                stack.callback(previous.close)
+                self._known.append(previous.fingerprint())
+            # Nothing moves while the files are opened, and what is open can be read whatever happens to it then.
+            with rotation.holding(self._path, rotation.SHARED):
+                found = rotation.backups(self._path) if rotated or self.follow else []
+                try:
+                    self._file = _File(self._path, self._decode, self._report)
+                except FileNotFoundError:
+                    if not found:
+                        raise
+                for backup in found:
+                    file = _File(backup.path, self._decode, self._report)
+                    stack.callback(file.close)
+                    if (previous and rotation.is_file(backup.path, previous.descriptor)) or (
+                        file.fingerprint() in self._known
+                    ):
+                        break  # so are all that are older
+                    older.append(file)
+            for file in reversed(older):
+                self._known.append(file.fingerprint())
+                if rotated:
+                    yield from file.drain()
+                    yield from file.finish()
+
+
+# ------------------------------------------------------------------ one file: bytes to entries
+class _File(Generic[T]):
+    """One open file: its content, decompressed, and the entries in it."""
+
+    def __init__(self, path: str, decode: Callable[[bytes], T], report: OnDamage) -> None:
+        self._path = path
+        self._decode = decode
+        self._report = report
+        self._raw = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        self.descriptor = self._raw.fileno()
+        self._regular = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
+        self._packed = self._regular and os.pread(self.descriptor, 2, 0) == rotation.GZIP_MAGIC
+        self._content = gzip.GzipFile(fileobj=self._raw) if self._packed else self._raw
+        self._head = b""  # the first bytes of the content
+        self._ahead = b""  # content that was read to see how it begins
+        self._rest = b""  # content that was read and is no whole entry yet
+        self._offset = 0  # where the rest begins
+        self._damage: Damage | None = None  # not reported yet, because it may go on
+
+    def close(self) -> None:
+        """Close the file."""
+        self._content.close()
+        self._raw.close()
+
+    def fingerprint(self) -> bytes:
+        """Return what tells this file from the others of its log."""
+        if not self._head:
+            self._ahead = self._read(_HEAD)
+        return hashlib.blake2b(self._head).digest()
+
+    def was_truncated(self) -> bool:
+        """Return whether the file is shorter than what was read of it."""
+        return self._regular and os.fstat(self.descriptor).st_size < self._offset + len(self._rest)
+
+    def rewind(self) -> None:
+        """Begin anew with the first byte."""
+        self._raw.seek(0)
+        self._head = self._rest = b""
+        self._offset = 0
+
+    def _read(self, size: int) -> bytes:
+        try:
+            chunk = (
+                self._content.read1(size)
+                if isinstance(self._content, gzip.GzipFile)
+                else self._raw.read(size)
+            )
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            self._skip(self._offset + len(self._rest), 0, f"the compressed data breaks off: {error}")
+            return b""
+        chunk = chunk or b""
+        if len(self._head) < _HEAD:
+            self._head += chunk[: _HEAD - len(self._head)]
+        return chunk
+
+    def drain(self) -> Generator[tuple[T, Place], None, bool]:
+        """Yield the entries from here to the present end of the file; returns whether anything was read."""
+        advanced = False
+        while chunk := self._ahead or self._read(_CHUNK):
+            self._ahead = b""
+            advanced = True
+            yield from self._entries(chunk)
+        return advanced
+
+    def _entries(self, chunk: bytes) -> Iterator[tuple[T, Place]]:
+        decode, path, base = self._decode, self._path, self._offset
+        buffer = self._rest + chunk
+        start, search = 0, max(0, len(self._rest) - len(_END) + 1)
+        while (end := buffer.find(_END, search)) >= 0:
+            raw = buffer[start : end + 2]
+            try:
+                value = decode(raw)
+            except ValueError as error:
+                yield from self._salvage(raw, base + start, str(error))
+            else:
+                if self._damage is not None:
+                    self._report_damage()
+                yield value, Place(path, base + start, len(raw))
+            start = search = end + len(_END)
+        self._rest = buffer[start:]
+        self._offset = base + start
+        if len(self._rest) > _LONGEST_ENTRY:
+            # Keep what may be the beginning of an entry: the last header, or half of one.
+            last = max((match.start() for match in _START.finditer(self._rest)), default=0)
+            cut = last or len(self._rest) - _LONGEST_HEADER
+            yield from self._salvage(self._rest[:cut], self._offset, "an entry without an end")
+            self._offset += cut
+            self._rest = self._rest[cut:]
+
+    def settle(self) -> Iterator[tuple[T, Place]]:
+        """Give an entry that is being written the time to become whole."""
+        deadline = time.monotonic() + _SETTLE
+        while self._regular and self._rest.strip() and time.monotonic() < deadline:
+            time.sleep(_SETTLE / 10)
+            yield from self.drain()
+
+    def finish(self) -> Iterator[tuple[T, Place]]:
+        """Yield what the last bytes hold, and report what is left: nothing more will come."""
+        rest, self._rest = self._rest, b""
+        yield from self._salvage(rest, self._offset, "the entry is incomplete")
+        self._offset += len(rest)
+        if self._damage is not None:
+            self._report_damage()
+
+    # -------------------------------------------------------------- damage
+    def _salvage(self, raw: bytes, offset: int, reason: str) -> Iterator[tuple[T, Place]]:
+        """Yield the entries in bytes that are not just one entry, and report the bytes between them."""
+        starts = [match.start() for match in _START.finditer(raw)]
+        self._skip_text(raw[: starts[0]] if starts else raw, offset, reason if not starts else "no entry")
+        for start, following in zip(starts, [*starts[1:], len(raw)], strict=False):
+            brace = raw.find(b"\n}", start, following)
+            end = following if brace < 0 else brace + 2
+            try:
+                value = self._decode(raw[start:end])
+            except ValueError as error:
+                end = start
+                reason = str(error)
+            else:
+                if self._damage is not None:
+                    self._report_damage()
+                yield value, Place(self._path, offset + start, end - start)
+            self._skip_text(raw[end:following], offset + end, reason)
+
+    def _skip_text(self, raw: bytes, offset: int, reason: str) -> None:
+        if raw.strip():
+            self._skip(offset, len(raw), reason)
+
+    def _skip(self, offset: int, length: int, reason: str) -> None:
+        """Note damage; what follows directly is one with it."""
+        known = self._damage
+        if known is not None:
+            offset, length, reason = known.offset, offset + length - known.offset, known.reason
+        self._damage = Damage(self._path, offset, length, reason)
+
+    def _report_damage(self) -> None:
+        damage, self._damage = self._damage, None
+        if damage is not None:
+            self._report(damage)
