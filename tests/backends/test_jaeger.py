@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from openai_lifecycle import semconv
 
 from . import spans
+from .applications import QUICKSTART, run
 from .conftest import program
-from .harness import CONFIGS, REPOSITORY, Backends, fetch, free_ports, wait_for
+from .harness import CONFIGS, Backends, fetch, free_ports, wait_for
 
 pytestmark = pytest.mark.backends
 
-QUICKSTART = REPOSITORY / "examples" / "quickstart.py"
 KINDS = {
     semconv.INITIALIZATION_START,
     semconv.INITIALIZATION_SUCCESS,
@@ -29,28 +25,6 @@ KINDS = {
     semconv.GENERATION_ERROR,
     semconv.TOOL_CALL_DETECTED,
 }
-HEADER = re.compile(r"^\[[\d: -]{19}\] \[EVENT: \w+\]$", re.MULTILINE)
-
-
-def instrumented(script: Path, directory: Path, **environment: str) -> list[dict[str, Any]]:
-    """Run a program as `opentelemetry-instrument python` does, without a key; return the entries of its log."""
-    log = directory / "events.log"
-    command = [str(Path(sys.executable).with_name("opentelemetry-instrument")), sys.executable, str(script)]
-    subprocess.run(
-        command,
-        env={
-            **{
-                name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "OPENAI_"))
-            },
-            "OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG": str(log),
-            "OTEL_SERVICE_NAME": script.stem,
-            **environment,
-        },
-        cwd=directory,
-        check=True,
-        timeout=120,
-    )
-    return [json.loads(entry) for entry in HEADER.split(log.read_text())[1:]]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
@@ -59,7 +33,7 @@ def test_quickstart_is_seen_in_jaeger(backends: Backends, tmp_path: Path, protoc
     jaeger = backends.jaeger()
     collector = backends.collector("dev.yaml", JAEGER_OTLP_ENDPOINT=jaeger.otlp_grpc)
     endpoint = f"http://{collector.grpc}" if protocol == "grpc" else collector.http
-    entries = instrumented(
+    entries = run(
         QUICKSTART, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_EXPORTER_OTLP_PROTOCOL=protocol
     )
     trace_ids = {entry["trace_id"] for entry in entries}
@@ -127,7 +101,7 @@ def test_calls_are_children_of_the_application(backends: Backends, tmp_path: Pat
     jaeger = backends.jaeger()
     script = tmp_path / "application.py"
     script.write_text(APPLICATION.format(examples=str(QUICKSTART.parent)))
-    entries = instrumented(script, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{jaeger.otlp_grpc}")
+    entries = run(script, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{jaeger.otlp_grpc}")
     (trace_id,) = {entry["trace_id"] for entry in entries}
     trace = wait_for("the trace", lambda: [found for found in [jaeger.trace(trace_id)] if len(found) == 4])[0]
     names = {span["spanId"]: span["name"] for span in trace}

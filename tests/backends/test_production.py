@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from openai_lifecycle import semconv
 
 from . import spans
+from .applications import QUICKSTART, run
 from .harness import Backends, Collector, wait_for
 from .sinks import grpc_sink
 
@@ -56,6 +58,35 @@ def test_no_content_leaves_the_agent(backends: Backends) -> None:
     events = {event.name for span in sink.spans for event in span.events}
     assert events == {semconv.TOOL_CALL_DETECTED, semconv.GENERATION_ERROR, "exception"}
     assert {span.status.code for span in sink.spans} == {2}
+
+
+def test_no_content_of_the_quickstart_leaves_the_agent(backends: Backends, tmp_path: Path) -> None:
+    """The real package with all its content on spans and events: questions, answers, tools, errors stay here."""
+    with grpc_sink() as sink:
+        running = agent(backends, sink.endpoint)
+        log = run(
+            QUICKSTART,
+            tmp_path,
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{running.grpc}",
+            OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="span_and_event",
+        )
+        wait_for("every event", lambda: sum(len(span.events) for span in sink.spans) >= len(log))
+    sent = b"".join(sink.bodies)
+    written = json.dumps(log)
+    for text in (
+        "audit log",
+        "Count from one",
+        "Reykjavik",
+        "Is anybody there",
+        "does not exist",
+        "credentials",
+    ):
+        assert text in written
+        assert text.encode() not in sent
+    for text in ("offline model", "Tell the weather"):  # answers and tool definitions are on the span alone
+        assert text.encode() not in sent
+    assert b"get_weather" in sent
+    assert b"NotFoundError" in sent
 
 
 def test_no_content_in_the_queue(backends: Backends) -> None:

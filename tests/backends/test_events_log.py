@@ -1,0 +1,114 @@
+"""`events-log.yaml` and the package's own reader say the same of one log."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openai_lifecycle import LifecycleEvent
+from openai_lifecycle.eventslog.format import render
+from openai_lifecycle.eventslog.reader import read_events
+
+from .harness import REPOSITORY, Backends, wait_for
+from .sinks import http_sink
+
+pytestmark = pytest.mark.backends
+
+CALLS = 300
+WRITER = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY / "examples")!r})
+import offline_server, openai, openai_lifecycle
+
+path, compress = sys.argv[1:]
+openai_lifecycle.instrument(events_log=path, max_bytes=40_000, backups=1000, compress=compress == "True")
+tools = [{{"type": "function", "function": {{"name": "get_weather", "parameters": {{"type": "object"}}}}}}]
+with offline_server.serve() as base_url:
+    client = openai.OpenAI(base_url=base_url, api_key="offline", max_retries=0)
+    for number in range({CALLS}):
+        question = [{{"role": "user", "content": f"Wie wird das Wetter, {{number}}?\\nLine two: \\u2028 \U0001f327"}}]
+        client.chat.completions.create(model="gpt-4o", messages=question, tools=tools if number % 3 else openai.omit)
+        if number % 10 == 0:
+            try:
+                client.chat.completions.create(model="no-such-model", messages=question)
+            except openai.NotFoundError:
+                pass
+"""
+
+
+def plain(value: Any) -> Any:
+    """Return an OTLP AnyValue as what JSON would make of it."""
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    content = getattr(value, kind)
+    if kind == "kvlist_value":
+        return {pair.key: plain(pair.value) for pair in content.values}
+    if kind == "array_value":
+        return [plain(element) for element in content.values]
+    return content
+
+
+def of_record(record: Any) -> tuple[Any, ...]:
+    """Return all that a log record says."""
+    return (
+        record.time_unix_nano,
+        record.event_name,
+        record.severity_text,
+        record.severity_number,
+        record.trace_id.hex(),
+        record.span_id.hex(),
+        json.dumps(plain(record.body), sort_keys=True),
+    )
+
+
+def of_event(event: LifecycleEvent) -> tuple[Any, ...]:
+    """Return what a log record of this event has to say."""
+    failed = event.tag.endswith("_ERROR")
+    instant = datetime.fromisoformat(event.metadata.custom_fields["timestamp"])
+    body = json.loads(render(event).partition("\n")[2])
+    return (
+        (int(instant.timestamp()) * 1_000_000 + instant.microsecond) * 1000,
+        event.event_type,
+        event.tag,
+        17 if failed else 9,  # ERROR, INFO
+        event.trace_id,
+        event.metadata.custom_fields["span_id"],
+        json.dumps(body, sort_keys=True),
+    )
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_equals_the_reader(backends: Backends, tmp_path: Path, compress: bool) -> None:
+    """While the log is written, rotated and compressed, and over a crash, each entry becomes one equal record."""
+    log = tmp_path / "events.log"
+    with http_sink() as sink:
+        collector = backends.collector("events-log.yaml", EVENTS_LOG=log, LOGS_ENDPOINT=sink.endpoint)
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(log), str(compress)])
+        try:
+            wait_for("records while the log is written", lambda: len(sink.log_records) > 50)
+            collector.stop()
+            collector.start()
+            assert writer.wait(timeout=120) == 0
+        finally:
+            writer.kill()
+            writer.wait()
+        events = list(read_events(log))
+        assert len(list(tmp_path.glob("events.log.*"))) > 3
+        wait_for("every entry", lambda: len(sink.log_records) >= len(events))
+        records = sink.log_records
+    assert len(events) > CALLS
+    assert sorted(map(of_record, records)) == sorted(map(of_event, events))
+    resources = {
+        plain(attribute.value)
+        for request in sink.logs
+        for resource in request.resource_logs
+        for attribute in resource.resource.attributes
+    }
+    assert resources == {"openai-lifecycle"}
