@@ -1,36 +1,199 @@
-"""The file that entries are appended to."""
+"""The file that entries go to: shared by threads, safe to be entered again, and never raising ``OSError``.
+
+An entry that the file cannot take goes to stderr, so that it is not lost; it is counted, and one warning says why.
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import sys
+import threading
+import time
+import weakref
+from collections import deque
+from typing import Final
 
+from opentelemetry.metrics import get_meter
+
+from openai_lifecycle import semconv
+from openai_lifecycle.eventslog import rotation
+from openai_lifecycle.eventslog.appender import Appender
+from openai_lifecycle.eventslog.buffer import Buffer
 from openai_lifecycle.options import Options
+from openai_lifecycle.shield import SHIELD
+from openai_lifecycle.version import __version__
+
+_logger = logging.getLogger(__name__)
+
+# A new descriptor may help against these. Against a full disk it does not.
+_REOPEN: Final = frozenset({errno.EBADF, errno.EIO, errno.ENODEV, errno.EPIPE, errno.ESTALE})
+_QUIET: Final = 60.0  # seconds between two warnings about one file
 
 
 class EventsFile:
-    """Appends entries to ``options.events_log``: one entry, one ``write(2)`` to an ``O_APPEND`` descriptor."""
+    """Takes entries to ``options.events_log``, as safely as ``options.durability`` asks for."""
 
     def __init__(self, options: Options) -> None:
-        self.path = os.path.abspath(options.events_log or "")  # noqa: PTH100 - resolve() would follow links
-        self._descriptor: int | None = None
+        self.path = os.path.abspath(options.events_log or "")
+        self._options = options
+        self._lost: list[tuple[bytes, OSError]] = []  # entries on their way to stderr
+        self._failures = 0  # entries that went to stderr since the last one that was written
+        self._quiet_until = 0.0
+        self._appender = self._new_appender()
+        self._buffer = Buffer(self._write) if options.durability == "buffered" else None
+        self._reset()
+        _files.add(self)
+
+    def _new_appender(self, *, rotating: bool = True) -> Appender:
+        options = self._options
+        max_bytes = options.max_bytes if rotating else 0
+        return Appender(
+            self.path, max_bytes=max_bytes, backups=options.backups, sync=options.durability == "fsync"
+        )
+
+    def _reset(self) -> None:
+        # An RLock, because this thread may already be in here: the finalizer of an abandoned stream runs at any
+        # allocation, a signal handler between any two lines, and either may end a call. A plain lock would stop
+        # the application for good.
+        self._lock = threading.RLock()
+        self._busy = False
+
+    def after_fork(self) -> None:
+        """Begin anew in a child process: its threads and the holders of its locks stayed in the parent.
+
+        The descriptor is closed because parent and child would otherwise share one lock on the file.
+        """
+        self._appender.close()
+        self._reset()
 
     def write(self, entry: str) -> None:
-        """Append ``entry``; never raises ``OSError``."""
-        try:
-            if self._descriptor is None:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-                self._descriptor = os.open(self.path, flags, 0o600)
-            os.write(self._descriptor, entry.encode())
-        except OSError:
-            sys.stderr.write(entry)
+        """Append ``entry``; with ``durability`` other than ``buffered`` it is in the file on return."""
+        data = entry.encode()
+        if self._buffer is not None:
+            self._buffer.put(data)
+        else:
+            self._write(deque((data,)))
 
-    def flush(self, timeout: float) -> bool:  # noqa: ARG002
-        """Return whether everything written so far is safe after at most ``timeout`` seconds."""
-        return True
+    def flush(self, timeout: float) -> bool:
+        """Return whether everything written so far reached the file within ``timeout`` seconds."""
+        return self._buffer is None or self._buffer.flush(timeout)
 
     def close(self) -> None:
-        """Close the descriptor; a later write opens it again."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Write what is buffered and close the file; a later entry opens it again and is written at once."""
+        if self._buffer is not None:
+            self._buffer.close()
+        with self._lock:
+            if not self._busy:
+                self._appender.close()
+
+    # -------------------------------------------------------------- one writer at a time
+    def _write(self, entries: deque[bytes]) -> None:
+        """Write ``entries`` and take each from the deque when it is safe, so that an interruption loses none."""
+        with self._lock:
+            entered_again = self._busy
+            # In the middle of the appender's work the same thread needs one that knows nothing of it.
+            appender = self._new_appender(rotating=False) if entered_again else self._appender
+            self._busy = True
+            try:
+                self._append(appender, entries)
+            finally:
+                self._busy = entered_again
+                if entered_again:
+                    appender.close()
+        # Logging, stderr and metrics have locks of their own: none of them is taken while ours is held.
+        if (
+            self._lost or self._failures or appender.has_rotated or appender.rotation_error
+        ) and not entered_again:
+            with SHIELD:
+                self._report(appender)
+
+    def _append(self, appender: Appender, entries: deque[bytes]) -> None:
+        data = b"".join(entries)
+        may_reopen = True
+        while entries:
+            error: OSError | None = None
+            try:
+                appender.append(data)
+            except OSError as caught:
+                error = caught
+                appender.close()
+            finally:  # also when a signal handler raises: what is left can be written later
+                written, appender.progress = appender.progress, 0
+                _take(entries, written)
+            if error is not None:
+                if written == len(data):  # it is in the file, but not safe on the disk
+                    self._lost.append((data, error))
+                elif may_reopen and error.errno in _REOPEN:
+                    may_reopen = False
+                else:
+                    self._lost.append((entries.popleft(), error))
+            data = entries[0] if entries else b""
+
+    # -------------------------------------------------------------- what went wrong, and what follows a rotation
+    def _report(self, appender: Appender) -> None:
+        lost, self._lost = self._lost, []
+        for entry, _ in lost:
+            _to_stderr(entry)
+        if lost:
+            self._failures += len(lost)
+            self._count(lost)
+            self._warn(lost[-1][1], "cannot be written; until it can, its entries go to stderr")
+        elif self._failures:
+            failures, self._failures = self._failures, 0
+            self._quiet_until = 0.0
+            _logger.warning("%s is written again; entries that went to stderr: %d", self.path, failures)
+        if appender.rotation_error is not None:
+            error, appender.rotation_error = appender.rotation_error, None
+            self._warn(error, "cannot be rotated and grows on")
+        if appender.has_rotated:
+            appender.has_rotated = False
+            if self._options.compress:
+                threading.Thread(target=self._compress, name="events.log gzip", daemon=True).start()
+
+    def _count(self, lost: list[tuple[bytes, OSError]]) -> None:
+        meter = get_meter(semconv.SCOPE, __version__, self._options.meter_provider, semconv.SCHEMA_URL)
+        counter = meter.create_counter(
+            semconv.EVENTS_LOST, "{entry}", "Entries that events.log could not take and that went to stderr."
+        )
+        for _, error in lost:
+            counter.add(1, {semconv.ERROR_TYPE: errno.errorcode.get(error.errno or 0, type(error).__name__)})
+
+    def _warn(self, error: OSError, what: str) -> None:
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _QUIET
+            _logger.warning("%s %s: %s", self.path, what, error.strerror or error)
+
+    def _compress(self) -> None:
+        with SHIELD:
+            try:
+                rotation.compress(os.path.realpath(self.path))
+            except OSError as error:
+                self._warn(error, "has a rotated file that cannot be compressed")
+
+
+def _take(entries: deque[bytes], written: int) -> None:
+    while entries and written >= len(entries[0]):
+        written -= len(entries.popleft())
+
+
+def _to_stderr(entry: bytes) -> None:
+    try:
+        sys.stderr.write(entry.decode())
+        sys.stderr.flush()
+    except Exception:  # noqa: BLE001, S110 - it may be None, closed, full or replaced by anything; it was the last resort
+        pass
+
+
+# ------------------------------------------------------------------ fork
+_files: weakref.WeakSet[EventsFile] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for file in list(_files):
+        file.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

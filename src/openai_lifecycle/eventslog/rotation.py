@@ -130,10 +130,25 @@ def rotate(path: str, keep: int) -> None:
             free = backup.number + 1
     for number, old in reversed(moving):
         os.rename(old, f"{path}.{number + 1}{'.gz' if old.endswith('.gz') else ''}")
+    status = os.stat(path)
     if keep:
         os.rename(path, f"{path}.1")
     else:
         os.unlink(path)
+    _succeed(path, status)
+
+
+def _succeed(path: str, status: os.stat_result) -> None:
+    """Create the next log with the permissions of the last one: whoever ships it may still read it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(
+            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+            os.fchown(descriptor, -1, status.st_gid)
+        finally:
+            os.close(descriptor)
 
 
 def compress(path: str) -> None:
@@ -145,11 +160,11 @@ def compress(path: str) -> None:
     Raises:
         OSError: a file could not be compressed; it is then still there as it was.
     """
-    for _, source in reversed(backups(path)):
-        with contextlib.suppress(FileNotFoundError):  # moved on meanwhile: whoever moved it compresses it
-            if is_gzip(source):
-                _name_compressed(path, source)
-            elif not _compress(path, source):
+    while plain := [backup.path for backup in backups(path) if not backup.path.endswith(".gz")]:
+        with contextlib.suppress(FileNotFoundError):  # it was moved on in between; the next look finds it
+            if is_gzip(plain[-1]):
+                _name_compressed(path, plain[-1])
+            elif not _compress(path, plain[-1]):
                 return
 
 
@@ -180,7 +195,6 @@ def _compress(path: str, source: str) -> bool:
 
 def _name_compressed(path: str, source: str) -> None:
     """Finish what a process left that died between the two steps of :func:`_compress`."""
-    if not source.endswith(".gz"):
-        with holding(path, EXCLUSIVE):
-            if is_gzip(source):
-                os.rename(source, f"{source}.gz")
+    with holding(path, EXCLUSIVE):
+        if is_gzip(source):
+            os.rename(source, f"{source}.gz")

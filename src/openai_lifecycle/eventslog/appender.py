@@ -1,0 +1,254 @@
+"""One descriptor that entries are appended to: open, look, lock, rotate, write.
+
+An :class:`Appender` serves one thread at a time and raises ``OSError``. ``file.py`` shares one among threads and
+decides what becomes of an entry that cannot be written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import select
+import stat
+import time
+from typing import Final
+
+from openai_lifecycle.eventslog import rotation
+
+_PATIENCE: Final = 1.0  # seconds to wait for a lock, or for somebody to read from a full pipe
+_ROTATION_PAUSE: Final = 60.0  # seconds until a rotation that failed is tried again
+_ROTATION_PATIENCE: Final = 0.1  # seconds to wait until nobody writes, so that files can be moved
+_TRIES: Final = 20
+_END: Final = b"\n}\n\n"
+
+# A path that means what the process was started with is duplicated, not opened: what the application prints to a
+# redirected file and our entries then share one position, and a socket could not be opened at all.
+_INHERITED: Final = re.compile(r"/dev/(?:(stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
+
+
+class Appender:
+    """Appends to the file at ``path``, whatever becomes of that file.
+
+    A file that was moved, deleted or replaced is opened anew before the next entry, so logrotate and other
+    processes may rotate it. ``max_bytes`` makes this process rotate it too (0: never), keeping ``backups`` files.
+    """
+
+    def __init__(self, path: str, *, max_bytes: int = 0, backups: int = 0, sync: bool = False) -> None:
+        self.path = path
+        self.progress = (
+            0  # bytes of whole entries that append has put into the file; whoever calls it sets it to 0
+        )
+        self.has_rotated = False
+        self.rotation_error: OSError | None = None
+        self._max_bytes = max_bytes
+        self._backups = backups
+        self._sync = sync
+        self._descriptor: int | None = None
+        self._status = os.stat_result((0,) * 10)  # of the file that is open
+        self._plain = True  # a file, not a pipe, terminal or device
+        self._end = -1  # where the file ends if nobody else has written
+        self._torn = False  # whether a pipe or terminal has taken a part of an entry
+        self._patience = _PATIENCE
+        self._rotate_after = 0.0
+
+    def append(self, data: bytes) -> None:
+        """Append ``data``, one or several whole entries, with one ``write(2)``.
+
+        Raises:
+            OSError: the file cannot be opened or takes no more; ``progress`` says what it has taken.
+        """
+        for _ in range(_TRIES):
+            descriptor = self._open()
+            if not self._plain:
+                self._pour(descriptor, data)
+                return
+            if self._append(descriptor, data):
+                return
+        # Only a file system that calls the same file by ever new inode numbers gets here.
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), self.path)
+
+    def close(self) -> None:
+        """Close the descriptor; the next entry opens the file again."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    # -------------------------------------------------------------- open
+    def _open(self) -> int:
+        descriptor = self._descriptor
+        if descriptor is not None:
+            # An application that becomes a daemon closes every descriptor, and the number may now mean its own
+            # file or socket: never write there, and leave it open.
+            try:
+                if os.path.samestat(os.fstat(descriptor), self._status):
+                    return descriptor
+            except OSError:
+                pass
+            self._descriptor = None
+        descriptor = _open(self.path)
+        if (
+            descriptor < 3
+        ):  # the application has closed its standard streams; what it prints must not land here
+            low = descriptor
+            descriptor = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
+            os.close(low)
+        self._descriptor, self._end = descriptor, -1
+        self._status = os.fstat(descriptor)
+        self._plain = stat.S_ISREG(self._status.st_mode) and not _INHERITED.fullmatch(self.path)
+        if self._sync and self._plain:
+            self._sync_directory()
+        return descriptor
+
+    def _sync_directory(self) -> None:
+        """Make sure that the file's name is on the disk, not only its content."""
+        with contextlib.suppress(OSError):
+            directory = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+
+    # -------------------------------------------------------------- a file
+    def _append(self, descriptor: int, data: bytes) -> bool:
+        """Return whether all of ``data`` is in the file; otherwise it has to be opened anew, or looked at again."""
+        # Held shared by everybody who writes, so that nothing is moved meanwhile. Where there are no locks, or
+        # whoever has it does not move on, the entry matters more.
+        locked = self._lock(descriptor, rotation.SHARED)
+        try:
+            try:
+                status = os.stat(self.path)
+            except FileNotFoundError:
+                self.close()
+                return False
+            except OSError:  # the process has given up the right to search the directory
+                status = os.fstat(descriptor)
+            if not os.path.samestat(status, self._status):
+                self.close()
+                return False
+            size = status.st_size
+            if self._is_full(size, len(data) - self.progress) and time.monotonic() >= self._rotate_after:
+                self._rotate(descriptor, len(data) - self.progress)
+                return False
+            return self._write(descriptor, data, size)
+        finally:
+            if locked and self._descriptor is not None:
+                rotation.unlock(descriptor)
+
+    def _write(self, descriptor: int, data: bytes, size: int) -> bool:
+        # Somebody else has written, perhaps half an entry before it was killed: begin on a fresh line.
+        prefix = b"" if size in (self._end, 0) else _fresh_line(descriptor, size)
+        rest = prefix + data[self.progress :] if prefix or self.progress else data
+        self._end, written = -1, 0
+        position = os.lseek(descriptor, 0, os.SEEK_CUR)
+        try:
+            written = os.write(descriptor, rest)
+            if written < len(rest):
+                self._lock(
+                    descriptor, rotation.EXCLUSIVE
+                )  # nobody gets in between the pieces, or has already
+                while written < len(rest) and os.lseek(descriptor, 0, os.SEEK_CUR) == _size(descriptor):
+                    written += os.write(descriptor, rest[written:])
+        except BaseException:
+            # A signal handler that raises does so right after the call, before its result is stored: only the
+            # position, which nobody else moves, says what happened.
+            if not written and os.lseek(descriptor, 0, os.SEEK_CUR) != position:
+                written = len(rest)
+            raise
+        finally:
+            if written == len(rest):
+                self.progress = len(data)
+            elif (last := rest.rfind(_END, 0, written)) >= 0:
+                self.progress += last + len(_END) - len(prefix)
+        if written < len(rest):
+            return False
+        self._end = size + len(rest)
+        if self._sync:
+            os.fsync(descriptor)
+        return True
+
+    def _lock(self, descriptor: int, kind: int) -> bool:
+        """Try to get the lock; after it was waited for in vain, nobody waits again until it was to be had."""
+        locked = rotation.lock(descriptor, kind, self._patience)
+        self._patience = _PATIENCE if locked else 0.0
+        return locked
+
+    # -------------------------------------------------------------- rotation
+    def _is_full(self, size: int, more: int) -> bool:
+        return 0 < self._max_bytes < size + more and size > 0
+
+    def _rotate(self, descriptor: int, more: int) -> None:
+        """Move the file aside unless another process has just done so; without success the file goes on growing."""
+        self._rotate_after = time.monotonic() + _ROTATION_PAUSE
+        if not rotation.lock(descriptor, rotation.EXCLUSIVE, _ROTATION_PATIENCE):
+            self._rotate_after = time.monotonic() + _ROTATION_PATIENCE
+            return
+        try:
+            if rotation.is_file(self.path, descriptor) and self._is_full(_size(descriptor), more):
+                rotation.rotate(os.path.realpath(self.path), self._backups)
+                self.has_rotated = True
+            self._rotate_after = 0.0
+        except OSError as error:
+            self.rotation_error = error
+        finally:
+            rotation.unlock(descriptor)
+            self.close()
+
+    # -------------------------------------------------------------- a pipe, terminal or device
+    def _pour(self, descriptor: int, data: bytes) -> None:
+        """Write what may be taken in pieces, to something that cannot be looked at afterwards."""
+        rest = memoryview(b"\n\n" + data if self._torn else data)
+        while rest:
+            try:
+                written = os.write(descriptor, rest)
+            except BlockingIOError:
+                if not self._await_reader(descriptor):
+                    raise
+            else:
+                rest = rest[written:]
+                self._torn = True
+        self._torn = False
+        self.progress = len(data)
+
+    def _await_reader(self, descriptor: int) -> bool:
+        """Wait until a full pipe takes more; after it was waited for in vain, nobody waits until it does."""
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        ready = bool(poll.poll(self._patience * 1000))
+        self._patience = _PATIENCE if ready else 0.0
+        return ready
+
+
+def _open(path: str) -> int:
+    inherited = _INHERITED.fullmatch(path)
+    if inherited:
+        number = {"stdout": 1, "stderr": 2}.get(inherited[1]) or int(inherited[2] or inherited[3])
+        return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+    # Without O_NONBLOCK the open of a FIFO that nobody reads would block.
+    flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        is_file = True
+    if is_file:
+        with contextlib.suppress(
+            PermissionError
+        ):  # reading, which shows how the file ends, may not be allowed
+            return os.open(path, flags | os.O_RDWR, 0o600)
+    return os.open(path, flags | os.O_WRONLY, 0o600)
+
+
+def _size(descriptor: int) -> int:
+    return os.fstat(descriptor).st_size
+
+
+def _fresh_line(descriptor: int, size: int) -> bytes:
+    """Return what has to be written so that an entry stands on a line of its own, after an empty one."""
+    try:
+        end = os.pread(descriptor, 2, max(0, size - 2))
+    except OSError:  # opened for writing only
+        return b""
+    return b"" if end == b"\n\n" else b"\n" if end.endswith(b"\n") else b"\n\n"

@@ -1,0 +1,173 @@
+"""Entries on their way to the file in ``buffered`` mode, and the thread that takes them there.
+
+The queue is bounded: when it is full, whoever adds an entry writes what is queued, so that entries are delayed but
+never dropped. It is emptied when asked to, at the end of the process, and on SIGTERM where the application has no
+handler of its own; the signal then has the effect that it has by default.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from types import FrameType
+from typing import Final
+
+from openai_lifecycle.shield import SHIELD
+
+_LIMIT: Final = 4096  # entries
+_BATCH: Final = 256 * 1024  # bytes
+_GRACE: Final = 5.0  # seconds that SIGTERM waits for a file system that does not answer
+
+
+class Buffer:
+    """A bounded queue of entries and the thread that empties it.
+
+    ``write`` gets entries in the order in which they were put, and takes from the left of the deque those that are
+    done with. It is never called by two threads at a time.
+    """
+
+    def __init__(self, write: Callable[[deque[bytes]], None], batch: int = _BATCH) -> None:
+        self._write = write
+        self._batch = batch
+        self.reset()
+        _buffers.add(self)
+        _prepare_end()
+
+    def reset(self) -> None:
+        """Begin with an empty queue and no thread."""
+        self._entries: deque[bytes] = deque()
+        self._pending: deque[bytes] = deque()  # the batch that is being written
+        # A finalizer or a signal handler may end a call, and so come here, while this very thread is here
+        # already: with a plain lock, also the one inside of threading.Event, that would be a deadlock. An RLock
+        # lets it in; deque and SimpleQueue are made for it.
+        self._lock = threading.RLock()
+        self._wake: SimpleQueue[str] = SimpleQueue()
+        self._awake = False
+        self._emptier: int | None = None  # the thread that is writing
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def put(self, entry: bytes) -> None:
+        """Add ``entry``; blocks only to write when the queue is full."""
+        self._entries.append(entry)
+        if self._closed or len(self._entries) > _LIMIT or not self._has_thread():
+            self.flush(None)
+        elif not self._awake:
+            self._awake = True
+            self._wake.put("write")
+
+    def flush(self, timeout: float | None) -> bool:
+        """Return whether everything put so far was written within ``timeout`` seconds."""
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            return False
+        try:
+            if self._emptier is not None:  # this very thread, which goes on when the handler has returned
+                return False
+            self._empty()
+        finally:
+            self._lock.release()
+        return True
+
+    def close(self) -> None:
+        """Write everything, and from now on every entry at once: the process is about to end."""
+        self._closed = True
+        self.flush(None)
+        if self._thread is not None:
+            self._thread = None
+            self._wake.put("stop")
+
+    def is_interrupted(self) -> bool:
+        """Return whether the calling signal handler has interrupted the writing."""
+        return self._emptier == threading.get_ident()
+
+    def _empty(self) -> None:
+        self._emptier = threading.get_ident()
+        try:
+            while self._entries or self._pending:
+                size = 0
+                while self._entries and size < self._batch:
+                    self._pending.append(self._entries.popleft())
+                    size += len(self._pending[-1])
+                self._write(self._pending)
+        finally:
+            self._emptier = None
+        if _ending:
+            _end()
+
+    def _has_thread(self) -> bool:
+        """Return whether a thread empties the queue, after trying to start one."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    _prepare_end()
+                    self._thread = threading.Thread(target=self._run, name="events.log", daemon=True)
+                    try:
+                        self._thread.start()
+                    except RuntimeError:  # no more threads, or the interpreter is shutting down
+                        self._thread = None
+        return self._thread is not None
+
+    def _run(self) -> None:
+        while self._wake.get() != "stop":
+            self._awake = False
+            with SHIELD:
+                self.flush(None)
+
+
+# ------------------------------------------------------------------ fork and the end of the process
+_buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
+_prepared = False  # whether this process empties the queues when it ends
+_ending = False  # whether SIGTERM waits for a batch that it has interrupted
+
+
+def _prepare_end() -> None:
+    global _prepared
+    if not _prepared:
+        _prepared = True
+        atexit.register(_close_all)
+        if multiprocessing := sys.modules.get("multiprocessing.util"):
+            # Its children end with os._exit and, before Python 3.13, without atexit
+            # (multiprocessing/popen_fork.py, Popen._launch).
+            multiprocessing.Finalize(None, _close_all, exitpriority=-100)
+    is_main = threading.current_thread() is threading.main_thread()  # no other thread may set a handler
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _close_all() -> None:
+    for buffer in list(_buffers):
+        buffer.close()
+
+
+def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    global _ending
+    for buffer in list(_buffers):
+        buffer.flush(_GRACE)
+    if any(buffer.is_interrupted() for buffer in list(_buffers)):
+        _ending = True  # after the batch
+    else:
+        _end()
+
+
+def _end() -> None:
+    """Let SIGTERM do what it does by default."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _after_fork() -> None:
+    # What is queued is the parent's to write. The thread and the holders of locks stayed there too.
+    global _prepared, _ending
+    _prepared = _ending = False
+    for buffer in list(_buffers):
+        buffer.reset()
+
+
+os.register_at_fork(after_in_child=_after_fork)
