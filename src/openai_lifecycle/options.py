@@ -12,6 +12,7 @@ import enum
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias, cast
@@ -65,6 +66,7 @@ class Options:
     propagate: bool = False
     capture: Capture = Capture.EVENT_ONLY
     transform: Transform | None = None
+    sinks: tuple[Any, ...] = ()
     tracer_provider: Any = None
     meter_provider: Any = None
 
@@ -140,6 +142,20 @@ def _function(value: Any) -> Transform:
     if not callable(value):
         raise TypeError
     return cast("Transform", value)
+
+
+_COMMA = re.compile(
+    r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*:)"
+)  # a URL may contain commas; a new one begins with a scheme
+
+
+def _sinks(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        return tuple(url.strip() for url in _COMMA.split(value) if url.strip())
+    sinks = tuple(value)
+    if not all(isinstance(sink, str) or callable(getattr(sink, "write", None)) for sink in sinks):
+        raise ValueError
+    return sinks
 
 
 def _any(value: Any) -> Any:
@@ -248,6 +264,13 @@ OPTIONS = (
         _function,
         "a function LifecycleEvent -> LifecycleEvent | None",
         "Changes, redacts or (with None) drops an entry before it is written.",
+    ),
+    Option(
+        "sinks",
+        env.OTEL_PYTHON_OPENAI_LIFECYCLE_SINKS,
+        _sinks,
+        "URLs separated by commas, or a list of URLs and EventSink objects",
+        "Where events go beside the file: `jsonl:///path`, a database's URL, `webhook+https://host/path`.",
     ),
     Option(
         "tracer_provider",

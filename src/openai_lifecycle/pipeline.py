@@ -40,7 +40,7 @@ class Pipeline:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._lock = threading.RLock()
-        self._exporter = EventsLogExporter(options) if options.events_log else None
+        self._exporter = EventsLogExporter(options) if options.events_log or options.sinks else None
         self._joined: list[EventsLogProcessor] = []
         self._samplers: list[tuple[Any, Sampler]] = []
         self._own: TracerProvider | None = None

@@ -8,8 +8,9 @@ spans that the sampler dropped (``opentelemetry/sdk/trace/export/__init__.py``, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
@@ -20,6 +21,9 @@ from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.format import render
 from openai_lifecycle.options import Options, read
 from openai_lifecycle.shield import SHIELD
+
+if TYPE_CHECKING:
+    from openai_lifecycle.sinks.dispatch import Dispatcher
 
 # A span object is one and the same for every processor of a provider (``Span.end`` makes one ReadableSpan).
 # The mark on it keeps an entry single when the exporter is also configured through OTEL_TRACES_EXPORTER.
@@ -38,33 +42,48 @@ class EventsLogExporter(SpanExporter):
     def __init__(self, options: Options | None = None, **keywords: Any) -> None:
         self._options = options or read(keywords)
         self._file = EventsFile(self._options) if self._options.events_log else None
+        self._sinks = _dispatcher(self._options) if self._options.sinks else None
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write the entries of ``spans``; an entry that cannot be written goes to stderr, so this succeeds."""
-        if self._file is not None:
-            for span in spans:
-                with SHIELD:
-                    self._write(self._file, span)
+        for span in spans:
+            with SHIELD:
+                self._write(span)
         return SpanExportResult.SUCCESS
 
-    def _write(self, file: EventsFile, span: ReadableSpan) -> None:
+    def _write(self, span: ReadableSpan) -> None:
         events = codec.decode(span, utc=self._options.utc)
-        if not events or not _claim(span, file.path):
+        if not events or not _claim(span, self._file.path if self._file else "sinks"):
             return
         transform = self._options.transform
         for event in events:
             kept = event if transform is None else transform(event)
-            if kept is not None:
-                file.write(render(kept))
+            if kept is None:
+                continue
+            if self._file is not None:
+                self._file.write(render(kept))
+            if self._sinks is not None:
+                self._sinks.put((kept,))
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Return once everything exported so far is as safe as the durability option says."""
-        return self._file is None or self._file.flush(timeout_millis / 1000)
+        deadline = time.monotonic() + timeout_millis / 1000
+        safe = self._file is None or self._file.flush(timeout_millis / 1000)
+        return (self._sinks is None or self._sinks.flush(deadline - time.monotonic())) and safe
 
     def shutdown(self) -> None:
         """Flush and close the file; a span exported later opens it again, so that nothing is lost."""
         if self._file is not None:
             self._file.close()
+        if self._sinks is not None:
+            self._sinks.close()
+
+
+def _dispatcher(options: Options) -> Dispatcher:
+    from openai_lifecycle.sinks import destinations
+    from openai_lifecycle.sinks.dispatch import Dispatcher
+
+    return Dispatcher(destinations(options.sinks), options.meter_provider)
 
 
 def _claim(span: ReadableSpan, path: str) -> bool:

@@ -1,0 +1,167 @@
+"""An event as a JSON object and as a flat row: the shapes that leave this package for other programs.
+
+:func:`to_object` keeps everything, in the keys of ``events.log``. :func:`to_row` is for tables: one value a
+column, numbers as numbers, the time as an instant; what a column cannot hold is in its ``entry``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Final, Literal, TypeAlias
+
+from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.eventslog.format import KEYS, METADATA_KEYS, parse, render
+
+Kind: TypeAlias = Literal["text", "integer", "number", "instant"]
+
+
+# ------------------------------------------------------------------ identity and time
+def event_id(event: LifecycleEvent) -> str:
+    """Return 32 hex digits that the same event always has and no other: a digest of its entry.
+
+    The entry holds the span's id and microseconds, so writing an event twice can be told from two events.
+    """
+    return hashlib.blake2b(render(event).encode(), digest_size=16).hexdigest()
+
+
+def instant(event: LifecycleEvent) -> datetime:
+    """Return when ``event`` happened, with a zone.
+
+    That is its ``timestamp``. An entry without one, or with a broken one, has only its header's time, which is
+    taken for local time.
+    """
+    try:
+        moment = datetime.fromisoformat(event.metadata.custom_fields["timestamp"])
+    except (KeyError, ValueError):
+        return event.time.astimezone()
+    return moment if moment.tzinfo else moment.astimezone()
+
+
+# ------------------------------------------------------------------ the JSON object
+def to_object(event: LifecycleEvent) -> dict[str, Any]:
+    """Return ``event`` as the object of its entry, with the header's time in front as ``time``."""
+    metadata = {key: getattr(event.metadata, key) for key in METADATA_KEYS}
+    return {
+        "time": event.time.isoformat(timespec="seconds"),
+        "event_type": event.event_type,
+        **{key: getattr(event, key) for key in KEYS[type(event)]},
+        "trace_id": event.trace_id,
+        "metadata": {
+            **{key: value for key, value in metadata.items() if value is not None},
+            "custom_fields": dict(event.metadata.custom_fields),
+        },
+    }
+
+
+def from_object(members: Mapping[str, Any]) -> LifecycleEvent:
+    """Return the event that :func:`to_object` made ``members`` of.
+
+    Raises:
+        ValueError: ``members`` is no such object.
+    """
+    kind = next((kind for kind in KEYS if kind.event_type == members.get("event_type")), None)
+    if kind is None:
+        raise ValueError("event_type is none of the six")
+    time = str(members.get("time", "")).replace("T", " ")
+    return parse(f"[{time}] [EVENT: {kind.tag}]\n{json.dumps(members)}")
+
+
+def to_json(event: LifecycleEvent) -> str:
+    """Return ``event`` as one line of ASCII JSON: safe on a terminal, and whole where lone surrogates are not."""
+    return json.dumps(to_object(event))
+
+
+# ------------------------------------------------------------------ the flat row
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a row: its name, the kind of its values, and where they come from."""
+
+    name: str
+    kind: Kind
+    value: Callable[[LifecycleEvent], Any]
+
+
+def _own(name: str, kind: Kind = "text") -> Column:
+    return Column(name, kind, lambda event: getattr(event, name, None))
+
+
+def _metadata(name: str, kind: Kind = "text") -> Column:
+    return Column(name, kind, lambda event: getattr(event.metadata, name))
+
+
+def _custom(name: str, kind: Kind = "text") -> Column:
+    read = {"integer": whole, "number": decimal}.get(kind, _same)
+    return Column(name, kind, lambda event: read(event.metadata.custom_fields.get(name)))
+
+
+def _same(text: str | None) -> str | None:
+    return text
+
+
+def whole(text: str | None) -> int | None:
+    """Return the whole number that ``text`` says, 0 or more; ``None`` for anything else."""
+    return int(text) if text and len(text) < 19 and text.isascii() and text.isdigit() else None
+
+
+def decimal(text: str | None) -> float | None:
+    """Return the finite number that ``text`` says, 0 or more; ``None`` for anything else."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
+
+
+COLUMNS: Final = (
+    Column("event_id", "text", event_id),
+    Column("timestamp", "instant", lambda event: instant(event).astimezone(timezone.utc)),
+    _own("event_type"),
+    _own("provider"),
+    _own("model_id"),
+    _own("operation"),
+    _own("trace_id"),
+    _custom("span_id"),
+    _metadata("user"),
+    _custom("operation_name"),
+    _own("temperature", "number"),
+    _metadata("max_tokens", "number"),
+    _metadata("top_p", "number"),
+    _metadata("frequency_penalty", "number"),
+    _metadata("presence_penalty", "number"),
+    _own("messages_count", "integer"),
+    _own("message_content"),
+    _own("response_length", "integer"),
+    _own("choices_count", "integer"),
+    _custom("input_tokens", "integer"),
+    _custom("output_tokens", "integer"),
+    _custom("total_tokens", "integer"),
+    _custom("cached_tokens", "integer"),
+    _custom("reasoning_tokens", "integer"),
+    _custom("response_id"),
+    _custom("response_model"),
+    _custom("finish_reasons"),
+    _custom("stream"),
+    _custom("time_to_first_token_ms", "number"),
+    _custom("duration_ms", "number"),
+    _custom("request_id"),
+    _custom("retries", "integer"),
+    _own("error"),
+    _custom("error_type"),
+    _custom("status_code", "integer"),
+    _own("tool_call_id"),
+    _own("tool_name"),
+    _own("arguments"),
+    _custom("client"),
+    _custom("base_url"),
+    Column("entry", "text", to_json),
+)
+"""The columns of a row in order; ``entry`` is the whole event as :func:`to_json` writes it."""
+
+
+def to_row(event: LifecycleEvent) -> dict[str, Any]:
+    """Return one value for each of :data:`COLUMNS`; ``None`` where the event has none."""
+    return {column.name: column.value(event) for column in COLUMNS}

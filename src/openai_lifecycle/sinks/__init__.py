@@ -1,0 +1,140 @@
+"""Destinations beside ``events.log``: what a sink is, and how a URL names one.
+
+A sink gets batches of events from a thread of its own (``sinks/dispatch.py``); the application, the file and the
+other sinks never wait for it. A new destination is one class with the three methods of :class:`EventSink`, and one
+entry point in the group ``openai_lifecycle_sinks`` whose name is the scheme of its URLs:
+
+    [project.entry-points.openai_lifecycle_sinks]
+    kafka = "my_package:KafkaSink"          # called with the URL, raises ValueError when it makes no sense
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Final, Protocol, runtime_checkable
+from urllib.parse import urlsplit
+
+from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.redaction import redact
+
+_logger = logging.getLogger(__name__)
+
+GROUP: Final = "openai_lifecycle_sinks"
+ALLOWED: Final = (
+    "jsonl:///path, sqlite:///path or another SQLAlchemy URL, webhook+https://host/path, "
+    f"or a scheme of the entry-point group {GROUP}"
+)
+_OWN: Final = {
+    "jsonl": ("openai_lifecycle.sinks.jsonl", "JsonLinesSink"),
+    "webhook+http": ("openai_lifecycle.sinks.webhook", "WebhookSink"),
+    "webhook+https": ("openai_lifecycle.sinks.webhook", "WebhookSink"),
+}
+
+
+@runtime_checkable
+class EventSink(Protocol):
+    """A destination of events. All three methods are called from one thread, and may take their time."""
+
+    def write(self, events: Sequence[LifecycleEvent]) -> None:
+        """Take ``events``, all or none.
+
+        Any exception says that none was taken: the same events come again after a pause that grows, so a sink
+        that may have taken them must know them again (``records.event_id``).
+
+        Raises:
+            Rejected: these events will never be taken; they are counted as lost and the next ones are tried.
+        """
+
+    def flush(self) -> None:
+        """Make what was written safe."""
+
+    def close(self) -> None:
+        """Give resources back; a later ``write`` opens them again."""
+
+
+class SinkError(Exception):
+    """What a sink raises when its text is safe to log: it quotes nothing of the events and no credential."""
+
+
+class Rejected(SinkError):
+    """These events will never be taken."""
+
+
+class Unavailable(SinkError):
+    """Not now. ``after`` is how many seconds the destination asks to be left alone, if it says so."""
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+# ------------------------------------------------------------------ from a URL to a sink
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A sink to be opened: ``name`` for logs and metrics, without credentials; ``open`` makes a new sink.
+
+    ``own`` says that ``open`` gives a new one each time, which a forked process needs; an object that was handed
+    to ``instrument()`` is always the same.
+    """
+
+    name: str
+    open: Callable[[], EventSink]
+    own: bool = True
+
+
+def destinations(given: Iterable[str | EventSink]) -> list[Destination]:
+    """Return what ``given`` names; what cannot be used is one error in the log, and is left out."""
+    found = []
+    for item in given:
+        try:
+            found.append(destination(item))
+        except (ValueError, ImportError) as error:
+            shown = redact(item) if isinstance(item, str) else repr(type(item))
+            _logger.error(  # noqa: TRY400 - the message says it all
+                "sinks=%r is not allowed: %s; it must be %s; it is left out", shown, error, ALLOWED
+            )
+    return found
+
+
+def destination(given: str | EventSink) -> Destination:
+    """Return what ``given``, a URL or a sink, names. Nothing is connected yet.
+
+    Raises:
+        ValueError: the URL makes no sense.
+        ImportError: a package that the destination needs is not installed.
+    """
+    if not isinstance(given, str):
+        return Destination(type(given).__qualname__, lambda: given, own=False)
+    kind = _kind(given)
+    kind(given)  # a URL that makes no sense raises now, not in a thread later
+    return Destination(_name(given), lambda: kind(given))
+
+
+def _kind(url: str) -> Callable[[str], EventSink]:
+    scheme, colon, _ = url.partition(":")
+    if not colon:
+        raise ValueError("it is no URL")
+    if scheme in _OWN:
+        module, name = _OWN[scheme]
+        own: Callable[[str], EventSink] = getattr(import_module(module), name)
+        return own
+    for entry in entry_points(group=GROUP, name=scheme):
+        loaded: Any = entry.load()
+        return loaded  # type: ignore[no-any-return]
+    try:
+        sql = import_module("openai_lifecycle.sinks.sql")
+    except ImportError:
+        raise ImportError(
+            f"{scheme}: is no scheme of this package; if it is a database's, "
+            "install the extra: pip install 'openai-lifecycle[sql]'"
+        ) from None
+    return sql.SqlSink  # type: ignore[no-any-return]
+
+
+def _name(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,0 +1,293 @@
+"""One thread and one bounded queue for each sink, so that nobody waits for it.
+
+What a sink cannot take for now waits in its queue and is tried again after a pause that grows. What it could not
+take at all (the queue is full, it refused, it failed for too long, time was up at exit) is counted in the metric
+``openai_lifecycle.events.lost`` and reported, at most once a minute.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.metrics import Counter, get_meter
+
+from openai_lifecycle import semconv
+from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.sinks import Destination, EventSink, Rejected, SinkError, Unavailable
+from openai_lifecycle.version import __version__
+
+_logger = logging.getLogger(__name__)
+
+QUEUE: Final = 10_000  # events that wait for a sink
+BATCH: Final = 200  # events in one write
+_LINGER: Final = 0.2  # seconds that a batch waits to grow
+_FIRST_PAUSE: Final = 0.5  # seconds before the second try; doubles
+_LONGEST_PAUSE: Final = 30.0
+_PATIENCE: Final = 300.0  # seconds until a batch that fails again and again is given up
+_EXIT: Final = 5.0  # seconds that closing may take
+_REPORT: Final = 60.0  # seconds between two reports of one sink
+
+
+class Dispatcher:
+    """Hands events to every destination, each in a thread of its own."""
+
+    def __init__(self, destinations: Iterable[Destination], meter_provider: Any = None) -> None:
+        meter = get_meter(semconv.SCOPE, __version__, meter_provider, semconv.SCHEMA_URL)
+        lost = meter.create_counter(
+            semconv.EVENTS_LOST, "{event}", "Events that a destination could not take."
+        )
+        self._lanes = [_Lane(destination, lost) for destination in destinations]
+        if self._lanes:
+            _forked.add(self)
+            atexit.register(self.close)
+
+    def put(self, events: Sequence[LifecycleEvent]) -> None:
+        """Queue ``events`` for every destination; never blocks."""
+        for lane in self._lanes:
+            lane.put(events)
+
+    def flush(self, timeout: float) -> bool:
+        """Return whether everything put so far was taken or given up within ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        for lane in self._lanes:  # all at once
+            lane.ask()
+        return all([lane.wait(deadline) for lane in self._lanes])
+
+    def close(self, timeout: float = _EXIT) -> None:
+        """Flush and close every sink within ``timeout`` seconds; a later ``put`` opens them again."""
+        deadline = time.monotonic() + timeout
+        for lane in self._lanes:
+            lane.stop()
+        for lane in self._lanes:
+            lane.join(deadline)
+
+    def after_fork(self) -> None:
+        """Start afresh in a child: what is queued is its parent's to write, and so are the connections."""
+        for lane in self._lanes:
+            lane.after_fork()
+
+
+_forked: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for dispatcher in list(_forked):
+        dispatcher.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Lane:
+    """One sink, its queue, and the thread that empties it."""
+
+    def __init__(self, destination: Destination, lost: Counter) -> None:
+        self._destination = destination
+        self._lost_counter = lost
+        self._inherited: list[
+            EventSink | None
+        ] = []  # kept for good: closing one would end the parent's connection
+        self._sink: EventSink | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._queue: deque[LifecycleEvent] = deque()
+        self._in_hand = 0  # events taken out of the queue and not settled yet
+        self._hurry = False  # somebody waits: no lingering
+        self._thread: threading.Thread | None = None
+        self._stop: _Stop | None = None
+        self._lost = self._lost_reported = 0
+        self._reported_at = float("-inf")
+        self._reason = ""
+
+    def after_fork(self) -> None:
+        if self._destination.own:
+            self._inherited.append(self._sink)
+            self._sink = None
+        self._reset()
+
+    # -------------------------------------------------------------- the application's side
+    def put(self, events: Sequence[LifecycleEvent]) -> None:
+        with self._changed:
+            room = max(0, QUEUE - len(self._queue) - self._in_hand)
+            self._queue.extend(events[:room])
+            if room and self._thread is None and not self._start():
+                return
+            self._changed.notify_all()
+        if len(events) > room:
+            self._lose(len(events) - room, "the queue is full")
+
+    def _start(self) -> bool:
+        self._stop = _Stop()
+        thread = threading.Thread(
+            target=self._run, args=(self._stop,), name=f"sink {self._destination.name}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is shutting down
+            count = len(self._queue)
+            self._queue.clear()
+            self._lose(count, "the process is ending")
+            return False
+        self._thread = thread
+        return True
+
+    def ask(self) -> None:
+        with self._changed:
+            self._hurry = self._thread is not None
+            self._changed.notify_all()
+
+    def wait(self, deadline: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(self._idle, max(0.0, deadline - time.monotonic()))
+
+    def _idle(self) -> bool:
+        return self._thread is None or not (self._queue or self._in_hand or self._hurry)
+
+    def stop(self) -> None:
+        with self._changed:
+            if self._stop is not None:
+                self._stop.asked = True
+            self._changed.notify_all()
+
+    def join(self, deadline: float) -> None:
+        thread = self._thread
+        if thread is None:
+            return
+        thread.join(max(0.0, deadline - time.monotonic()))
+        with self._changed:
+            left = 0
+            if self._thread is thread:  # it hangs: it is left to itself, and what it holds is given up
+                left = len(self._queue) + self._in_hand
+                self._queue.clear()
+                self._in_hand = 0
+                self._thread = None
+                if self._stop is not None:
+                    self._stop.abandoned = True
+                if self._destination.own:
+                    self._inherited.append(self._sink)
+                    self._sink = None
+        self._lose(left, "time was up")
+        self._report(now=True)
+
+    # -------------------------------------------------------------- the thread's side
+    def _run(self, stop: _Stop) -> None:
+        with suppress_instrumentation():
+            while batch := self._next(stop):
+                self._deliver(batch, stop)
+                with self._changed:
+                    if stop.abandoned:
+                        return
+                    self._in_hand = 0
+                    self._changed.notify_all()
+
+    def _next(self, stop: _Stop) -> list[LifecycleEvent]:
+        """Return the next batch; nothing when the thread has to end."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._hurry or stop.asked)
+                if stop.abandoned:
+                    return []
+                if self._queue:
+                    self._changed.wait_for(
+                        lambda: len(self._queue) >= BATCH or self._hurry or stop.asked, timeout=_LINGER
+                    )
+                    batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+                    self._in_hand = len(batch)
+                    return batch
+            # Nothing is left to write.
+            self._call("flush")
+            if stop.asked:
+                self._call("close")
+            with self._changed:
+                if not self._queue and not stop.abandoned:
+                    self._hurry = False
+                    self._changed.notify_all()
+                    if stop.asked:
+                        self._thread = None
+                        return []
+
+    def _deliver(self, batch: list[LifecycleEvent], stop: _Stop) -> None:
+        pause, deadline = _FIRST_PAUSE, time.monotonic() + _PATIENCE
+        while True:
+            try:
+                sink = self._sink
+                if sink is None:
+                    sink = self._sink = self._destination.open()
+                sink.write(batch)
+            except Rejected as error:
+                reason, final = str(error), True
+            except Exception as error:  # noqa: BLE001 - whatever a sink raises is its own trouble
+                reason, final = _described(error), time.monotonic() > deadline or stop.asked
+                pause = (
+                    max(pause, getattr(error, "after", None) or 0.0)
+                    if isinstance(error, Unavailable)
+                    else pause
+                )
+            else:
+                return
+            if stop.abandoned:
+                return  # counted by whoever gave up on us
+            if final:
+                self._lose(len(batch), reason)
+                return
+            self._pause(pause * random.uniform(0.8, 1.2), stop)  # noqa: S311 - so that processes spread out
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _pause(self, seconds: float, stop: _Stop) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: stop.asked, timeout=min(seconds, _PATIENCE))
+
+    def _call(self, method: str) -> None:
+        if self._sink is not None:
+            try:
+                getattr(self._sink, method)()
+            except Exception as error:  # noqa: BLE001 - as above
+                _logger.warning("sink %s: %s failed: %s", self._destination.name, method, _described(error))
+
+    # -------------------------------------------------------------- what is lost
+    def _lose(self, count: int, reason: str) -> None:
+        if count:
+            self._lost_counter.add(count, {"sink": self._destination.name})
+            self._lost += count
+            self._reason = reason
+            self._report()
+
+    def _report(self, *, now: bool = False) -> None:
+        moment = time.monotonic()
+        if self._lost > self._lost_reported and (now or moment >= self._reported_at + _REPORT):
+            count, self._lost_reported, self._reported_at = (
+                self._lost - self._lost_reported,
+                self._lost,
+                moment,
+            )
+            _logger.error("sink %s: %d events lost: %s", self._destination.name, count, self._reason)
+
+
+class _Stop:
+    """What the thread of a lane is told: to end when the queue is empty, or that nobody waits for it any more."""
+
+    __slots__ = ("abandoned", "asked")
+
+    def __init__(self) -> None:
+        self.asked = self.abandoned = False
+
+
+def _described(error: Exception) -> str:
+    """Say what went wrong in words that quote no prompt: only our own errors and the system's are repeated."""
+    if isinstance(error, SinkError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{type(error).__name__}: {error.strerror}"
+    return type(error).__name__

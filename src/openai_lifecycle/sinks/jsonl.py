@@ -1,0 +1,66 @@
+"""``jsonl:///path``: one line of JSON an event, appended; several processes may share the file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from urllib.parse import unquote, urlsplit
+
+from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.eventslog import rotation
+from openai_lifecycle.records import to_json
+
+
+class JsonLinesSink:
+    """Appends events to the file that ``url`` names: ``jsonl:///var/log/llm.jsonl``, ``jsonl:relative.jsonl``.
+
+    Raises:
+        ValueError: the URL names no path.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.netloc or not parts.path.strip("/") or parts.query:
+            raise ValueError("jsonl: needs a path and nothing else, as in jsonl:///var/log/llm.jsonl")
+        self._path = os.path.abspath(unquote(parts.path))
+        self._descriptor: int | None = None
+
+    def write(self, events: Sequence[LifecycleEvent]) -> None:
+        """Append ``events`` with one ``write``.
+
+        Raises:
+            OSError: nothing was appended.
+        """
+        lines = "".join(f"{to_json(event)}\n" for event in events).encode()
+        file = self._open()
+        locked = rotation.lock(file, rotation.EXCLUSIVE, 1.0)
+        try:
+            status = os.fstat(file)
+            written = os.write(file, lines)
+            if written < len(lines):  # a full disk takes a part: it would come again, so it is taken back
+                if stat.S_ISREG(status.st_mode) and locked:
+                    os.ftruncate(file, status.st_size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            if locked:
+                rotation.unlock(file)
+
+    def _open(self) -> int:
+        # Opened again after somebody moved the file away, as logrotate does.
+        if self._descriptor is not None and not rotation.is_file(self._path, self._descriptor):
+            self.close()
+        if self._descriptor is None:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o600)
+        return self._descriptor
+
+    def flush(self) -> None:
+        """Do nothing: what was written is the kernel's."""
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
