@@ -8,8 +8,6 @@ HTTP response (``httpx2/_models.py``), and that is where this listens.
 from __future__ import annotations
 
 import json
-import weakref
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from openai_lifecycle.capture.call import Call, aobserve, observe
@@ -84,23 +82,19 @@ def read_along(response: Any, call: Call, *, is_async: bool) -> None:
     reader = next((make for name, make in _READERS.items() if name in kind), None)
     if reader is None:
         return
-    method = type(response).aiter_bytes if is_async else type(response).iter_bytes
+    name = "aiter_bytes" if is_async else "iter_bytes"
+    method = getattr(response, name)
+    driver: Any = aobserve if is_async else observe
     body = reader(call)
-    self = weakref.ref(response)
 
-    def iter_bytes(*args: Any, **kwargs: Any) -> Iterator[bytes]:
-        source = method(self(), *args, **kwargs)
+    def iter_bytes(*args: Any, **kwargs: Any) -> Any:
+        response.__dict__.pop(name, None)
+        source = method(*args, **kwargs)
         if call.streaming:  # a Stream object reads the body: it is observed itself
-            return source  # type: ignore[no-any-return]
-        return observe(call.follow(source), call, body.feed, body.finish)
+            return source
+        return driver(call.follow(source), call, body.feed, body.finish)
 
-    def aiter_bytes(*args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
-        source = method(self(), *args, **kwargs)
-        if call.streaming:
-            return source  # type: ignore[no-any-return]
-        return aobserve(call.follow(source), call, body.feed, body.finish)
-
-    setattr(response, method.__name__, aiter_bytes if is_async else iter_bytes)
+    setattr(response, name, iter_bytes)
 
 
 _READERS: dict[str, type[JsonBody | EventStreamBody]] = {

@@ -266,23 +266,24 @@ async def aobserve(
 def watch_close(response: Any, call: Call, *, is_async: bool) -> None:
     """Let ``call`` know when ``response`` is closed, by whomever.
 
-    The instance's method is replaced: stream helpers and raw responses close the response, not the stream
-    (``openai/lib/streaming/chat/_completions.py``, ``close``). The replacement does not refer to the
-    response, so it adds no reference cycle.
+    The instance's method is replaced, until it is called: stream helpers and raw responses close the response,
+    not the stream (``openai/lib/streaming/chat/_completions.py``, ``close``).
     """
-    method = type(response).aclose if is_async else type(response).close
-    self = weakref.ref(response)
+    name = "aclose" if is_async else "close"
+    method = getattr(response, name)
 
     def close() -> None:
+        response.__dict__.pop(name, None)
         try:
-            method(self())
+            method()
         finally:
             call.closed()
 
     async def aclose() -> None:
+        response.__dict__.pop(name, None)
         try:
-            await method(self())
+            await method()
         finally:
             call.closed()
 
-    setattr(response, method.__name__, aclose if is_async else close)
+    setattr(response, name, aclose if is_async else close)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from openai_lifecycle.capture import routes
 from openai_lifecycle.capture.body import as_json, read_along
 from openai_lifecycle.capture.call import Call, watch_close
 from openai_lifecycle.capture.clients import endpoint_of
-from openai_lifecycle.capture.facts import Fields
+from openai_lifecycle.capture.facts import FILES, Fields
 from openai_lifecycle.capture.initialization import Initializations
 from openai_lifecycle.capture.recorder import Recorder
 from openai_lifecycle.shield import SHIELD
@@ -126,10 +126,12 @@ class Patches:
         """Start a call; return it with the options to send instead of the caller's, or ``None``."""
         with SHIELD:
             options = args[1] if len(args) > 1 else kwargs["options"]
-            operation = routes.find(options.method, options.url)
-            if operation is None or not is_instrumentation_enabled():
+            route = routes.find(options.method, options.url)
+            if route is None or not is_instrumentation_enabled():
                 return None
-            call = self._recorder.begin(operation, _body(options), endpoint_of(client), _secrets(client))
+            operation, named = route
+            asked = {**_body(options), **named} if named else _body(options)
+            call = self._recorder.begin(operation, asked, endpoint_of(client), _secrets(client))
             # Our own copy: the caller's options are used again for the next page of a list.
             options = options.model_copy() if hasattr(options, "model_copy") else options.copy()
             previous = options.post_parser
@@ -192,8 +194,10 @@ class Patches:
 
 if TYPE_CHECKING:
     _FunctionWrapper = wrapt.FunctionWrapper[Any, Any]
+    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper[Any, Any]
 else:
     _FunctionWrapper = wrapt.FunctionWrapper  # not generic before wrapt 2
+    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +210,19 @@ class _Point:
     required: bool = True
 
 
-class _Wrapper(_FunctionWrapper):
-    """A function wrapper that can be pickled like the function it stands for: by its name."""
-
-    _self_place: tuple[Any, str]
+class _BoundWrapper(_BoundFunctionWrapper):
+    """What ``owner.name`` and ``instance.name`` give: pickled by name, like the method it stands for."""
 
     def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
-        return getattr, self._self_place
+        owner, name = self._self_parent._self_place
+        return getattr, (owner if self._self_instance is None else self._self_instance, name)
+
+
+class _Wrapper(_FunctionWrapper):
+    """The wrapper of one function of the client."""
+
+    __bound_function_wrapper__ = _BoundWrapper
+    _self_place: tuple[Any, str]
 
 
 def _with_options(
@@ -224,8 +234,15 @@ def _with_options(
 
 
 def _body(options: Any) -> Fields:
-    """Return the request's JSON; ``extra_body`` overrides it (``openai/_base_client.py``, ``_build_request``)."""
-    body = options.json_data if isinstance(options.json_data, dict) else {}
+    """Return the request's JSON, of a GET its query.
+
+    ``extra_body`` overrides the JSON (``openai/_base_client.py``, ``_build_request``).
+    """
+    sent = options.params if options.method.lower() == "get" else options.json_data
+    body = sent if isinstance(sent, Mapping) else {}
+    if options.files:
+        names = options.files if isinstance(options.files, Mapping) else [name for name, _ in options.files]
+        body = {**body, FILES: [name.partition("[")[0] for name in names]}
     return {**body, **options.extra_json} if options.extra_json else body
 
 

@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from openai_lifecycle import codec, semconv
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.clients import Endpoint
-from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply
+from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request
 from openai_lifecycle.capture.metrics import Instruments
 from openai_lifecycle.options import Capture, Options
 from openai_lifecycle.redaction import redact
@@ -52,7 +52,9 @@ class Recorder:
     def begin(self, operation: Operation, body: Fields, endpoint: Endpoint, secrets: tuple[str, ...]) -> Call:
         """Start the span of a call and return the call."""
         options = self.options
-        request = operation.request(body, options.content_limit if options.capture.on_events else 0)
+        request = Request()
+        with SHIELD:  # a request that cannot be read is recorded all the same
+            request = operation.request(body, options.content_limit if options.capture.on_events else 0)
         attributes = request.attributes
         attributes[semconv.OPERATION] = operation.name
         attributes[semconv.PROVIDER] = endpoint.provider

@@ -1,0 +1,386 @@
+"""What an instrumentation must not do to the application, one habit a test."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import pickle
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import openai
+import openai._base_client
+import pytest
+from opentelemetry import trace
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
+import openai_lifecycle
+from openai_lifecycle.capture import call as call_module
+from openai_lifecycle.capture.operations.chat import CHAT
+from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
+from openai_lifecycle.shield import SHIELD
+from tests import wire
+from tests.capture.application import client_for, closing, run
+from tests.observed import Observed, entries
+from tests.scripted_server import ScriptedServer, event_stream, reply
+
+WHOLE = reply(json.dumps(wire.completion()).encode())
+
+
+def once(server: ScriptedServer, form: str = "plain", leave: str = "drained", **options: Any) -> list[Any]:
+    """Make one synchronous call in ``form``."""
+    client = client_for(server, is_async=False, **options)
+    trail: list[Any] = asyncio.run(closing(client, run(client, form, leave)))
+    return trail
+
+
+# ------------------------------------------------------------------ the span and its context
+def test_the_span_is_current_during_the_request_only(server: ScriptedServer, observed: Observed) -> None:
+    """A span made inside the HTTP request is a child of ours; one made between chunks is not."""
+    tracer = observed.provider.get_tracer("application")
+    server.script(event_stream(*wire.chunks()))
+
+    def on_request(_: Any) -> None:
+        tracer.start_span("http").end()
+
+    http = openai.DefaultHttpxClient(verify=False, event_hooks={"request": [on_request]})
+    client = openai.OpenAI(base_url=server.base_url, api_key="sk-test-0123456789", http_client=http)
+    with tracer.start_as_current_span("work") as work, client:
+        for _ in client.chat.completions.create(**wire.REQUEST, stream=True):
+            tracer.start_span("between").end()
+            assert trace.get_current_span() is work
+    chat = observed.span()
+    parents = {s.name: s.parent.span_id for s in observed.spans(None) if s.parent}
+    assert parents["http"] == chat.context.span_id
+    assert parents["between"] == parents[chat.name] == work.get_span_context().span_id
+
+
+def test_two_streams_interleave(server: ScriptedServer, observed: Observed) -> None:
+    """Two streams read in turns are two spans, neither the other's parent."""
+    server.script(event_stream(*wire.chunks()))
+    with client_for(server, is_async=False) as client:
+        streams = [client.chat.completions.create(**wire.REQUEST, stream=True) for _ in range(2)]
+        for _ in zip(*streams, strict=True):
+            pass
+    assert [s.parent for s in observed.spans()] == [None, None]
+
+
+def test_suppressed_calls_pass_through(server: ScriptedServer, observed: Observed) -> None:
+    """Inside suppress_instrumentation() neither a construction nor a call is recorded."""
+    server.script(WHOLE)
+    with suppress_instrumentation():
+        assert once(server)
+    assert not observed.spans(None)
+    assert not entries()
+
+
+# ------------------------------------------------------------------ defects of our own
+@pytest.mark.parametrize("form", ["plain", "stream", "raw", "streaming"])
+@pytest.mark.parametrize("place", ["request", "response", "chunk"])
+def test_a_defect_of_ours_costs_the_application_nothing(
+    server: ScriptedServer,
+    observed: Observed,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    form: str,
+    place: str,
+) -> None:
+    """When extraction raises, the call succeeds and one log line, without content, says where."""
+    server.script(event_stream(*wire.chunks()) if form == "stream" else WHOLE)
+    openai_lifecycle.uninstrument()
+    bare = once(server, form)
+    observed.instrument()
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("the prompt: Hi there")
+
+    broken_chat = {name: getattr(CHAT, name) for name in ("name", "request", "response", "chunk")} | {
+        place: broken
+    }
+    monkeypatch.setattr("openai_lifecycle.capture.routes.find", lambda *_: type(CHAT)(**broken_chat))
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    monkeypatch.setattr(SHIELD, "_reported", set())
+    with caplog.at_level(logging.ERROR):
+        assert once(server, form) == bare
+    used = place == "request" or (place == "chunk") == (form == "stream")
+    assert [r.message for r in caplog.records if "Hi there" in r.message] == []
+    assert len([r for r in caplog.records if "RuntimeError at test_behaviour.py" in r.message]) == used
+    generations = [e for e in entries() if isinstance(e, LLMGenerationSuccess)]
+    assert len(generations) == 1
+
+
+def test_nothing_stays_current_after_a_failure(server: ScriptedServer, observed: Observed) -> None:
+    """After a call that failed no span is current and no call is open."""
+    server.script(["cut"])
+    once(server)
+    assert trace.get_current_span() is trace.INVALID_SPAN
+    assert not call_module._open
+
+
+# ------------------------------------------------------------------ endings
+def test_an_abandoned_stream_is_recorded_when_it_is_collected(
+    server: ScriptedServer, observed: Observed
+) -> None:
+    """Dropping a half-read stream ends the call with what was received; nothing of it stays behind."""
+    server.script(event_stream(*wire.chunks()))
+    with client_for(server, is_async=False) as client:
+        stream = client.chat.completions.create(**wire.REQUEST, stream=True)
+        for _ in range(3):
+            next(stream)
+        del stream
+        gc.collect()
+        entry = observed.generation()
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert entry.response_length == len("Hello, world")
+    assert not call_module._open
+
+
+def test_collection_inside_the_sdk_does_not_record_there(server: ScriptedServer, observed: Observed) -> None:
+    """A stream collected while a lock of the SDK may be held is recorded after, not inside."""
+    server.script(event_stream(*wire.chunks()))
+    client = client_for(server, is_async=False)
+    streams = [client.chat.completions.create(**wire.REQUEST, stream=True)]
+    inside: list[int] = []
+
+    def collect() -> None:
+        streams.clear()
+        gc.collect()
+        inside.append(len(observed.spans()))
+
+    collect_in_the_sdk: dict[str, Any] = {"__name__": "opentelemetry.sdk.trace", "collect": collect}
+    exec("def inner(): collect()", collect_in_the_sdk)
+    collect_in_the_sdk["inner"]()
+    assert inside == [0]
+    server.script(WHOLE)
+    once(server)
+    client.close()
+    assert len(observed.spans()) == 2
+
+
+def test_calls_open_at_exit_are_recorded(server: ScriptedServer, tmp_path: Any) -> None:
+    """A stream still open when the interpreter exits, by sys.exit or an exception, has its entry."""
+    server.script(event_stream(*wire.chunks()))
+    program = f"""
+import openai, openai_lifecycle, sys
+openai_lifecycle.instrument()
+client = openai.OpenAI(base_url={server.base_url!r}, api_key="sk-test-0123456789")
+stream = client.chat.completions.create(model="m", messages=[], stream=True)
+next(stream)
+{{}}
+"""
+    for end, status in (("sys.exit(7)", 7), ("raise ValueError('uncaught')", 1), ("pass", 0)):
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(end)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        (entry,) = [e for e in entries() if isinstance(e, (LLMGenerationSuccess, LLMGenerationError))]
+        assert isinstance(entry, LLMGenerationSuccess)
+        (tmp_path / "events.log").unlink()
+
+
+def test_a_forked_child_does_not_end_its_parents_calls(server: ScriptedServer) -> None:
+    """A stream open across os.fork() is recorded once, by the process that opened it."""
+    server.script(event_stream(*wire.chunks()))
+    program = f"""
+import gc, openai, openai_lifecycle, os, sys
+openai_lifecycle.instrument()
+client = openai.OpenAI(base_url={server.base_url!r}, api_key="sk-test-0123456789")
+stream = client.chat.completions.create(model="m", messages=[], stream=True)
+next(stream)
+child = os.fork()
+if child == 0:
+    del stream
+    gc.collect()
+    sys.exit(0)
+os.waitpid(child, 0)
+for _ in stream: pass
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    (entry,) = [e for e in entries() if isinstance(e, LLMGenerationSuccess)]
+    assert entry.metadata.custom_fields["finish_reasons"] == "tool_calls"
+
+
+# ------------------------------------------------------------------ retries
+def test_retries_are_visible(server: ScriptedServer, observed: Observed) -> None:
+    """Each retry is an event with cause and delay; the count is on the span and in the entry; one span in all."""
+    busy = reply(b"{}", status=429, retry_after_ms="1")
+    server.script(busy, ["cut"], WHOLE)
+    once(server, max_retries=2)
+    events: list[Any] = [e.attributes for e in observed.span().events if e.name == "openai_lifecycle.retry"]
+    causes = [event["error.type"] for event in events]
+    assert causes[0] == "429"
+    assert len(causes) == 2
+    assert causes[1] != "_OTHER"
+    assert all(event["openai_lifecycle.retry.delay"] > 0 for event in events)
+    assert observed.attributes()["openai_lifecycle.retries"] == 2
+    assert observed.generation().metadata.custom_fields["retries"] == "2"
+
+
+def test_retries_that_do_not_help(server: ScriptedServer, observed: Observed) -> None:
+    """A call that fails after its retries has one error entry with status, request id and count."""
+    server.script(reply(b"{}", status=503, x_request_id="req_9", retry_after_ms="1"))
+    once(server, max_retries=1)
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationError)
+    fields = entry.metadata.custom_fields
+    assert (fields["status_code"], fields["request_id"], fields["retries"]) == ("503", "req_9", "1")
+
+
+# ------------------------------------------------------------------ undoing
+TOUCHED = [
+    (openai._base_client.SyncAPIClient, "request"),
+    (openai._base_client.AsyncAPIClient, "_process_response"),
+    (openai.OpenAI, "__init__"),
+    (openai.AsyncAzureOpenAI, "with_options"),
+]
+
+
+def test_uninstrument_restores_the_classes(server: ScriptedServer) -> None:
+    """After uninstrument() every function is the very object it was, and again after a second round."""
+    before = [owner.__dict__[name] for owner, name in TOUCHED]
+    for _ in range(2):
+        openai_lifecycle.instrument()
+        openai_lifecycle.instrument()
+        assert not any(owner.__dict__[name] is f for (owner, name), f in zip(TOUCHED, before, strict=True))
+        openai_lifecycle.uninstrument()
+        openai_lifecycle.uninstrument()
+        assert all(owner.__dict__[name] is f for (owner, name), f in zip(TOUCHED, before, strict=True))
+
+
+def test_bound_methods_follow(server: ScriptedServer) -> None:
+    """A method bound before instrument() is recorded; one bound in between falls silent after uninstrument()."""
+    server.script(WHOLE)
+    with client_for(server, is_async=False) as client:
+        early, raw_early = client.chat.completions.create, client.chat.completions.with_raw_response.create
+        with Observed() as observed:
+            early(**wire.REQUEST)
+            raw_early(**wire.REQUEST)
+            assert len(observed.spans()) == 2
+            between, request = client.chat.completions.create, client.request
+            wrapped_twice = client.chat.completions.with_raw_response.create
+            openai_lifecycle.uninstrument()
+            between(**wire.REQUEST)
+            wrapped_twice(**wire.REQUEST)
+            assert len(observed.spans()) == 2
+            assert request.__name__ == "request"
+
+
+def test_instrumenting_again_doubles_nothing(server: ScriptedServer, observed: Observed) -> None:
+    """instrument(); uninstrument(); instrument() on one provider gives one span and one entry a call."""
+    observed.instrument()
+    observed.instrument()
+    server.script(WHOLE)
+    once(server)
+    assert len(observed.spans()) == 1
+    assert observed.generation()
+
+
+def test_patched_functions_can_be_pickled(observed: Observed) -> None:
+    """The client's functions can be pickled by name, as they can without us."""
+    for function in (openai.OpenAI.request, openai.OpenAI.__init__, openai.resources.chat.Completions.create):
+        assert pickle.loads(pickle.dumps(function)) == function
+
+
+# ------------------------------------------------------------------ load
+def test_no_thread_no_loop_no_resource_module(server: ScriptedServer) -> None:
+    """instrument() and a call start no thread and no event loop, and import no resource module of the client."""
+    server.script(WHOLE)
+    program = f"""
+import sys, threading, openai
+openai.OpenAI  # construct nothing yet
+before = {{m for m in sys.modules if m.startswith("openai.resources")}}
+import openai_lifecycle
+openai_lifecycle.instrument()
+assert {{m for m in sys.modules if m.startswith("openai.resources")}} == before
+client = openai.OpenAI(base_url={server.base_url!r}, api_key="sk-test-0123456789")
+client.chat.completions.create(model="m", messages=[])
+assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_long_stream_leaves_a_small_span(server: ScriptedServer, observed: Observed) -> None:
+    """A stream of 2000 chunks has no event and no attribute a chunk, and keeps no chunk."""
+    server.script(event_stream(*[wire.chunk({"content": "x"})] * 2000, wire.chunk({}, "stop")))
+    once(server, "stream")
+    assert [e.name for e in observed.span().events] == ["LLM_GENERATION_SUCCESS"]
+    assert len(observed.attributes()) < 30
+    generation = observed.generation()
+    assert isinstance(generation, LLMGenerationSuccess)
+    assert generation.response_length == 2000
+
+
+def test_many_threads(server: ScriptedServer, observed: Observed) -> None:
+    """Calls of eight threads on one client are recorded once each."""
+    server.script(WHOLE)
+    with client_for(server, is_async=False) as client:
+        threads = [
+            threading.Thread(target=client.chat.completions.create, kwargs=wire.REQUEST) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert len({s.context.span_id for s in observed.spans()}) == 8
+    assert len([e for e in entries() if isinstance(e, LLMGenerationSuccess)]) == 8
+
+
+# ------------------------------------------------------------------ privacy
+def test_no_content_means_none(server: ScriptedServer, observed: Observed) -> None:
+    """With capture off a server's error that quotes the prompt leaves no word of it in span or entry."""
+    observed.instrument(capture="no_content")
+    server.script(
+        reply(json.dumps({"error": {"message": "bad: Hi there", "code": "Hi there"}}).encode(), status=400)
+    )
+    once(server)
+    entry, span = observed.generation(), observed.span()
+    assert isinstance(entry, LLMGenerationError)
+    assert entry.error == span.status.description == "BadRequestError: HTTP 400"
+    assert "Hi there" not in span.to_json()
+
+
+def test_keys_are_redacted(server: ScriptedServer, observed: Observed) -> None:
+    """The client's key and anything like one is replaced in errors, prompts and arguments."""
+    message = "Incorrect API key provided: sk-test-0123456789abcdef; Authorization: Bearer abcdefgh12345"
+    server.script(reply(json.dumps({"error": {"message": message}}).encode(), status=401))
+    once(server)
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationError)
+    for secret in ("sk-test", "abcdefgh12345"):
+        assert secret not in entry.error
+        assert secret not in observed.span().to_json()
+    assert entry.error.count("[REDACTED]") == 2
+
+
+# ------------------------------------------------------------------ metrics
+@pytest.mark.parametrize("form", ["plain", "stream"])
+def test_metrics(server: ScriptedServer, observed: Observed, form: str) -> None:
+    """Duration, tokens and, for streams, chunk times are recorded with the recommended attributes."""
+    server.script(event_stream(*wire.chunks()) if form == "stream" else WHOLE)
+    once(server, form)
+    metrics = observed.metrics()
+    (duration,) = metrics["gen_ai.client.operation.duration"]
+    assert duration.explicit_bounds[:2] == (0.01, 0.02)
+    assert duration.attributes["gen_ai.response.model"] == wire.ANSWERED_BY
+    assert duration.attributes["server.address"] == "127.0.0.1"
+    tokens = {p.attributes["gen_ai.token.type"]: p.sum for p in metrics["gen_ai.client.token.usage"]}
+    assert tokens == {"input": 19, "output": 10}
+    assert ("gen_ai.client.operation.time_to_first_chunk" in metrics) == (form == "stream")
+    assert ("gen_ai.client.operation.time_per_output_chunk" in metrics) == (form == "stream")
+
+
+def test_metrics_of_a_failure(server: ScriptedServer, observed: Observed) -> None:
+    """A failed call has a duration with its error type, and no tokens."""
+    server.script(["cut"])
+    once(server)
+    (duration,) = observed.metrics()["gen_ai.client.operation.duration"]
+    assert duration.attributes["error.type"] == "APIConnectionError"
+    assert "gen_ai.client.token.usage" not in observed.metrics()
