@@ -1,0 +1,61 @@
+"""Audio: ``POST /audio/speech``, ``/audio/transcriptions`` (also streamed) and ``/audio/translations``.
+
+Shapes: ``openai/types/audio``. Speech is bytes, a transcript in one of the text formats is a plain string; both
+pass by unread. What a recording says is the application's: the transcript is not content of the request, and
+``response_length`` counts none of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openai_lifecycle import semconv
+from openai_lifecycle.capture import content
+from openai_lifecycle.capture.facts import (
+    Attributes,
+    Fields,
+    Operation,
+    Reply,
+    Request,
+    double,
+    fields,
+    number,
+    text,
+)
+from openai_lifecycle.capture.operations import inputs
+from openai_lifecycle.capture.operations.usage import usage
+
+
+def request(body: Fields, limit: int) -> Request:
+    """Return what was asked to be transcribed or translated."""
+    attributes: Attributes = {}
+    temperature = number(body.get("temperature"))
+    if temperature is not None:
+        attributes[semconv.TEMPERATURE] = double(temperature)
+    said = " ".join([*content.parts(body.get("prompt")), *inputs.attached(body)])
+    return Request(
+        model=text(body.get("model")),
+        stream=body.get("stream") is True,
+        temperature=temperature,
+        content=content.one_line([said], limit),
+        attributes=attributes,
+    )
+
+
+def speech_request(body: Fields, limit: int) -> Request:
+    """Return what was asked to be spoken."""
+    return Request(
+        model=text(body.get("model")),
+        content=content.one_line(content.parts(body.get("input")), limit),
+        attributes={semconv.OUTPUT_TYPE: "speech"},
+    )
+
+
+def fold(reply: Reply, body: Any) -> None:
+    """Fold the cost of a whole result, or that which a stream's last event carries, into ``reply``."""
+    usage(reply, fields(body).get("usage"))
+
+
+SPEECH = Operation("speech", speech_request, fold, fold)
+TRANSCRIPTION = Operation("transcription", request, fold, fold)
+TRANSLATION = Operation("translation", request, fold, fold)

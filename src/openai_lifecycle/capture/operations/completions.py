@@ -1,0 +1,56 @@
+"""Legacy completions: ``POST /completions``, plain and streamed; shape: ``openai/types/completion.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openai_lifecycle.capture import content
+from openai_lifecycle.capture.facts import (
+    Fields,
+    Operation,
+    Reply,
+    Request,
+    fields,
+    items,
+    number,
+    pick,
+    text,
+)
+from openai_lifecycle.capture.operations import chat, inputs
+
+
+def request(body: Fields, limit: int) -> Request:
+    """Return what was asked to be completed."""
+    prompts = inputs.split(body.get("prompt"))
+    return Request(
+        model=text(body.get("model")),
+        stream=body.get("stream") is True,
+        temperature=number(body.get("temperature")),
+        messages_count=len(prompts),
+        content=content.one_line(inputs.lines(prompts), limit),
+        attributes=pick(body, chat.REQUEST, {}),
+    )
+
+
+def fold(reply: Reply, body: Any) -> None:
+    """Fold a whole completion, or a chunk of one, into ``reply``: they have the same shape."""
+    completion = fields(body)
+    reply.id = text(completion.get("id")) or reply.id
+    reply.model = text(completion.get("model")) or reply.model
+    pick(completion, chat.RESPONSE, reply.attributes)
+    chat.usage(reply, completion.get("usage"))
+    for position, choice in enumerate(items(completion.get("choices"))):
+        _choice(reply, fields(choice), position)
+
+
+def _choice(reply: Reply, choice: Fields, position: int) -> None:
+    index = choice.get("index")
+    known = reply.choice(index if type(index) is int else position)
+    said = text(choice.get("text"))
+    known.length += len(said)
+    if reply.keep_text:
+        known.text.append(said)
+    known.finish_reason = text(choice.get("finish_reason")) or known.finish_reason
+
+
+COMPLETIONS = Operation("text_completion", request, fold, fold)

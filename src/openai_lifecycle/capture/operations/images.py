@@ -1,0 +1,46 @@
+"""Images: ``POST /images/generations``, ``/edits`` and ``/variations``; the first two stream partial images.
+
+Shapes: ``openai/types/images_response.py``, ``image_gen_stream_event.py``, ``image_edit_stream_event.py``.
+Images are counted, never kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openai_lifecycle import semconv
+from openai_lifecycle.capture import content
+from openai_lifecycle.capture.facts import Fields, Operation, Reply, Request, fields, items, pick, text
+from openai_lifecycle.capture.operations import chat, inputs
+from openai_lifecycle.capture.operations.usage import usage
+
+REQUEST = {name: chat.REQUEST[name] for name in ("n", "user")}
+
+
+def request(body: Fields, limit: int) -> Request:
+    """Return what was asked to be drawn."""
+    said = " ".join([*content.parts(body.get("prompt")), *inputs.attached(body)])
+    return Request(
+        model=text(body.get("model")),
+        stream=body.get("stream") is True,
+        content=content.one_line([said], limit),
+        attributes=pick(body, REQUEST, {semconv.OUTPUT_TYPE: "image"}),
+    )
+
+
+def response(reply: Reply, body: Any) -> None:
+    """Fold the images' number and cost into ``reply``."""
+    drawn = fields(body)
+    reply.choices_count = len(items(drawn.get("data")))
+    usage(reply, drawn.get("usage"))
+
+
+def chunk(reply: Reply, event: Any) -> None:
+    """Fold one event into ``reply``: a partial image is no image, a completed one is."""
+    drawn = fields(event)
+    if text(drawn.get("type")).endswith(".completed"):
+        reply.choices_count = (reply.choices_count or 0) + 1
+        usage(reply, drawn.get("usage"))
+
+
+IMAGES = Operation("image_generation", request, response, chunk)

@@ -1,0 +1,36 @@
+"""Inputs that are no messages: of embeddings, legacy completions and moderations, which share their shapes.
+
+A text, a list of token ids, a part like those of a message, or a list of any of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from openai_lifecycle.capture import content
+from openai_lifecycle.capture.facts import FILES, Fields, integer, items
+
+_PLACEHOLDERS = {"image": "[image]", "mask": "[image]", "file": "[audio]"}
+
+
+def split(value: object) -> list[Any]:
+    """Return the inputs one by one: a text is one, and so is a list of token ids."""
+    if not isinstance(value, list):
+        return [] if value is None else [value]
+    return [value] if value and integer(value[0]) is not None else value
+
+
+def lines(inputs: Iterable[object]) -> Iterator[str]:
+    """Yield each input as text: token ids by their number, parts as in a message."""
+    for one in inputs:
+        if isinstance(one, list):
+            yield f"[{len(one)} tokens]"
+        else:
+            yield from content.parts(one if isinstance(one, str) else [one])
+
+
+def attached(body: Fields) -> Iterator[str]:
+    """Yield a placeholder for each file that is uploaded with the request."""
+    for name in items(body.get(FILES)):
+        yield _PLACEHOLDERS.get(name, "[file]")

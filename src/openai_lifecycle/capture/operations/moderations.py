@@ -1,0 +1,30 @@
+"""Moderations: ``POST /moderations``; shape: ``openai/types/moderation_create_response.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openai_lifecycle.capture import content
+from openai_lifecycle.capture.facts import Fields, Operation, Reply, Request, fields, items, text
+from openai_lifecycle.capture.operations import inputs
+
+
+def request(body: Fields, limit: int) -> Request:
+    """Return what was asked to be judged."""
+    given = inputs.split(body.get("input"))
+    return Request(
+        model=text(body.get("model")),
+        messages_count=len(given),
+        content=content.one_line(inputs.lines(given), limit),
+    )
+
+
+def response(reply: Reply, body: Any) -> None:
+    """Fold the results' number into ``reply``."""
+    judged = fields(body)
+    reply.id = text(judged.get("id")) or None
+    reply.model = text(judged.get("model")) or None
+    reply.choices_count = len(items(judged.get("results")))
+
+
+MODERATION = Operation("moderation", request, response)

@@ -1,0 +1,59 @@
+"""Calls that are no generations: decisions, and jobs that the server works on after it has answered.
+
+Each is a span with provider, model, status, tokens and error. None leaves an entry in ``events.log``: a job's
+answer says that it was accepted, not what was generated, and a decision picks among the caller's own options.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openai_lifecycle import semconv
+from openai_lifecycle.capture.facts import Fields, Operation, Reply, Request, fields, items, pick, text
+from openai_lifecycle.capture.operations import chat
+from openai_lifecycle.capture.operations.usage import usage
+
+RUN = {
+    "thread_id": (semconv.CONVERSATION_ID, text),
+    "assistant_id": (semconv.AGENT_ID, text),
+}
+
+
+def request(body: Fields, _: int) -> Request:
+    """Return the model asked for: an eval's is that of its data source."""
+    model = text(body.get("model")) or text(fields(body.get("data_source")).get("model"))
+    return Request(model=model, stream=body.get("stream") is True, attributes=pick(body, RUN, {}))
+
+
+def response(reply: Reply, body: Any) -> None:
+    """Fold an answer into ``reply``: ``openai/types/{decision,video,batch}.py``, ``evals``, ``beta/threads/run.py``."""
+    job = fields(body)
+    reply.id = text(job.get("id")) or reply.id
+    reply.model = text(job.get("model")) or reply.model
+    pick(job, {"status": (semconv.RESPONSE_STATUS, text), **RUN}, reply.attributes)
+    chat.usage(reply, job.get("usage"))
+    usage(reply, job.get("usage"))
+    if job.get("status") == "failed":
+        reply.error = _error(job)
+
+
+def chunk(reply: Reply, event: Any) -> None:
+    """Fold one event of a streamed run into ``reply``: ``openai/types/beta/assistant_stream_event.py``."""
+    e = fields(event)
+    kind = text(e.get("event"))
+    if kind.startswith("thread.run.") and not kind.startswith("thread.run.step."):
+        response(reply, e.get("data"))
+
+
+def _error(job: Fields) -> tuple[str, str]:
+    """Return code and message of what went wrong, which each kind of job keeps in a place of its own."""
+    listed = items(fields(job.get("errors")).get("data"))
+    error = fields(job.get("error") or job.get("last_error") or (listed[0] if listed else None))
+    return text(error.get("code")) or "_OTHER", text(error.get("message"))
+
+
+DECISION = Operation("decision", request, response, chunk)
+VIDEO = Operation("video_generation", request, response, chunk)
+BATCH = Operation("batch", request, response, chunk)
+EVALUATION = Operation("evaluation", request, response, chunk)
+RUN_OF_THREAD = Operation("invoke_agent", request, response, chunk)

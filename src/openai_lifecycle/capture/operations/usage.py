@@ -1,0 +1,35 @@
+"""Token counts as every API but Chat Completions and legacy completions spells them."""
+
+from __future__ import annotations
+
+from openai_lifecycle import semconv
+from openai_lifecycle.capture.facts import Reply, double, fields, integer, pick
+
+USAGE = {
+    "input_tokens": (semconv.INPUT_TOKENS, integer),
+    "output_tokens": (semconv.OUTPUT_TOKENS, integer),
+    "total_tokens": (semconv.TOTAL_TOKENS, integer),
+    "seconds": (semconv.INPUT_SECONDS, double),
+}
+INPUT_DETAILS = {
+    "cached_tokens": (semconv.CACHE_READ_TOKENS, integer),
+    "cache_write_tokens": (semconv.CACHE_CREATION_TOKENS, integer),
+    "audio_tokens": (semconv.INPUT_AUDIO_TOKENS, integer),
+}
+OUTPUT_DETAILS = {
+    "reasoning_tokens": (semconv.REASONING_TOKENS, integer),
+    "audio_tokens": (semconv.OUTPUT_AUDIO_TOKENS, integer),
+}
+
+
+def usage(reply: Reply, counted: object) -> None:
+    """Take over what the server counted, zeros included.
+
+    The details are ``input_tokens_details`` in most APIs and ``input_token_details`` in audio and realtime.
+    """
+    counts = fields(counted)
+    if counts:
+        pick(counts, USAGE, reply.attributes)
+        for name, table in (("input", INPUT_DETAILS), ("output", OUTPUT_DETAILS)):
+            details = counts.get(f"{name}_tokens_details") or counts.get(f"{name}_token_details")
+            pick(fields(details), table, reply.attributes)
