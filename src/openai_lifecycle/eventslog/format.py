@@ -77,26 +77,21 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
 
 
-def text(value: str) -> str:
-    """Return ``value`` as a JSON string that is safe to show on a terminal."""
-    quoted: str = encode_basestring(value)
-    if quoted.isascii() and "\x7f" not in quoted:
-        return quoted
-    return _UNSAFE.sub(_escape, quoted)
-
-
 def _number(value: float | None) -> str:
-    return "null" if value is None or not math.isfinite(value) else repr(value)
+    if value is None or not math.isfinite(value):
+        return "null"
+    # The types' own repr: that of an enumeration's member, which is an int too, is no number.
+    return float.__repr__(value) if isinstance(value, float) else int.__repr__(value)
 
 
 def _array(values: tuple[str, ...]) -> str:
-    return "[\n      " + ",\n      ".join(map(text, values)) + "\n    ]" if values else "[]"
+    return "[\n      " + ",\n      ".join(map(encode_basestring, values)) + "\n    ]" if values else "[]"
 
 
 def _writer(key: str) -> Callable[[Any], str]:
     if key == "stop_sequences":
         return _array
-    return _number if key in _NUMBERS else text
+    return _number if key in _NUMBERS else encode_basestring
 
 
 _ROWS = {
@@ -114,7 +109,9 @@ def render(event: LifecycleEvent) -> str:
         out.append(prefix)
         out.append(write(getattr(event, key)))
     out.append(f',\n  "metadata": {_metadata(event.metadata)}\n}}\n\n')
-    return "".join(out)
+    entry = "".join(out)
+    # encode_basestring escapes what JSON demands. The rest stands in texts only, so the whole is looked at, once.
+    return entry if entry.isascii() and "\x7f" not in entry else _UNSAFE.sub(_escape, entry)
 
 
 def _metadata(metadata: Metadata) -> str:
@@ -124,7 +121,9 @@ def _metadata(metadata: Metadata) -> str:
         if value is not None:
             members.append(prefix + write(value))
     if metadata.custom_fields:
-        fields = ",\n      ".join([f"{text(k)}: {text(v)}" for k, v in metadata.custom_fields.items()])
+        fields = ",\n      ".join(
+            [f"{encode_basestring(k)}: {encode_basestring(v)}" for k, v in metadata.custom_fields.items()]
+        )
         members.append(f'"custom_fields": {{\n      {fields}\n    }}')
     return "{\n    " + ",\n    ".join(members) + "\n  }" if members else "{}"
 
