@@ -30,6 +30,7 @@ from openai_lifecycle.events import (
     Metadata,
     ToolCallDetected,
 )
+from openai_lifecycle.redaction import redact
 
 Attributes: TypeAlias = Mapping[str, Any]
 
@@ -92,10 +93,13 @@ def tool_call(*, call_id: str, name: str, kind: str, arguments: str) -> dict[str
 
 
 # ------------------------------------------------------------------ span → events
-def decode(span: ReadableSpan, *, utc: bool = False) -> list[LifecycleEvent]:
+def decode(
+    span: ReadableSpan, *, utc: bool = False, content: bool = True, content_limit: int = 8192
+) -> list[LifecycleEvent]:
     """Return the entries of a finished span, in the order in which they happened; often none.
 
-    Attributes that are missing or of an unexpected type degrade to what is known; nothing raises.
+    Attributes that are missing or of an unexpected type degrade to what is known; nothing raises. ``content``
+    and ``content_limit`` are about spans of other instrumentations; ours were recorded as configured.
     """
     source = _Source(span, utc=utc)
     events = [
@@ -103,9 +107,14 @@ def decode(span: ReadableSpan, *, utc: bool = False) -> list[LifecycleEvent]:
         for event in span.events
         if (build := _BUILDERS.get(event.name)) is not None
     ]
-    if not events and source.attributes.get(semconv.OPERATION) in OPERATIONS:
-        return _foreign(source)
+    if not events and is_generation(source.attributes):
+        return _foreign(source, content_limit if content else None)
     return events
+
+
+def is_generation(attributes: Attributes) -> bool:
+    """Return whether a span with these ``attributes`` is a call to a model."""
+    return _text(attributes.get(semconv.OPERATION)) in OPERATIONS
 
 
 class _Source:
@@ -130,7 +139,7 @@ class _Source:
         self.utc = utc
         self.attributes = _dict(span.attributes)
         self.ours = scope is not None and scope.name == semconv.SCOPE
-        self.provider = _text(self.attributes.get(semconv.PROVIDER))
+        self.provider = _text(self.attributes.get(semconv.PROVIDER) or self.attributes.get(_SYSTEM))
         self.model = _text(self.attributes.get(semconv.REQUEST_MODEL))
         self.trace_id = format_trace_id(context.trace_id) if context and context.trace_id else ""
         self.span_id = format_span_id(context.span_id) if context and context.span_id else ""
@@ -350,73 +359,104 @@ _BUILDERS: Final[Mapping[str, Callable[[_Source, Attributes, int], LifecycleEven
 
 
 # ------------------------------------------------------------------ spans of other instrumentations
-def _foreign(source: _Source) -> list[LifecycleEvent]:
-    """Return the entries of a GenAI-convention span that carries no lifecycle events."""
-    span, a = source.span, source.attributes
+#: What ``gen_ai.provider.name`` was called before 2025-08; older instrumentations still write it.
+_SYSTEM: Final = "gen_ai.system"
+
+#: Type of a message's part → how ``message_content`` shows it; a text appears as it is.
+_SHOWN: Final[Mapping[str, Callable[[Attributes], str]]] = {
+    "text": lambda part: _text(part.get("content")),
+    "tool_call": lambda part: f"[tool_call {_text(part.get('name'))}]",
+    "tool_call_response": lambda part: f"[tool_result {_text(part.get('id'))}]",
+    "blob": lambda part: f"[{_text(part.get('modality')) or 'file'}]",
+    "uri": lambda part: f"[{_text(part.get('modality')) or 'file'}]",
+    "file": lambda _: "[file]",
+}
+
+
+def _foreign(source: _Source, limit: int | None) -> list[LifecycleEvent]:
+    """Return the entries of a GenAI-convention span that carries no lifecycle events.
+
+    ``limit`` is the number of characters of ``message_content`` that are kept, ``None`` keeps no content at all.
+    """
+    span = source.span
     end = span.end_time or span.start_time or 0
-    sent, received = _messages(span, semconv.INPUT_MESSAGES), _messages(span, semconv.OUTPUT_MESSAGES)
-    own: dict[str, Any] = {semconv.MESSAGE_CONTENT: " | ".join(map(_line, sent))}
+    sent, received = _found(source, semconv.INPUT_MESSAGES), _found(source, semconv.OUTPUT_MESSAGES)
+    own: dict[str, Any] = {}
     if sent:
         own[semconv.MESSAGES_COUNT] = len(sent)
-    if span.status.status_code is StatusCode.ERROR or a.get(semconv.ERROR_TYPE):
-        own[semconv.ERROR_MESSAGE] = _error(span)
+    if limit is not None:
+        instructions = {"role": "system", "parts": _found(source, semconv.SYSTEM_INSTRUCTIONS)}
+        said = [_line(m) for m in ([instructions] if instructions["parts"] else []) + sent]
+        own[semconv.MESSAGE_CONTENT] = _cut(redact(" | ".join(said)), limit)
+    if span.status.status_code is StatusCode.ERROR or source.attributes.get(semconv.ERROR_TYPE):
+        if limit is not None:
+            own[semconv.ERROR_MESSAGE] = redact(_error(source))
         return [_generation_error(source, own, end)]
     if received:
         own[semconv.CHOICES_COUNT] = len(received)
-        own[semconv.RESPONSE_LENGTH] = sum(len(_text(part.get("content"))) for part in _texts_of(received[0]))
+        own[semconv.RESPONSE_LENGTH] = sum(
+            len(_text(part.get("content"))) for part in _parts(received[0]) if part.get("type") == "text"
+        )
     calls = [part for message in received for part in _parts(message) if part.get("type") == "tool_call"]
     return [
-        *(_tool_call_detected(source, _foreign_tool_call(call), end) for call in calls),
+        *(_tool_call_detected(source, _foreign_tool_call(call, limit), end) for call in calls),
         _generation_success(source, own, end),
     ]
 
 
-def _foreign_tool_call(part: Mapping[str, Any]) -> dict[str, Any]:
+def _foreign_tool_call(part: Attributes, limit: int | None) -> dict[str, Any]:
     arguments = part.get("arguments")
     if arguments is not None and not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
+        arguments = json.dumps(arguments, ensure_ascii=False, default=str)
     return tool_call(
         call_id=_text(part.get("id")),
         name=_text(part.get("name")),
         kind="function",
-        arguments=arguments or "{}",
+        arguments="" if limit is None else redact(arguments or "{}"),
     )
 
 
-def _error(span: ReadableSpan) -> str:
-    for event in span.events:
-        message = (event.attributes or {}).get(semconv.ERROR_MESSAGE)
+def _error(source: _Source) -> str:
+    for event in source.span.events:
+        message = _text((event.attributes or {}).get(semconv.ERROR_MESSAGE))
         if message:
-            return _text(message)
-    return span.status.description or _text((span.attributes or {}).get(semconv.ERROR_TYPE))
+            return message
+    return source.span.status.description or _text(source.attributes.get(semconv.ERROR_TYPE))
 
 
-def _messages(span: ReadableSpan, name: str) -> list[Mapping[str, Any]]:
-    """Return the messages under ``name``, which instrumentations put on the span or on an event of it."""
-    places: list[Attributes] = [span.attributes or {}, *(event.attributes or {} for event in span.events)]
+def _found(source: _Source, name: str) -> list[Attributes]:
+    """Return the objects under ``name``, which is on the span or on an event of it, as values or as JSON."""
+    places = [source.attributes, *(event.attributes or {} for event in source.span.events)]
     value: object = next((place[name] for place in places if place.get(name)), None)
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
     return [m for m in value if isinstance(m, Mapping)] if isinstance(value, (list, tuple)) else []
 
 
-def _parts(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _parts(message: Attributes) -> list[Attributes]:
     parts = message.get("parts")
-    return [p for p in parts if isinstance(p, Mapping)] if isinstance(parts, (list, tuple)) else []
+    if isinstance(parts, (list, tuple)):
+        return [part for part in parts if isinstance(part, Mapping)]
+    content = message.get("content")
+    return [{"type": "text", "content": content}] if isinstance(content, str) else []
 
 
-def _texts_of(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [part for part in _parts(message) if part.get("type") == "text"]
+def _line(message: Attributes) -> str:
+    shown = []
+    for part in _parts(message):
+        kind = _text(part.get("type"))
+        show = _SHOWN.get(kind)
+        shown.append(f"[{kind}]" if show is None else show(part))
+    return f"{_text(message.get('role'))}: {' '.join(shown)}"
 
 
-def _line(message: Mapping[str, Any]) -> str:
-    return f"{_text(message.get('role'))}: " + " ".join(
-        _text(part.get("content")) if part.get("type") == "text" else f"[{_text(part.get('type'))}]"
-        for part in _parts(message)
-    )
+def _cut(line: str, limit: int) -> str:
+    if limit <= 0 or len(line) <= limit:
+        return line if limit > 0 else ""
+    return f"{line[:limit]}… [+{len(line) - limit} chars]"
 
 
 # ------------------------------------------------------------------ values of doubtful type

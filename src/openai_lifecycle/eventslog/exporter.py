@@ -8,26 +8,36 @@ spans that the sampler dropped (``opentelemetry/sdk/trace/export/__init__.py``, 
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import time
+import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import Context
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from openai_lifecycle import codec
+from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.format import render
+from openai_lifecycle.eventslog.overlap import Overlap
 from openai_lifecycle.options import Options, read
 from openai_lifecycle.shield import SHIELD
 
 if TYPE_CHECKING:
     from openai_lifecycle.sinks.dispatch import Dispatcher
 
+_logger = logging.getLogger(__name__)
+
 # A span object is one and the same for every processor of a provider (``Span.end`` makes one ReadableSpan).
 # The mark on it keeps an entry single when the exporter is also configured through OTEL_TRACES_EXPORTER.
-_WRITTEN = "_openai_lifecycle_written"
+_WRITTEN: Final = "_openai_lifecycle_written"
+_OVERLAP: Final = Overlap()
+_CONTENT: Final = ("message_content", "arguments", "error")
 
 
 class EventsLogExporter(SpanExporter):
@@ -43,6 +53,7 @@ class EventsLogExporter(SpanExporter):
         self._options = options or read(keywords)
         self._file = EventsFile(self._options) if self._options.events_log else None
         self._sinks = _dispatcher(self._options) if self._options.sinks else None
+        self._reported: set[str] = set()  # at most one element per line of the transform hook
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write the entries of ``spans``; an entry that cannot be written goes to stderr, so this succeeds."""
@@ -52,18 +63,45 @@ class EventsLogExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def _write(self, span: ReadableSpan) -> None:
-        events = codec.decode(span, utc=self._options.utc)
-        if not events or not _claim(span, self._file.path if self._file else "sinks"):
+        options = self._options
+        events = codec.decode(
+            span, utc=options.utc, content=options.capture.on_events, content_limit=options.content_limit
+        )
+        if not events:
             return
-        transform = self._options.transform
+        _OVERLAP.note(span)
+        if _OVERLAP.is_double(span) or not _claim(span, self._file.path if self._file else "sinks"):
+            return
         for event in events:
-            kept = event if transform is None else transform(event)
+            kept, entry = self._transformed(event)
             if kept is None:
                 continue
             if self._file is not None:
-                self._file.write(render(kept))
+                self._file.write(entry)
             if self._sinks is not None:
                 self._sinks.put((kept,))
+
+    def _transformed(self, event: LifecycleEvent) -> tuple[LifecycleEvent | None, str]:
+        """Return what the ``transform`` hook makes of ``event``, and its text."""
+        transform = self._options.transform
+        if transform is None:
+            return event, render(event)
+        try:
+            with suppress_instrumentation():  # it may ask a model itself
+                kept = transform(event)
+            return kept, "" if kept is None else render(kept)
+        except Exception as error:  # noqa: BLE001 - it is not our code, and must not cost the entry
+            self._report_transform(error)
+            bare = _without_content(event)
+            return bare, render(bare)
+
+    def _report_transform(self, error: Exception) -> None:
+        # The text of the exception may quote what was to be redacted.
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}"
+        if place not in self._reported:
+            self._reported.add(place)
+            _logger.error("transform failed, entries are written without their content: %s", place)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Return once everything exported so far is as safe as the durability option says."""
@@ -94,14 +132,22 @@ def _claim(span: ReadableSpan, path: str) -> bool:
     return True
 
 
+def _without_content(event: LifecycleEvent) -> LifecycleEvent:
+    cleared: dict[str, Any] = {name: "" for name in _CONTENT if hasattr(event, name)}
+    return dataclasses.replace(event, **cleared)
+
+
 class EventsLogProcessor(SpanProcessor):
     """Hands every ended span to ``exporter`` at once, sampled or not; does nothing while it is ``None``."""
 
     def __init__(self, exporter: EventsLogExporter | None = None) -> None:
         self.exporter = exporter
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Do nothing: entries are made of finished spans."""
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
+        """Remember around which span a call of ours begins; entries are made of finished spans."""
+        if self.exporter is not None:
+            with SHIELD:
+                _OVERLAP.note(span)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Write the entries of ``span``."""
