@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from datetime import datetime
@@ -15,11 +16,21 @@ from openai_lifecycle import LifecycleEvent
 from openai_lifecycle.eventslog.format import render
 from openai_lifecycle.eventslog.reader import read_events
 
-from .harness import REPOSITORY, Backends, wait_for
+from .harness import CONFIGS, REPOSITORY, Backends, wait_for
 from .sinks import http_sink
 
 pytestmark = pytest.mark.backends
 
+ENTRY = """\
+[2025-01-27 14:30:26] [EVENT: TOOL_CALL_DETECTED]
+{
+  "event_type": "TOOL_CALL_DETECTED",
+  "trace_id": "",
+  "tool_name": "get_weather",
+  "arguments": "{\\"location\\": \\"San Francisco\\"}"
+}
+
+"""
 CALLS = 300
 WRITER = f"""
 import sys
@@ -76,8 +87,8 @@ def of_event(event: LifecycleEvent) -> tuple[Any, ...]:
     return (
         (int(instant.timestamp()) * 1_000_000 + instant.microsecond) * 1000,
         event.event_type,
-        event.tag,
-        17 if failed else 9,  # ERROR, INFO
+        "ERROR" if failed else "INFO",
+        17 if failed else 9,
         event.trace_id,
         event.metadata.custom_fields["span_id"],
         json.dumps(body, sort_keys=True),
@@ -86,13 +97,17 @@ def of_event(event: LifecycleEvent) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("compress", [False, True])
 def test_equals_the_reader(backends: Backends, tmp_path: Path, compress: bool) -> None:
-    """While the log is written, rotated and compressed, and over a crash, each entry becomes one equal record."""
+    """While the log is written, rotated and compressed, and over a restart, each entry becomes one equal record."""
     log = tmp_path / "events.log"
     with http_sink() as sink:
         collector = backends.collector("events-log.yaml", EVENTS_LOG=log, LOGS_ENDPOINT=sink.endpoint)
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(log), str(compress)])
         try:
-            wait_for("records while the log is written", lambda: len(sink.log_records) > 50)
+            wait_for(
+                "records while the log is written",
+                lambda: len(sink.log_records) > 50 or writer.poll() is not None,
+            )
+            assert writer.poll() is None
             collector.stop()
             collector.start()
             assert writer.wait(timeout=120) == 0
@@ -112,3 +127,41 @@ def test_equals_the_reader(backends: Backends, tmp_path: Path, compress: bool) -
         for attribute in resource.resource.attributes
     }
     assert resources == {"openai-lifecycle"}
+
+
+def test_content_can_be_left_out(backends: Backends, tmp_path: Path) -> None:
+    """With `redaction.yaml` laid over it, as the file's head says, records come without their content."""
+    head = (CONFIGS / "events-log.yaml").read_text()
+    (override,) = re.findall(r"--config '(yaml:.*)'", head)
+    (tmp_path / "events.log").write_text(ENTRY)
+    with http_sink() as sink:
+        backends.collector(
+            "events-log.yaml",
+            "redaction.yaml",
+            override,
+            EVENTS_LOG=tmp_path / "events.log",
+            LOGS_ENDPOINT=sink.endpoint,
+        )
+        (record,) = wait_for("the record", lambda: sink.log_records)
+    assert plain(record.body) == {
+        "event_type": "TOOL_CALL_DETECTED",
+        "trace_id": "",
+        "tool_name": "get_weather",
+    }
+    assert b"San Francisco" not in sink.bodies[0]
+
+
+def test_a_torn_entry_hides_nothing(backends: Backends, tmp_path: Path) -> None:
+    """What is no JSON arrives as it stands, and the entry after it as a record of its own, dated by its header."""
+    log = tmp_path / "events.log"
+    torn = ENTRY[:100]
+    log.write_text(f"{torn}\n{ENTRY}")
+    with http_sink() as sink:
+        backends.collector(
+            "events-log.yaml", EVENTS_LOG=log, LOGS_ENDPOINT=sink.endpoint, EVENTS_TIMEZONE="UTC"
+        )
+        wait_for("both", lambda: len(sink.log_records) == 2)
+        first, second = sink.log_records
+    assert first.body.string_value == torn.rstrip()
+    assert plain(second.body)["tool_name"] == "get_weather"
+    assert second.time_unix_nano == 1737988226 * 10**9
