@@ -1,18 +1,20 @@
-"""What was said, as one line of text for ``message_content`` and as the conventions' JSON for the span.
+"""What was said, as one line of text for ``message_content``; and what is a tool call.
 
-Both speak of messages in the shape that chat and responses share: ``{"role", "content"}`` with content a text
-or a list of parts. Large values (images, audio, files) appear by kind and size, never by value.
+Chat and responses share the shape of a message: ``{"role", "content"}`` with content a text or a list of parts.
+Images, audio and files appear by kind, never by value. The conventions' JSON is in ``messages.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
-from openai_lifecycle.capture.facts import Fields, fields, items, text
+from openai_lifecycle.capture.facts import Fields, ToolCall, fields, items, text
 from openai_lifecycle.redaction import redact
 
-_PLACEHOLDERS = {
+_PLACEHOLDERS: Final = {
     "image_url": "[image]",
     "input_image": "[image]",
     "image": "[image]",
@@ -20,6 +22,7 @@ _PLACEHOLDERS = {
     "audio": "[audio]",
     "file": "[file]",
     "input_file": "[file]",
+    "computer_screenshot": "[image]",
 }
 
 
@@ -59,6 +62,31 @@ def _said(message: Fields) -> Iterator[str]:
         yield "[audio]"
 
 
+def response_items(sent: object) -> Iterator[str]:
+    """Yield each item of the Responses API's ``input`` as ``role: text``; a text alone is the user's."""
+    if isinstance(sent, str):
+        yield f"user: {sent}"
+    for item in items(sent):
+        i = fields(item)
+        kind = text(i.get("type"))
+        call = tool_called(i)
+        if call is not None:
+            yield f"assistant: [tool_call {call.name}]"
+        elif kind.endswith("_output"):
+            result = " ".join(parts(output_of(i)))
+            yield f"tool: [tool_result {text(i.get('call_id')) or text(i.get('id'))}] {result}".rstrip()
+        elif "content" in i and kind != "reasoning":
+            yield f"{text(i.get('role'))}: {' '.join(parts(i['content']))}"
+        else:
+            yield f"[{kind or 'item'}]"
+
+
+def output_of(item: Fields) -> Any:
+    """Return a tool's result: a text or parts; a screenshot, ``computer_call_output``, is one part."""
+    output = item.get("output", item.get("result"))
+    return [output] if isinstance(output, Mapping) else output
+
+
 def parts(content: object) -> Iterator[str]:
     """Yield each part of a message's content: text as it is, everything else by its kind."""
     if isinstance(content, str):
@@ -68,6 +96,64 @@ def parts(content: object) -> Iterator[str]:
         kind = text(p.get("type"))
         said = p.get("text", p.get("refusal"))
         yield said if isinstance(said, str) else _PLACEHOLDERS.get(kind, f"[{kind}]" if kind else text(part))
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A kind of tool of the Responses API, and the members of its call that say what is asked of it.
+
+    A call of a ``named`` tool says which one; of the others there is one of a kind. ``hosted`` tools are run by
+    the server, the rest wait for the application.
+    """
+
+    kind: str
+    asked: tuple[str, ...]
+    named: bool = False
+    hosted: bool = False
+
+
+#: Type of an output item → tool (``openai/types/responses/response_output_item.py``).
+TOOLS: Final[Mapping[str, Tool]] = {
+    "function_call": Tool("function", ("arguments",), named=True),
+    "custom_tool_call": Tool("custom", ("input",), named=True),
+    "computer_call": Tool("computer", ("action", "actions")),
+    "local_shell_call": Tool("local_shell", ("action",)),
+    "shell_call": Tool("shell", ("action",)),
+    "apply_patch_call": Tool("apply_patch", ("operation",)),
+    "mcp_approval_request": Tool("mcp_approval_request", ("arguments",), named=True),
+    "mcp_call": Tool("mcp", ("arguments",), named=True, hosted=True),
+    "tool_search_call": Tool("tool_search", ("arguments",), hosted=True),
+    "web_search_call": Tool("web_search", ("action",), hosted=True),
+    "file_search_call": Tool("file_search", ("queries",), hosted=True),
+    "code_interpreter_call": Tool("code_interpreter", ("code",), hosted=True),
+    "image_generation_call": Tool("image_generation", ("revised_prompt",), hosted=True),
+    "program": Tool("program", ("code",), hosted=True),
+}
+
+
+#: The kinds of tool that the application runs.
+WAITING: Final = frozenset(tool.kind for tool in TOOLS.values() if not tool.hosted)
+
+
+def tool_called(item: Fields) -> ToolCall | None:
+    """Return the tool call that an item of the Responses API is, or ``None``.
+
+    Arguments that the model wrote are text, and stay as they are; an ``action`` object is given as its JSON,
+    anything else as a JSON object of the members that :data:`TOOLS` names.
+    """
+    tool = TOOLS.get(text(item.get("type")))
+    if tool is None:
+        return None
+    asked = {member: item[member] for member in tool.asked if item.get(member) is not None}
+    only = next(iter(asked.values())) if len(asked) == 1 else None
+    whole = fields(only) or (tool.named and isinstance(only, str))
+    arguments = raw_text(only if whole else asked or None)
+    return ToolCall(
+        id=text(item.get("call_id")) or text(item.get("id")),
+        name=text(item.get("name")) if tool.named else tool.kind,
+        kind=tool.kind,
+        fragments=[arguments] if arguments else [],
+    )
 
 
 def called(call: object) -> tuple[str, str, str, str]:
@@ -87,8 +173,14 @@ def raw_text(value: Any) -> str:
     """Return arguments as text; a server that sends an object instead of its JSON text is taken as it is."""
     if isinstance(value, str):
         return value
-    if value is None:
-        return ""
-    import json
+    return "" if value is None else json.dumps(plain(value), ensure_ascii=False, default=str)
 
-    return json.dumps(value, ensure_ascii=False, default=str)
+
+def plain(value: Any) -> Any:
+    """Return JSON of plain lists and dicts for what may hold the client's models; nulls are left out of models."""
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    own = fields(value)
+    return {name: plain(inner) for name, inner in own.items() if inner is not None} if own else value

@@ -6,7 +6,7 @@ values; neither knows a span.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -14,6 +14,10 @@ Fields: TypeAlias = Mapping[str, Any]
 Attributes: TypeAlias = dict[str, Any]
 #: A message, part or tool of the conventions' JSON schemas (``gen-ai-input-messages.json`` and its kin).
 Json: TypeAlias = dict[str, Any]
+#: Under this key of its body a multipart request tells which of its form fields carry files (``patches.py``).
+FILES = "files"
+#: Content attribute → the values sent, and what turns one of them into the conventions' JSON.
+Content: TypeAlias = Mapping[str, tuple[Sequence[Any], Callable[[Any], Json]]]
 
 
 @dataclass(slots=True)
@@ -46,20 +50,31 @@ class ToolCall:
 
 @dataclass(slots=True)
 class Choice:
-    """One choice, or output message: ``length`` counts all its text, ``text`` holds what is to be recorded."""
+    """One choice: ``length`` counts all its text.
+
+    ``thoughts``, ``parts`` and ``text`` are what the span is to show of it, in this order.
+    """
 
     finish_reason: str | None = None
     length: int = 0
-    role: str = "assistant"
-    text: list[str] = field(default_factory=list)
+    kept: int = 0
+    thoughts: list[str] = field(default_factory=list)
     parts: list[Json] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+
+    def keep(self, said: str, limit: int, where: list[str]) -> None:
+        """Keep ``said``, in ``thoughts`` or ``text``, unless ``limit`` characters have been kept."""
+        if said and self.kept < limit:
+            self.kept += len(said)
+            where.append(said)
 
 
 @dataclass(slots=True)
 class Reply:
     """What came back, folded from one body or from many chunks; bounded, whatever the stream's length.
 
-    ``keep_text`` is how many characters of output text are kept for the span, 0 for none.
+    ``keep_text`` is how many characters of output text are kept for the span, 0 for none. ``pending`` says whether
+    the server goes on generating after the call, ``None`` of a reply that cannot be read again later.
     """
 
     keep_text: int = 0
@@ -70,6 +85,7 @@ class Reply:
     response_length: int | None = None
     choices_count: int | None = None
     error: tuple[str, str] | None = None
+    pending: bool | None = None
     attributes: Attributes = field(default_factory=dict)
 
     @property
@@ -101,13 +117,15 @@ class Operation:
     response: reply, body → nothing; folds a whole response into the reply
     chunk:    reply, chunk → nothing; folds one chunk of a stream into the reply
     content:  body → the content attributes of the span (messages, instructions, tools), read only when wanted
+    generates: False when the call only reads what an earlier one has generated (``generations.py``)
     """
 
     name: str
     request: Callable[[Fields, int], Request]
     response: Callable[[Reply, Any], None]
-    chunk: Callable[[Reply, Any], None]
-    content: Callable[[Fields], Attributes] = lambda _: {}
+    chunk: Callable[[Reply, Any], None] = lambda *_: None
+    content: Callable[[Fields], Content] = lambda _: {}
+    generates: bool = True
 
 
 # ------------------------------------------------------------------ reading bodies of doubtful shape
@@ -158,6 +176,17 @@ def texts(value: object) -> list[str] | None:
     return found or None
 
 
+def not_auto(value: object) -> str | None:
+    """Return a service tier that was asked for; ``auto`` asks for none."""
+    return text(value) if value != "auto" else None
+
+
+def output_type(value: object) -> str | None:
+    """Return ``gen_ai.output.type`` of a response format, ``{"type": "json_schema", …}``."""
+    kind = text(fields(value).get("type"))
+    return {"json_object": "json", "json_schema": "json"}.get(kind, kind) or None
+
+
 #: A table of a body's keys: key → attribute, and the reader that returns its value or None.
 Table: TypeAlias = Mapping[str, tuple[str, Callable[[object], Any]]]
 
@@ -168,6 +197,6 @@ def pick(body: Fields, table: Table, attributes: Attributes) -> Attributes:
         raw = body.get(key)
         if raw is not None:
             value = read(raw)
-            if value is not None:
+            if value is not None and value != "":
                 attributes[name] = value
     return attributes

@@ -10,9 +10,11 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from openai_lifecycle import codec, semconv
+from openai_lifecycle.capture import messages
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.clients import Endpoint
 from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request
+from openai_lifecycle.capture.generations import Entries, Generations
 from openai_lifecycle.capture.metrics import Instruments
 from openai_lifecycle.options import Capture, Options
 from openai_lifecycle.redaction import redact
@@ -48,6 +50,7 @@ class Recorder:
     def __init__(self, pipeline: Destination, options: Options) -> None:
         self.pipeline = pipeline
         self.options = options
+        self.generations = Generations()
 
     def begin(self, operation: Operation, body: Fields, endpoint: Endpoint, secrets: tuple[str, ...]) -> Call:
         """Start the span of a call and return the call."""
@@ -67,8 +70,19 @@ class Recorder:
             attributes[semconv.STREAM] = True
         name = f"{operation.name} {request.model}" if request.model else operation.name
         span = self.pipeline.tracer().start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        if options.capture.on_spans:
+            with SHIELD:
+                span.set_attributes(self._content(operation, body, secrets))
         reply = Reply(keep_text=options.content_limit if options.capture.on_spans else 0)
         return Call(operation, request, reply, Recording(self, span, secrets))
+
+    def _content(self, operation: Operation, body: Fields, secrets: tuple[str, ...]) -> Attributes:
+        limit = self.options.content_limit
+        return {
+            name: messages.as_json(values, convert, limit, secrets)
+            for name, (values, convert) in operation.content(body).items()
+            if values
+        }
 
 
 class Recording:
@@ -105,15 +119,19 @@ class Recording:
         """
         duration = perf_counter() - call.started
         failure = _failure(call, error)
+        entries = self._recorder.generations.entries(call, error)
         with SHIELD:
             self._outcome(call, failure, error)
         if self.span.is_recording():
             with SHIELD:
                 self.span.set_attributes(self.attributes)
             with SHIELD:
-                self._tool_calls(call.reply)
+                self._answers(call.reply)
             with SHIELD:
-                self._generation(call, failure, error)
+                if Entries.TOOL_CALLS in entries:
+                    self._tool_calls(call.reply)
+            with SHIELD:
+                self._generation(call, entries, failure, error)
         self.span.end()
         self._recorder.pipeline.instruments.record(call, self.attributes, duration)
 
@@ -137,6 +155,13 @@ class Recording:
         if failure is not None:
             attributes[semconv.ERROR_TYPE] = failure
 
+    def _answers(self, reply: Reply) -> None:
+        options = self._recorder.options
+        answers = messages.output(reply) if options.capture.on_spans else []
+        if answers:
+            said = messages.as_json(answers, lambda answer: answer, options.content_limit, self._secrets)
+            self.span.set_attribute(semconv.OUTPUT_MESSAGES, said)
+
     def _tool_calls(self, reply: Reply) -> None:
         capture = self._recorder.options.capture
         for tool in reply.tool_calls.values():
@@ -144,7 +169,9 @@ class Recording:
             attributes = codec.tool_call(call_id=tool.id, name=tool.name, kind=tool.kind, arguments=arguments)
             self.span.add_event(semconv.TOOL_CALL_DETECTED, attributes, timestamp=tool.time)
 
-    def _generation(self, call: Call, failure: str | None, error: BaseException | None) -> None:
+    def _generation(
+        self, call: Call, entries: Entries, failure: str | None, error: BaseException | None
+    ) -> None:
         span, request, reply = self.span, call.request, call.reply
         capture = self._recorder.options.capture
         asked: dict[str, Any] = {
@@ -153,13 +180,15 @@ class Recording:
             "temperature": request.temperature,
         }
         if failure is None:
-            length, choices = _size(reply)
-            done = codec.generation_success(response_length=length, choices_count=choices, **asked)
-            span.add_event(semconv.GENERATION_SUCCESS, done)
+            if Entries.SUCCESS in entries:
+                length, choices = _size(reply)
+                done = codec.generation_success(response_length=length, choices_count=choices, **asked)
+                span.add_event(semconv.GENERATION_SUCCESS, done)
             return
         message, brief = self._message(call, failure, error)
-        said = message if capture.on_events else brief
-        span.add_event(semconv.GENERATION_ERROR, codec.generation_error(error=said, **asked))
+        if Entries.ERROR in entries:
+            said = message if capture.on_events else brief
+            span.add_event(semconv.GENERATION_ERROR, codec.generation_error(error=said, **asked))
         description = brief if capture is Capture.NO_CONTENT else message
         span.set_status(Status(StatusCode.ERROR, description))
 

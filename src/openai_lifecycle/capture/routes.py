@@ -7,19 +7,58 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import unquote
 
-from openai_lifecycle.capture.facts import Operation
+from openai_lifecycle.capture.facts import Fields, Operation
+from openai_lifecycle.capture.operations.audio import SPEECH, TRANSCRIPTION, TRANSLATION
 from openai_lifecycle.capture.operations.chat import CHAT
+from openai_lifecycle.capture.operations.completions import COMPLETIONS
+from openai_lifecycle.capture.operations.embeddings import EMBEDDINGS
+from openai_lifecycle.capture.operations.images import IMAGES
+from openai_lifecycle.capture.operations.moderations import MODERATION
+from openai_lifecycle.capture.operations.other import BATCH, DECISION, EVALUATION, RUN_OF_THREAD, VIDEO
+from openai_lifecycle.capture.operations.responses import CANCEL, COMPACT, FETCH, RESPONSES
 
 ROUTES: Final[Mapping[tuple[str, str], Operation]] = {
     ("post", "/chat/completions"): CHAT,
+    ("post", "/responses"): RESPONSES,
+    ("post", "/responses/compact"): COMPACT,
+    ("get", "/responses/{id}"): FETCH,
+    ("post", "/responses/{id}/cancel"): CANCEL,
+    ("post", "/completions"): COMPLETIONS,
+    ("post", "/embeddings"): EMBEDDINGS,
+    ("post", "/images/generations"): IMAGES,
+    ("post", "/images/edits"): IMAGES,
+    ("post", "/images/variations"): IMAGES,
+    ("post", "/audio/speech"): SPEECH,
+    ("post", "/audio/transcriptions"): TRANSCRIPTION,
+    ("post", "/audio/translations"): TRANSLATION,
+    ("post", "/moderations"): MODERATION,
+    ("post", "/decisions"): DECISION,
+    ("post", "/videos"): VIDEO,
+    ("post", "/videos/edits"): VIDEO,
+    ("post", "/videos/extensions"): VIDEO,
+    ("post", "/videos/{id}/remix"): VIDEO,
+    ("post", "/batches"): BATCH,
+    ("post", "/evals/{id}/runs"): EVALUATION,
+    ("post", "/threads/runs"): RUN_OF_THREAD,
+    ("post", "/threads/{id}/runs"): RUN_OF_THREAD,
+    ("post", "/threads/{id}/runs/{id}/submit_tool_outputs"): RUN_OF_THREAD,
 }
 
 
-def find(method: str, url: str) -> Operation | None:
-    """Return the operation that serves ``method url``, or ``None``.
+def find(method: str, url: str) -> tuple[Operation, Fields] | None:
+    """Return the operation that serves ``method url`` and what the path says, its ``id``; ``None`` if none does.
 
     ``url`` is as the resource classes pass it: a path, still without Azure's ``/deployments/…`` prefix, which
-    ``_build_request`` adds later (``openai/lib/azure.py``); the beta resources append a query.
+    ``_build_request`` adds later (``openai/lib/azure.py``); the beta resources append a query. Every second
+    segment of a path may be an id: ``/responses/{id}/cancel``; the first one is what is asked about.
     """
-    return ROUTES.get((method.lower(), url.partition("?")[0]))
+    method, path = method.lower(), "/" + url.partition("?")[0].lstrip("/")
+    operation = ROUTES.get((method, path))
+    if operation is not None:
+        return operation, {}
+    _, *segments = path.split("/")
+    ids, segments[1::2] = segments[1::2], ["{id}"] * (len(segments) // 2)
+    operation = ROUTES.get((method, "/" + "/".join(segments)))
+    return (operation, {"id": unquote(ids[0])}) if operation is not None and ids else None

@@ -10,9 +10,11 @@ import time
 from typing import Any
 
 from openai_lifecycle import semconv
-from openai_lifecycle.capture import content
+from openai_lifecycle.capture import content, messages
 from openai_lifecycle.capture.facts import (
     Attributes,
+    Choice,
+    Content,
     Fields,
     Operation,
     Reply,
@@ -21,7 +23,9 @@ from openai_lifecycle.capture.facts import (
     fields,
     integer,
     items,
+    not_auto,
     number,
+    output_type,
     pick,
     text,
     texts,
@@ -31,15 +35,6 @@ from openai_lifecycle.capture.facts import (
 def _not_one(value: object) -> int | None:
     count = integer(value)
     return None if count == 1 else count
-
-
-def _not_auto(value: object) -> str | None:
-    return text(value) if value != "auto" else None
-
-
-def _output_type(value: object) -> str | None:
-    kind = text(fields(value).get("type"))
-    return {"json_object": "json", "json_schema": "json"}.get(kind, kind) or None
 
 
 REQUEST = {
@@ -52,9 +47,9 @@ REQUEST = {
     "stop": (semconv.STOP_SEQUENCES, texts),
     "seed": (semconv.SEED, integer),
     "n": (semconv.CHOICE_COUNT, _not_one),
-    "service_tier": (semconv.OPENAI_REQUEST_SERVICE_TIER, _not_auto),
+    "service_tier": (semconv.OPENAI_REQUEST_SERVICE_TIER, not_auto),
     "reasoning_effort": (semconv.REASONING_LEVEL, text),
-    "response_format": (semconv.OUTPUT_TYPE, _output_type),
+    "response_format": (semconv.OUTPUT_TYPE, output_type),
     "user": (semconv.USER_ID, text),
     "safety_identifier": (semconv.USER_ID, text),
 }
@@ -80,15 +75,26 @@ OUTPUT_DETAILS = {
 def request(body: Fields, limit: int) -> Request:
     """Return what was asked of a chat."""
     attributes: Attributes = {semconv.OPENAI_API_TYPE: "chat_completions"}
-    messages = items(body.get("messages"))
+    sent = items(body.get("messages"))
     return Request(
         model=text(body.get("model")),
         stream=body.get("stream") is True,
         temperature=number(body.get("temperature")),
-        messages_count=len(messages),
-        content=content.one_line(content.chat_messages(messages), limit) if limit else "",
+        messages_count=len(sent),
+        content=content.one_line(content.chat_messages(sent), limit) if limit else "",
         attributes=pick(body, REQUEST, attributes),
     )
+
+
+def spoken(body: Fields) -> Content:
+    """Return messages and tools for the span."""
+    tools = items(body.get("tools")) or [
+        {"type": "function", "function": f} for f in items(body.get("functions"))
+    ]
+    return {
+        semconv.INPUT_MESSAGES: (items(body.get("messages")), messages.chat_message),
+        semconv.TOOL_DEFINITIONS: (tools, messages.chat_tool),
+    }
 
 
 def response(reply: Reply, body: Any) -> None:
@@ -133,14 +139,26 @@ def _choice(reply: Reply, choice: Fields, position: int, where: str) -> None:
     said = message.get("content")
     if type(said) is str:
         known.length += len(said)
-        if reply.keep_text:
-            known.text.append(said)
+    if reply.keep_text:
+        _keep(reply, known, message)
     if message.get("tool_calls") or message.get("function_call"):
         _tool_calls(reply, index, message)
     reason = choice.get("finish_reason")
     if type(reason) is str:
         known.finish_reason = reason
         _complete(reply, index)
+
+
+def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
+    """Keep what the span is to show of a message or of a fragment of one."""
+    limit = reply.keep_text
+    choice.keep(text(message.get("reasoning_content")), limit, choice.thoughts)  # DeepSeek, vLLM and others
+    choice.keep(text(message.get("content")), limit, choice.text)
+    choice.keep(text(message.get("refusal")), limit, choice.text)
+    audio = fields(message.get("audio"))
+    choice.keep(text(audio.get("transcript")), limit, choice.text)
+    if audio and not choice.parts:  # of a stream's many fragments of audio, one is mentioned
+        choice.parts.append(messages.recording(audio))
 
 
 def _tool_calls(reply: Reply, choice: int, message: Fields) -> None:
@@ -167,4 +185,4 @@ def _complete(reply: Reply, choice: int) -> None:
             call.time = time.time_ns()
 
 
-CHAT = Operation("chat", request, response, chunk)
+CHAT = Operation("chat", request, response, chunk, spoken)

@@ -48,8 +48,7 @@ def _choice(reply: Reply, choice: Fields, position: int) -> None:
     known = reply.choice(index if type(index) is int else position)
     said = text(choice.get("text"))
     known.length += len(said)
-    if reply.keep_text:
-        known.text.append(said)
+    known.keep(said, reply.keep_text, known.text)
     known.finish_reason = text(choice.get("finish_reason")) or known.finish_reason
 
 

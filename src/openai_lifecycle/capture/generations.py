@@ -1,0 +1,67 @@
+"""Which responses have had their entries: what is read again later is not recorded again.
+
+A response of the Responses API has an id under which it can be read later, and one that is generated in the
+background *is* read later. Its entries are written once each:
+
+* The call that creates a response has its ``GENERATION_*`` entry, like every call, also when the server only
+  queues the response.
+* A call that reads a response generates nothing and counts no tokens. The first one to see it ended writes the
+  ``TOOL_CALL_DETECTED`` entries that the creating call could not see, and ``GENERATION_ERROR`` when it failed.
+  ``GENERATION_SUCCESS`` is written only for a response that this process had not heard of: one created by
+  another process, or before a restart.
+* What was seen ended before writes nothing more, however often it is read.
+* A read that raises writes ``GENERATION_ERROR``: the application did not get its answer.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections import OrderedDict
+from typing import Final
+
+from openai_lifecycle.capture.call import Call
+
+#: How many responses are remembered; the one that was not seen for the longest time is forgotten first.
+LIMIT: Final = 10_000
+
+
+class Entries(enum.Flag):
+    """What the end of a call is to write."""
+
+    NONE = 0
+    TOOL_CALLS = enum.auto()
+    SUCCESS = enum.auto()
+    ERROR = enum.auto()
+    ALL = TOOL_CALLS | SUCCESS | ERROR
+
+
+class Generations:
+    """The responses seen so far, by id: whether each was still pending when it was last seen."""
+
+    def __init__(self) -> None:
+        self._pending: OrderedDict[str, bool] = OrderedDict()
+        self._lock = threading.RLock()  # reentrant: a garbage collection may end a call in any allocation
+
+    def entries(self, call: Call, error: BaseException | None) -> Entries:
+        """Return what the end of ``call`` is to write, and remember the response it saw."""
+        reply = call.reply
+        if not call.operation.generates and error is not None:
+            return Entries.ERROR
+        before = None
+        if reply.id is not None and reply.pending is not None:
+            before = self._seen(reply.id, pending=reply.pending)
+        if call.operation.generates:
+            return Entries.ALL
+        if reply.pending is not False or before is False:
+            return Entries.NONE
+        return Entries.TOOL_CALLS | Entries.ERROR if before else Entries.ALL
+
+    def _seen(self, response_id: str, *, pending: bool) -> bool | None:
+        """Return whether the response was pending when it was last seen, ``None`` if it never was."""
+        with self._lock:
+            before = self._pending.pop(response_id, None)
+            self._pending[response_id] = pending and before is not False
+            if len(self._pending) > LIMIT:
+                self._pending.popitem(last=False)
+        return before

@@ -1,0 +1,342 @@
+"""What was said, in the conventions' JSON schemas, for the span (``gen-ai-input-messages.json`` and its kin).
+
+A converter turns one message, item or tool into JSON of plain dicts; :func:`as_json` writes as many of them as
+fit into an attribute. Parts are those of the schemas: text, reasoning, tool_call, tool_call_response,
+server_tool_call, server_tool_call_response, blob, uri, file, compaction; what is none of them is a generic part
+of the type it has. Optional members that are unknown are left out. Inline data (images, audio, files) is given
+by kind and ``size`` in bytes: a blob's ``content``, which the schema requires, is empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from openai_lifecycle.capture import content
+from openai_lifecycle.capture.facts import Choice, Fields, Json, Reply, ToolCall, fields, items, text
+from openai_lifecycle.redaction import redact
+
+
+# ------------------------------------------------------------------ messages
+def chat_message(message: object) -> Json:
+    """Return a message of a chat."""
+    m = fields(message)
+    role = text(m.get("role"))
+    if role in ("tool", "function"):
+        result = _result(text(m.get("tool_call_id")), m.get("content"))
+        return _message(role, [result], m)
+    return _message(role, [*_thoughts(m), *parts(m.get("content")), *_spoken(m), *_chat_calls(m)], m)
+
+
+def response_item(item: object) -> Json:
+    """Return an item of the Responses API's ``input``, which may be a text alone."""
+    if isinstance(item, str):
+        return _message("user", list(parts(item)))
+    i = fields(item)
+    kind = text(i.get("type"))
+    by_model = kind in content.TOOLS or kind in ("reasoning", "compaction")
+    role = text(i.get("role")) or (
+        "tool" if kind.endswith("_output") else "assistant" if by_model else "user"
+    )
+    return _message(role, list(item_parts(i)))
+
+
+def instruction(said: object) -> Json:
+    """Return a system instruction: a part, not a message."""
+    return _part("text", content=text(said))
+
+
+def chat_tool(tool: object) -> Json:
+    """Return a tool definition of a chat: type and name; the rest is large, and not recommended."""
+    t = fields(tool)
+    kind = text(t.get("type"))
+    return _definition(kind, fields(t.get(kind)))
+
+
+def response_tool(tool: object) -> Json:
+    """Return a tool definition of the Responses API."""
+    t = fields(tool)
+    return _definition(text(t.get("type")), t)
+
+
+def output(reply: Reply) -> list[Json]:
+    """Return what the model answered: one message per choice, with its finish reason if it has come."""
+    return [_answer(index, choice, reply) for index, choice in sorted(reply.choices.items())]
+
+
+def _answer(index: int, choice: Choice, reply: Reply) -> Json:
+    said = [
+        *([_part("reasoning", content="".join(choice.thoughts))] if choice.thoughts else []),
+        *choice.parts,
+        *([_part("text", content="".join(choice.text))] if choice.text else []),
+        *(tool_part(call) for key, call in reply.tool_calls.items() if _of(key) == index),
+    ]
+    ending = {"finish_reason": choice.finish_reason} if choice.finish_reason else {}
+    return {"role": "assistant", **ending, "parts": said}
+
+
+def _of(key: object) -> object:
+    """Return the choice that the tool call known under ``key`` belongs to; see ``chat.py``."""
+    return key[0] if isinstance(key, tuple) else None
+
+
+def _message(role: str, parts: Sequence[Json], message: Fields | None = None) -> Json:
+    name = text(message.get("name")) if message else ""
+    return {"role": role[:32] or "user", "parts": parts, **({"name": name} if name else {})}
+
+
+def _definition(kind: str, tool: Fields) -> Json:
+    name = text(tool.get("name")) or text(tool.get("server_label"))
+    return {"type": kind or "function", "name": name or kind}
+
+
+# ------------------------------------------------------------------ parts
+def parts(said: object) -> Iterator[Json]:
+    """Yield the parts of a message's content."""
+    if isinstance(said, str):
+        yield _part("text", content=said)
+    for part in items(said):
+        p = fields(part)
+        kind = text(p.get("type"))
+        if isinstance(part, str):
+            yield _part("text", content=part)
+        elif kind in _MEDIA:
+            yield _MEDIA[kind](p)
+        elif isinstance(p.get("text"), str):
+            yield _part("reasoning" if kind in _REASONING else "text", content=p["text"])
+        elif isinstance(p.get("refusal"), str):
+            yield _part("text", content=p["refusal"])
+        else:
+            yield _part(kind[:64] or "generic")
+
+
+def item_parts(item: object) -> Iterator[Json]:
+    """Yield the parts that an item of the Responses API, sent or received, is of a message."""
+    i = fields(item)
+    kind = text(i.get("type"))
+    call = content.tool_called(i)
+    if call is not None:
+        yield tool_part(call, hosted=content.TOOLS[kind].hosted)
+        yield from _hosted_result(i, call)
+    elif kind.endswith("_output"):
+        yield _result(text(i.get("call_id")) or text(i.get("id")), content.output_of(i))
+    elif kind == "reasoning":
+        for thought in (*items(i.get("summary")), *items(i.get("content"))):
+            yield _part("reasoning", content=text(fields(thought).get("text")))
+    elif "content" in i:
+        yield from parts(i["content"])
+    else:
+        yield _part(kind[:64] or "generic", id=text(i.get("id")))
+
+
+def tool_part(call: ToolCall, *, hosted: bool = False) -> Json:
+    """Return a tool call; its arguments are an object when what the model wrote is one."""
+    arguments = _parsed(call.arguments)
+    if hosted:
+        asked = arguments if isinstance(arguments, dict) else {"arguments": arguments}
+        details = {"type": call.kind, **{name: asked[name] for name in asked if name != "type"}}
+        return _part("server_tool_call", id=call.id, name=call.name, server_tool_call=details)
+    return _part("tool_call", id=call.id, name=call.name, arguments=arguments)
+
+
+def recording(audio: object) -> Json:
+    """Return what a chat message says aloud: its size, or the id of what was said before."""
+    a = fields(audio)
+    data, audio_id = a.get("data"), text(a.get("id"))
+    return (
+        _blob("audio", data) if isinstance(data, str) else _part("file", modality="audio", file_id=audio_id)
+    )
+
+
+def _thoughts(message: Fields) -> Iterator[Json]:
+    said = text(message.get("reasoning_content"))  # DeepSeek, vLLM and others
+    if said:
+        yield _part("reasoning", content=said)
+
+
+def _spoken(message: Fields) -> Iterator[Json]:
+    audio = fields(message.get("audio"))
+    for said in (message.get("refusal"), audio.get("transcript")):
+        if isinstance(said, str):
+            yield _part("text", content=said)
+    if audio:
+        yield recording(audio)
+
+
+def _chat_calls(message: Fields) -> Iterator[Json]:
+    calls = [*items(message.get("tool_calls"))]
+    if message.get("function_call"):
+        calls.append({"function": message["function_call"]})
+    for call in calls:
+        call_id, name, kind, arguments = content.called(call)
+        yield tool_part(ToolCall(id=call_id, name=name, kind=kind, fragments=[arguments]))
+
+
+def _result(call_id: str, result: object) -> Json:
+    shown = result if isinstance(result, str) else list(parts(result))
+    return _part("tool_call_response", id=call_id, response=shown)
+
+
+#: Members of a hosted tool's call that hold its result.
+_RESULTS: Final = ("output", "outputs", "results", "error")
+
+
+def _hosted_result(item: Fields, call: ToolCall) -> Iterator[Json]:
+    found = {name: content.plain(item[name]) for name in _RESULTS if item.get(name) is not None}
+    image = item.get("result")
+    if isinstance(image, str):
+        found["image"] = _blob("image", image)
+    if found:
+        details = {"type": call.kind, **found}
+        yield _part("server_tool_call_response", id=call.id, server_tool_call_response=details)
+
+
+def _part(kind: str, **members: Any) -> Json:
+    return {"type": kind, **{k: v for k, v in members.items() if v is not None and (v != "" or k != "id")}}
+
+
+def _parsed(arguments: str) -> Any:
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+
+
+# ------------------------------------------------------------------ images, audio, files
+def _blob(modality: str, data: str, mime_type: str | None = None, **members: Any) -> Json:
+    head, comma, _ = data[:256].partition(",")
+    if comma and head.startswith("data:"):
+        mime_type, length = head[5:].partition(";")[0] or mime_type, len(data) - len(head) - 1
+    else:
+        length = len(data)
+    return _part("blob", mime_type=mime_type, modality=modality, content="", size=length * 3 // 4, **members)
+
+
+def _media(modality: str, *, url: object = None, data: object = None, file_id: object = None) -> Json:
+    if isinstance(url, str) and not url.startswith("data:"):
+        return _part("uri", modality=modality, uri=url)
+    inline = url if isinstance(url, str) else data
+    if isinstance(inline, str):
+        return _blob(modality, inline)
+    return _part("file", modality=modality, file_id=text(file_id))
+
+
+def _image(part: Fields) -> Json:
+    image = part.get("image_url")
+    return _media("image", url=fields(image).get("url", image), file_id=part.get("file_id"))
+
+
+def _audio(part: Fields) -> Json:
+    audio = fields(part.get("input_audio"))
+    kind = text(audio.get("format"))
+    return _blob("audio", text(audio.get("data")), f"audio/{kind}" if kind else None)
+
+
+def _file(part: Fields) -> Json:
+    file = fields(part.get("file")) or part
+    return _media(
+        "document", url=file.get("file_url"), data=file.get("file_data"), file_id=file.get("file_id")
+    )
+
+
+_MEDIA: Final[Mapping[str, Callable[[Fields], Json]]] = {
+    "image_url": _image,
+    "input_image": _image,
+    "computer_screenshot": _image,
+    "input_audio": _audio,
+    "file": _file,
+    "input_file": _file,
+}
+_REASONING: Final = ("reasoning_text", "summary_text")
+
+# ------------------------------------------------------------------ writing, within bounds
+#: A message is not begun in less room than this: a fragment of one says nothing.
+_LEAST = 64
+#: Characters beyond the cut that are looked at, so that a secret is not cut in two and missed.
+_MARGIN = 512
+_DEEPEST = 24
+
+
+def as_json(
+    values: Sequence[Any], convert: Callable[[Any], Json], limit: int, secrets: Iterable[str] = ()
+) -> str:
+    """Return ``values``, converted, as the text of a JSON array of at most ``limit`` characters.
+
+    Too long texts are cut and say how much is missing: ``… [+N chars]``. Of too many values the first is kept,
+    which is how a conversation was set up, and as many of the last as there is room for, which is what this
+    call was about. No more of them is converted than is kept, and credentials are replaced.
+    """
+    writer = _Writer(secrets)
+    count = len(values)
+    room = max(limit - 2, 0)
+    head = writer.write(convert(values[0]), room if count == 1 else room // 2)
+    room -= len(head)
+    tail: list[str] = []
+    for index in range(count - 1, 0, -1):
+        if room < _LEAST:
+            break
+        tail.append(writer.write(convert(values[index]), room - 1))
+        room -= len(tail[-1]) + 1
+    return f"[{','.join(filter(None, [head, *reversed(tail)]))}]"
+
+
+class _Writer:
+    """Writes JSON into a given number of characters: whatever is cut, the result is valid."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = tuple(secrets)
+
+    def write(self, value: Any, room: int, depth: int = 0) -> str:
+        """Return the JSON of ``value`` in at most ``room`` characters; nothing if there is no room for any."""
+        if isinstance(value, str):
+            return self._text(value, room)
+        if depth > _DEEPEST:
+            return self._text("…", room)
+        if isinstance(value, Mapping):
+            members = ((self._text(str(name), room) + ":", inner) for name, inner in value.items())
+            return self._joined("{}", members, room, depth)
+        if isinstance(value, (list, tuple)):
+            return self._joined("[]", (("", inner) for inner in value), room, depth)
+        if value is None or value is True or value is False or isinstance(value, int):
+            written = json.dumps(value)
+        elif isinstance(value, float):
+            written = json.dumps(value) if value - value == 0 else "null"  # JSON knows no NaN and no infinity
+        else:
+            return self._text(str(value), room)
+        return written if len(written) <= room else ""
+
+    def _joined(self, brackets: str, members: Iterable[tuple[str, Any]], room: int, depth: int) -> str:
+        room -= 2
+        if room < 0:
+            return ""
+        written: list[str] = []
+        for name, value in members:
+            inner = self.write(value, room - len(name) - bool(written), depth + 1) if name != ":" else ""
+            if not inner:
+                break
+            written.append(name + inner)
+            room -= len(name) + len(inner) + (len(written) > 1)
+        return brackets[0] + ",".join(written) + brackets[1]
+
+    def _text(self, value: str, room: int) -> str:
+        if room < 2:
+            return ""
+        shown = redact(value[: room + _MARGIN], self._secrets)
+        quoted = _quoted(shown)
+        if len(quoted) <= room and len(value) <= room + _MARGIN:
+            return quoted
+        missing = f"… [+{len(value)} chars]"  # as wide as the number that is not known yet can be
+        keep = room - 2 - len(missing)
+        while keep > 0 and len(quoted) - 2 > keep:
+            shown = shown[: min(len(shown) - 1, len(shown) * keep // (len(quoted) - 2))]
+            quoted = _quoted(shown)
+        if keep <= 0:
+            return ""
+        return f'{quoted[:-1]}… [+{max(len(value) - len(shown), 1)} chars]"'
+
+
+def _quoted(value: str) -> str:
+    quoted = json.dumps(value, ensure_ascii=False)
+    # A lone surrogate is legal in JSON but not in the UTF-8 that exporters write.
+    return quoted if quoted.isascii() else quoted.encode("utf-8", "replace").decode()

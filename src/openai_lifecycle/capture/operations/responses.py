@@ -1,0 +1,298 @@
+"""The Responses API: create, compact, read again and cancel; plain and streamed, beta included.
+
+Shapes: ``openai/types/responses/response.py``, ``response_output_item.py`` and ``response_stream_event.py``.
+
+* One response is one generation and has one finish reason: why it is incomplete, else ``tool_calls`` when it
+  waits for the application to run a tool, else ``stop``. ``failed`` is an error, ``incomplete`` is not.
+* A stream's last event carries the whole response. When a stream is left before that, what arrived counts: the
+  finished items and the length of the text so far.
+* ``GET /responses/{id}`` is ``fetch_response`` of the conventions: it generates nothing, so it has neither
+  messages nor token counts. Which entries it writes is decided in ``generations.py``; cancelling is the same.
+* ``/responses/input_tokens`` counts, ``DELETE`` and ``/input_items`` manage: they pass through unrecorded.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from openai_lifecycle import semconv
+from openai_lifecycle.capture import content, messages
+from openai_lifecycle.capture.facts import (
+    Attributes,
+    Content,
+    Fields,
+    Operation,
+    Reply,
+    Request,
+    Table,
+    double,
+    fields,
+    integer,
+    items,
+    not_auto,
+    number,
+    output_type,
+    pick,
+    text,
+)
+
+
+def _id(value: object) -> str | None:
+    return text(value) or text(fields(value).get("id")) or None
+
+
+def _format(value: object) -> str | None:
+    return output_type(fields(value).get("format"))
+
+
+def _effort(value: object) -> str | None:
+    return text(fields(value).get("effort")) or None
+
+
+REQUEST: Final[Table] = {
+    "max_output_tokens": (semconv.MAX_TOKENS, integer),
+    "temperature": (semconv.TEMPERATURE, double),
+    "top_p": (semconv.TOP_P, double),
+    "service_tier": (semconv.OPENAI_REQUEST_SERVICE_TIER, not_auto),
+    "reasoning": (semconv.REASONING_LEVEL, _effort),
+    "text": (semconv.OUTPUT_TYPE, _format),
+    "previous_response_id": (semconv.PREVIOUS_RESPONSE_ID, text),
+    "conversation": (semconv.CONVERSATION_ID, _id),
+    "user": (semconv.USER_ID, text),
+    "safety_identifier": (semconv.USER_ID, text),
+}
+PROMPT: Final[Table] = {
+    "id": (semconv.PROMPT_NAME, text),
+    "version": (semconv.PROMPT_VERSION, text),
+}
+RESPONSE: Final[Table] = {
+    "status": (semconv.RESPONSE_STATUS, text),
+    "service_tier": (semconv.OPENAI_RESPONSE_SERVICE_TIER, text),
+    "conversation": (semconv.CONVERSATION_ID, _id),
+}
+USAGE: Final[Table] = {
+    "input_tokens": (semconv.INPUT_TOKENS, integer),
+    "output_tokens": (semconv.OUTPUT_TOKENS, integer),
+    "total_tokens": (semconv.TOTAL_TOKENS, integer),
+}
+INPUT_DETAILS: Final[Table] = {
+    "cached_tokens": (semconv.CACHE_READ_TOKENS, integer),
+    "cache_write_tokens": (semconv.CACHE_CREATION_TOKENS, integer),
+}
+OUTPUT_DETAILS: Final[Table] = {
+    "reasoning_tokens": (semconv.REASONING_TOKENS, integer),
+}
+#: ``incomplete_details.reason`` → finish reason; any other is reported as it is.
+INCOMPLETE: Final[Mapping[str, str]] = {"max_output_tokens": "length"}
+
+#: The only output there is: see the module's first rule.
+_ONLY = 0
+
+
+# ------------------------------------------------------------------ requests
+def request(body: Fields, limit: int) -> Request:
+    """Return what was asked of a response."""
+    attributes = pick(body, REQUEST, _api())
+    pick(fields(body.get("prompt")), PROMPT, attributes)
+    sent = body.get("input")
+    return Request(
+        model=text(body.get("model")),
+        stream=body.get("stream") is True,
+        temperature=number(body.get("temperature")),
+        messages_count=1 if isinstance(sent, str) else len(items(sent)),
+        content=content.one_line(_said(body), limit) if limit else "",
+        attributes=attributes,
+    )
+
+
+def fetch_request(body: Fields, _: int) -> Request:
+    """Return what was asked when a response is read or cancelled: which one."""
+    attributes: Attributes = {**_api(), semconv.RESPONSE_ID: text(body.get("id"))}
+    return Request(stream=body.get("stream") is True, attributes=attributes)
+
+
+def _api() -> Attributes:
+    return {semconv.OPENAI_API_TYPE: "responses"}
+
+
+def _said(body: Fields) -> list[str]:
+    instructions = text(body.get("instructions"))
+    first = [f"system: {instructions}"] if instructions else []
+    return [*first, *content.response_items(body.get("input"))]
+
+
+def spoken(body: Fields) -> Content:
+    """Return instructions, input and tools for the span."""
+    sent, instructions = body.get("input"), text(body.get("instructions"))
+    return {
+        semconv.SYSTEM_INSTRUCTIONS: ([instructions] if instructions else [], messages.instruction),
+        semconv.INPUT_MESSAGES: ([sent] if isinstance(sent, str) else items(sent), messages.response_item),
+        semconv.TOOL_DEFINITIONS: (items(body.get("tools")), messages.response_tool),
+    }
+
+
+# ------------------------------------------------------------------ whole responses
+def response(reply: Reply, body: Any) -> None:
+    """Fold a whole response into ``reply``."""
+    whole = fields(body)
+    fetched(reply, whole)
+    usage(reply, whole.get("usage"))
+
+
+def fetched(reply: Reply, body: Any) -> None:
+    """Fold a response that was read again: as it is, without its token counts, which were counted before."""
+    whole = fields(body)
+    _head(reply, whole)
+    output = [fields(item) for item in items(whole.get("output"))]
+    if output or reply.response_length is None:  # a server may leave the output out of a stream's last event
+        _output(reply, output)
+    if not reply.pending:
+        _ended(reply, whole)
+
+
+def usage(reply: Reply, counted: object) -> None:
+    """Take over the token counts, zeros included, that the server sent."""
+    counts = fields(counted)
+    if counts:
+        pick(counts, USAGE, reply.attributes)
+        pick(fields(counts.get("input_tokens_details")), INPUT_DETAILS, reply.attributes)
+        pick(fields(counts.get("output_tokens_details")), OUTPUT_DETAILS, reply.attributes)
+
+
+def _head(reply: Reply, whole: Fields) -> None:
+    reply.id = text(whole.get("id")) or reply.id
+    reply.model = text(whole.get("model")) or reply.model
+    reply.pending = whole.get("status") in ("queued", "in_progress")
+    pick(whole, RESPONSE, reply.attributes)
+
+
+def _output(reply: Reply, output: list[Fields]) -> None:
+    said = [item for item in output if _is_answer(item)]
+    reply.choices_count = len(said)
+    reply.response_length = sum(
+        len(text(fields(part).get("text"))) for item in said for part in items(item.get("content"))
+    )
+    for position, item in enumerate(output):
+        _item(reply, item, position)
+    if reply.keep_text and output:
+        only = reply.choice(_ONLY)
+        only.text.clear()
+        only.parts = [part for item in output for part in messages.item_parts(item)]
+
+
+def _is_answer(item: Fields) -> bool:
+    return (
+        item.get("type") == "message" and item.get("role") != "user"
+    )  # compacting gives back what was asked
+
+
+def _item(reply: Reply, item: Fields, position: object) -> None:
+    """Take over a finished output item."""
+    call = content.tool_called(item)
+    if call is not None:
+        key = ("item", call.id or position)
+        known = reply.tool_calls.get(key)
+        call.time = known.time if known else time.time_ns()
+        reply.tool_calls[key] = call
+    elif item.get("type") == "compaction":
+        reply.attributes[semconv.CONVERSATION_COMPACTED] = True
+
+
+def _ended(reply: Reply, whole: Fields) -> None:
+    """Take over how the response ended."""
+    status = text(whole.get("status"))
+    only = reply.choice(_ONLY)
+    if status == "failed":
+        only.finish_reason = "error"
+        reply.error = failure(whole.get("error"))
+    elif status == "incomplete":
+        reason = text(fields(whole.get("incomplete_details")).get("reason"))
+        only.finish_reason = INCOMPLETE.get(reason, reason) or status
+    elif status == "cancelled":
+        only.finish_reason = status
+    else:
+        waits = any(call.kind in content.WAITING for call in reply.tool_calls.values())
+        only.finish_reason = "tool_calls" if waits else "stop"
+
+
+def failure(error: object) -> tuple[str, str]:
+    """Return type and message of an error object; a type that is no code, which might say anything, is ``_OTHER``."""
+    said = fields(error)
+    code = text(said.get("code")) or text(said.get("type"))
+    return code if re.fullmatch(r"[\w.-]{1,64}", code) else "_OTHER", text(said.get("message"))
+
+
+# ------------------------------------------------------------------ streams
+def chunk(reply: Reply, event: Any) -> None:
+    """Fold one event of a streamed response into ``reply``; nearly all are deltas, and cost one look-up."""
+    _fold(reply, event, _EVENTS)
+
+
+def fetched_chunk(reply: Reply, event: Any) -> None:
+    """Fold one event of a response that is streamed again."""
+    _fold(reply, event, _FETCHED_EVENTS)
+
+
+def _fold(reply: Reply, event: Any, events: _Events) -> None:
+    own = event if type(event) is dict else getattr(event, "__dict__", _NOTHING)
+    kind = own.get("type")
+    if type(kind) is str and kind in events:
+        events[kind](reply, fields(event))
+
+
+def _delta(reply: Reply, event: Fields) -> None:
+    said = event.get("delta")
+    if type(said) is str:
+        reply.response_length = (reply.response_length or 0) + len(said)
+        if reply.keep_text:
+            only = reply.choice(_ONLY)
+            only.keep(said, reply.keep_text, only.text)
+
+
+def _begun(reply: Reply, event: Fields) -> None:
+    _head(reply, fields(event.get("response")))
+
+
+def _item_done(reply: Reply, event: Fields) -> None:
+    item = fields(event.get("item"))
+    _item(reply, item, integer(event.get("output_index")))
+    if _is_answer(item):
+        reply.choices_count = (reply.choices_count or 0) + 1
+    elif reply.keep_text:
+        reply.choice(_ONLY).parts.extend(messages.item_parts(item))
+
+
+def _done(reply: Reply, event: Fields) -> None:
+    response(reply, event.get("response"))
+
+
+def _fetched(reply: Reply, event: Fields) -> None:
+    fetched(reply, event.get("response"))
+
+
+def _error(reply: Reply, event: Fields) -> None:
+    reply.error = failure(event)
+
+
+_Events: TypeAlias = Mapping[str, Callable[[Reply, Fields], None]]
+_NOTHING: Final[Fields] = {}
+_EVENTS: Final[_Events] = {
+    "response.created": _begun,
+    "response.queued": _begun,
+    "response.in_progress": _begun,
+    "response.output_text.delta": _delta,
+    "response.output_item.done": _item_done,
+    "response.completed": _done,
+    "response.incomplete": _done,
+    "response.failed": _done,
+    "error": _error,
+}
+_FETCHED_EVENTS: Final[_Events] = {n: _fetched if take is _done else take for n, take in _EVENTS.items()}
+
+RESPONSES = Operation("chat", request, response, chunk, spoken)
+COMPACT = Operation("compact", request, response, chunk, spoken)
+FETCH = Operation("fetch_response", fetch_request, fetched, fetched_chunk, generates=False)
+CANCEL = Operation("cancel_response", fetch_request, fetched, fetched_chunk, generates=False)
