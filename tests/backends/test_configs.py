@@ -53,6 +53,17 @@ def test_no_file_is_forgotten() -> None:
     assert delivered - tested <= {"docker-compose.yaml"}  # for Docker, not for these programs
 
 
+def test_every_documented_command_is_tested() -> None:
+    """The commands in the README and in the heads of the files are combinations that are tested above."""
+    known = {(name, files) for name, several in COMBINATIONS.items() for files in several}
+    commands = set()
+    for path in [CONFIGS / "README.md", *CONFIGS.glob("*.yaml")]:
+        for name, options in re.findall(r"\b(otelcol|jaeger)((?: --config [\w-]+\.yaml)+)", path.read_text()):
+            commands.add((name, tuple(re.findall(r"[\w-]+\.yaml", options))))
+    assert commands <= known
+    assert known - commands == {("otelcol", ("events-log.yaml", "redaction.yaml"))}  # described in words
+
+
 @pytest.mark.parametrize(
     "files", [("agent.yaml",), ("gateway.yaml", "sampling.yaml"), ("kafka-gateway.yaml",)]
 )
