@@ -1,0 +1,245 @@
+"""The text of an entry: the documented bytes, safe characters, and the way back."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+import unicodedata
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from openai_lifecycle.events import (
+    LifecycleEvent,
+    LLMGenerationError,
+    LLMGenerationSuccess,
+    LLMInitializationError,
+    LLMInitializationStart,
+    LLMInitializationSuccess,
+    Metadata,
+    ToolCallDetected,
+)
+from openai_lifecycle.eventslog.format import parse, render
+from tests.eventslog.samples import SUCCESS, events
+
+INIT_START = """\
+[2025-01-27 14:30:25] [EVENT: INIT_START]
+{
+  "event_type": "LLM_INITIALIZATION_START",
+  "provider": "openai",
+  "model_id": "gpt-4.1-mini",
+  "temperature": 0.7,
+  "trace_id": "",
+  "metadata": {
+    "model_version": "gpt-4.1-mini",
+    "max_tokens": 0,
+    "top_p": 0.7,
+    "user": "openai_user",
+    "custom_fields": {
+      "provider": "openai",
+      "operation": "llm_initialization"
+    }
+  }
+}
+
+"""
+
+TOOL_CALL_DETECTED = """\
+[2025-01-27 14:30:26] [EVENT: TOOL_CALL_DETECTED]
+{
+  "event_type": "TOOL_CALL_DETECTED",
+  "provider": "openai",
+  "model_id": "gpt-4.1-mini",
+  "tool_call_id": "call_abc123",
+  "tool_name": "get_weather",
+  "arguments": "{\\"location\\": \\"San Francisco\\"}",
+  "trace_id": "",
+  "metadata": {
+    "user": "tool_call_user",
+    "custom_fields": {
+      "provider": "openai",
+      "model_id": "gpt-4.1-mini",
+      "tool_call_id": "call_abc123",
+      "tool_type": "function",
+      "tool_name": "get_weather"
+    }
+  }
+}
+
+"""
+
+GOLDEN: list[tuple[str, LifecycleEvent]] = [
+    (
+        INIT_START,
+        LLMInitializationStart(
+            time=datetime.fromisoformat("2025-01-27 14:30:25"),
+            provider="openai",
+            model_id="gpt-4.1-mini",
+            temperature=0.7,
+            metadata=Metadata(
+                model_version="gpt-4.1-mini",
+                max_tokens=0,
+                top_p=0.7,
+                user="openai_user",
+                custom_fields={"provider": "openai", "operation": "llm_initialization"},
+            ),
+        ),
+    ),
+    (
+        TOOL_CALL_DETECTED,
+        ToolCallDetected(
+            time=datetime.fromisoformat("2025-01-27 14:30:26"),
+            provider="openai",
+            model_id="gpt-4.1-mini",
+            tool_call_id="call_abc123",
+            tool_name="get_weather",
+            arguments='{"location": "San Francisco"}',
+            metadata=Metadata(
+                user="tool_call_user",
+                custom_fields={
+                    "provider": "openai",
+                    "model_id": "gpt-4.1-mini",
+                    "tool_call_id": "call_abc123",
+                    "tool_type": "function",
+                    "tool_name": "get_weather",
+                },
+            ),
+        ),
+    ),
+]
+
+KEYS = {
+    LLMInitializationStart: "event_type provider model_id temperature trace_id metadata",
+    LLMInitializationSuccess: "event_type provider model_id capabilities trace_id metadata",
+    LLMInitializationError: "event_type provider model_id operation error trace_id metadata",
+    LLMGenerationSuccess: "event_type provider model_id operation messages_count temperature message_content"
+    " response_length choices_count trace_id metadata",
+    LLMGenerationError: "event_type provider model_id operation messages_count temperature message_content"
+    " error trace_id metadata",
+    ToolCallDetected: "event_type provider model_id tool_call_id tool_name arguments trace_id metadata",
+}
+
+
+def members(entry: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(entry.partition("\n")[2])
+    return loaded
+
+
+@pytest.mark.parametrize(("text", "event"), GOLDEN, ids=["INIT_START", "TOOL_CALL_DETECTED"])
+def test_golden_entries(text: str, event: LifecycleEvent) -> None:
+    """The two documented examples are rendered to exactly their bytes, and parsed back."""
+    assert render(event) == text
+    assert parse(text) == event
+    assert parse(text.encode()) == event
+
+
+@pytest.mark.parametrize("kind", KEYS, ids=lambda kind: kind.tag)
+def test_keys_always_appear_in_order(kind: type[LifecycleEvent]) -> None:
+    """An entry about which nothing is known still has every key, in the documented order, empty or null."""
+    entry = render(kind(time=datetime.fromisoformat("2025-01-27 14:30:25")))
+    assert " ".join(members(entry)) == KEYS[kind]
+    assert entry.startswith(
+        f'[2025-01-27 14:30:25] [EVENT: {kind.tag}]\n{{\n  "event_type": "{kind.event_type}"'
+    )
+    assert {v for k, v in members(entry).items() if k not in ("event_type", "metadata")} <= {"", None}
+
+
+def test_an_entry_is_what_json_writes() -> None:
+    """The object has the very text that ``json.dumps(indent=2)`` gives it."""
+    metadata = dataclasses.replace(SUCCESS.metadata, stop_sequences=("END", "\n"))
+    entry = render(dataclasses.replace(SUCCESS, metadata=metadata))
+    assert entry.partition("\n")[2] == json.dumps(members(entry), indent=2, ensure_ascii=False) + "\n\n"
+
+
+@given(events)
+def test_round_trip(event: LifecycleEvent) -> None:
+    """What was rendered is parsed to an equal event, whatever its texts and numbers are."""
+    entry = render(event)
+    assert parse(entry.encode()) == event
+    assert render(parse(entry)) == entry
+
+
+@given(events)
+def test_no_text_can_forge_an_entry_or_drive_a_terminal(event: LifecycleEvent) -> None:
+    """A text adds no line, no control character, no separator, no bidirectional override and no surrogate."""
+    entry = render(event)
+    assert sum(line.startswith("[") for line in entry.split("\n")) == 1
+    assert sum(line == "}" for line in entry.split("\n")) == 1
+    for character in entry.replace("\n", ""):
+        assert unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
+        assert unicodedata.bidirectional(character) not in ("LRE", "RLE", "LRO", "RLO", "PDF")
+        assert unicodedata.bidirectional(character) not in ("LRI", "RLI", "FSI", "PDI")
+
+
+def test_readable_text_stays_readable() -> None:
+    """Letters, emoji and right-to-left scripts are not escaped."""
+    text = "Grüße, 世界, שלום, 👩\u200d🔬"
+    assert text in render(dataclasses.replace(SUCCESS, message_content=text))
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(1, "1"), (1.0, "1.0"), (0, "0"), (2**70, str(2**70)), (1e-07, "1e-07"), (None, "null")],
+)
+def test_numbers_are_written_as_given(value: float | None, written: str) -> None:
+    """A temperature appears exactly as the caller gave it."""
+    assert f'"temperature": {written},' in render(dataclasses.replace(SUCCESS, temperature=value))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_json_cannot_write_is_null(value: float) -> None:
+    """A number that is none is written as unknown, not as text that no JSON reader takes."""
+    assert members(render(dataclasses.replace(SUCCESS, temperature=value)))["temperature"] is None
+
+
+def test_an_enumeration_is_written_as_its_number() -> None:
+    """A member of an ``IntEnum`` does not break the entry."""
+
+    class Level(enum.IntEnum):
+        HIGH = 2
+
+    assert members(render(dataclasses.replace(SUCCESS, temperature=Level.HIGH)))["temperature"] == 2
+
+
+def test_other_versions_of_the_format_still_read() -> None:
+    """Unknown keys are ignored and missing ones have their default."""
+    text = '[2025-01-27 14:30:25] [EVENT: INIT_START]\n{"event_type": "LLM_INITIALIZATION_START", "new": [1]}'
+    assert parse(text) == LLMInitializationStart(time=datetime.fromisoformat("2025-01-27 14:30:25"))
+
+
+HEADER = "[2025-01-27 14:30:25] [EVENT: INIT_START]\n"
+TYPE = '"event_type": "LLM_INITIALIZATION_START"'
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no header"),
+        ("{}", "no header"),
+        ("[2025-01-27 14:30:25] [EVENT: INIT_START] {}", "no header"),
+        (f"[2025-13-27 14:30:25] [EVENT: INIT_START]\n{{{TYPE}}}", "month must be in 1..12"),
+        ("[2025-01-27 14:30:25] [EVENT: PARTY]\n{}", "unknown event PARTY"),
+        (HEADER + "{}", "no LLM_INITIALIZATION_START"),
+        (HEADER + '{"event_type": "TOOL_CALL_DETECTED"}', "no LLM_INITIALIZATION_START"),
+        (HEADER + f"{{{TYPE}", "broken JSON"),
+        (HEADER + f"{{{TYPE}}} {{}}", "broken JSON"),
+        (HEADER + f'{{{TYPE}, "provider": 7}}', "provider has a value of the wrong type"),
+        (HEADER + f'{{{TYPE}, "temperature": true}}', "temperature has a value of the wrong type"),
+        (HEADER + f'{{{TYPE}, "metadata": [1]}}', "metadata is not an object"),
+        (
+            HEADER + f'{{{TYPE}, "metadata": {{"stop_sequences": [1]}}}}',
+            "stop_sequences has a value of the wrong",
+        ),
+        (HEADER + f'{{{TYPE}, "metadata": {{"custom_fields": "x"}}}}', "custom_fields is not an object"),
+        (HEADER + f'{{{TYPE}, "metadata": {{"custom_fields": {{"a": 1}}}}}}', "custom_fields has a value"),
+        (HEADER + f'{{{TYPE}, "x": {"[" * 100_000}', "nested too deeply"),
+    ],
+)
+def test_what_is_no_entry_is_refused(text: str, reason: str) -> None:
+    """A text that is not one whole entry raises ``ValueError`` that says what is wrong."""
+    with pytest.raises(ValueError, match=reason):
+        parse(text)

@@ -1,0 +1,388 @@
+"""Reading a log that is live, rotated, compressed or damaged."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.eventslog import reader
+from openai_lifecycle.eventslog.format import parse, render
+from openai_lifecycle.eventslog.reader import Damage, read_entries, read_events
+from tests.eventslog.samples import SUCCESS, entry, events, numbered
+
+LOG = Path("events.log")
+
+
+def numbers(found: Iterator[LifecycleEvent]) -> list[int]:
+    return [getattr(event, "messages_count") for event in found]  # noqa: B009
+
+
+def read(path: str | Path = LOG) -> tuple[list[int], list[Damage]]:
+    damage: list[Damage] = []
+    return numbers(read_events(path, on_damage=damage.append)), damage
+
+
+# ------------------------------------------------------------------ whole logs
+def test_reads_typed_events_in_order() -> None:
+    """Every entry is an equal event, in the order of the file."""
+    LOG.write_text("".join(entry(i) for i in range(100)), encoding="utf-8")
+    assert list(read_events(LOG)) == [numbered(i) for i in range(100)]
+
+
+def test_says_where_an_entry_stands() -> None:
+    """The bytes at an entry's place are the entry, in a plain and in a compressed file."""
+    texts = [entry(i) for i in range(50)]
+    Path("events.log.1.gz").write_bytes(gzip.compress("".join(texts[:30]).encode()))
+    LOG.write_text("".join(texts[30:]), encoding="utf-8")
+    contents = {"events.log.1.gz": "".join(texts[:30]).encode(), "events.log": LOG.read_bytes()}
+    found = list(read_entries(LOG, bytes))
+    assert len(found) == 50
+    for (raw, place), text in zip(found, texts, strict=True):
+        content = contents[os.path.basename(place.path)]
+        assert raw == content[place.offset : place.offset + place.length] == text.rstrip("\n").encode()
+
+
+def test_rotated_files_come_first_oldest_first() -> None:
+    """Backups are read by number, not by name, compressed or not, and what is no backup is left alone."""
+    for number in range(1, 13):
+        text = entry(12 - number)
+        if number % 2:
+            Path(f"events.log.{number}").write_text(text)
+        else:
+            Path(f"events.log.{number}.gz").write_bytes(gzip.compress(text.encode()))
+    LOG.write_text(entry(12))
+    for other in ("events.log.0", "events.log.bak", "events.log.1.gz.tmp", "other.log.1", "events.log.01"):
+        Path(other).write_text(entry(99))
+    assert read() == (list(range(13)), [])
+    assert numbers(read_events(LOG, rotated=False)) == [12]
+    assert numbers(read_events("events.log.3")) == [9]
+
+
+def test_a_compressed_file_is_known_by_its_content() -> None:
+    """A backup that was compressed and not yet renamed, as a crash may leave it, is read."""
+    Path("events.log.1").write_bytes(gzip.compress(entry(1).encode()))
+    LOG.write_text(entry(2))
+    assert read() == ([1, 2], [])
+
+
+def test_several_logs_and_a_glob() -> None:
+    """Logs are read one after the other; a backup that is named beside its log is read once."""
+    Path("events.log.1").write_text(entry(1))
+    LOG.write_text(entry(2))
+    Path("other.log").write_text(entry(3))
+    assert numbers(read_events(["events.log", "events.log.1", "other.log", "events.log"])) == [1, 2, 3]
+
+
+def test_a_link_has_the_backups_of_its_target() -> None:
+    """Reading through a symbolic link finds the rotated files that lie beside the target."""
+    Path("data").mkdir()
+    Path("data/events.log.1").write_text(entry(1))
+    Path("data/events.log").write_text(entry(2))
+    LOG.symlink_to("data/events.log")
+    assert numbers(read_events(LOG)) == [1, 2]
+
+
+def test_a_missing_log_is_an_error() -> None:
+    """A path without a file raises at the first entry, unless backups of it exist."""
+    with pytest.raises(FileNotFoundError):
+        next(read_events(LOG))
+    Path("events.log.1").write_text(entry(1))
+    assert numbers(read_events(LOG)) == [1]
+    with pytest.raises(IsADirectoryError):
+        next(read_events("."))
+
+
+def test_reads_from_a_pipe() -> None:
+    """What comes through a pipe, such as standard input, is read to its end."""
+    readable, writable = os.pipe()
+    os.write(writable, (entry(1) + entry(2)).encode())
+    os.close(writable)
+    try:
+        assert numbers(read_events(f"/dev/fd/{readable}", follow=True)) == [1, 2]
+    finally:
+        os.close(readable)
+
+
+def test_entries_larger_than_a_chunk() -> None:
+    """An entry that spans several reads of the file is one entry."""
+    big = dataclasses.replace(SUCCESS, message_content="ä" * 3_000_000)
+    LOG.write_text(render(big) + entry(2), encoding="utf-8")
+    assert list(read_events(LOG)) == [big, numbered(2)]
+
+
+# ------------------------------------------------------------------ damage
+DAMAGED: dict[str, tuple[Callable[[bytes, bytes, bytes], bytes], list[int], int]] = {
+    "torn at the end": (lambda a, b, c: a + b + c[:100], [1, 2], 1),
+    "torn in the middle": (lambda a, b, c: a + b[:100] + b"\n\n" + c, [1, 3], 1),
+    "torn, and the next in the same line": (lambda a, b, c: a + b[:100] + c, [1, 3], 1),
+    "torn in the header": (lambda a, b, c: a + b[:30] + b"\n\n" + c, [1, 3], 1),
+    "torn after the header": (lambda a, b, c: a + b[:51] + c, [1, 3], 1),
+    "torn before the last line break": (lambda a, b, c: a + b[:-1] + c, [1, 2, 3], 0),
+    "torn before both line breaks": (lambda a, b, c: a + b[:-2] + c, [1, 2, 3], 0),
+    "a line of another program": (lambda a, b, c: a + b"Traceback\n" + b + c, [1, 2, 3], 1),
+    "zeros after a crash": (lambda a, b, c: a + b"\0" * 5000 + b + c, [1, 2, 3], 1),
+    "binary at the beginning": (lambda a, b, c: os.urandom(500) + b"\n" + a + b + c, [1, 2, 3], 1),
+    "invalid UTF-8": (lambda a, b, c: a + b.replace(b"xxx", b"x\xffx") + c, [1, 3], 1),
+    "a broken value": (lambda a, b, c: a + b.replace(b"0.7", b"seven") + c, [1, 3], 1),
+    "an unknown event": (lambda a, b, c: a + b.replace(b"GENERATION_SUCCESS]", b"PARTY]") + c, [1, 3], 1),
+    "two in a row": (lambda a, b, c: a[:80] + b[:90] + c, [3], 1),
+    "two apart": (lambda a, b, c: a[:80] + b"\n\n" + b + c[:90], [2], 2),
+    "only empty lines more": (
+        lambda a, b, c: b"\n\n" + a + b"\n\n\n" + b + b" \n" + c + b"\n\n",
+        [1, 2, 3],
+        0,
+    ),
+    "nothing at all": (lambda a, b, c: b"", [], 0),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damage_is_reported_and_hides_nothing(kind: str) -> None:
+    """Each kind of damage costs the entry that it hit and no other, and is reported once."""
+    make, left, reports = DAMAGED[kind]
+    LOG.write_bytes(make(*(entry(i).encode() for i in (1, 2, 3))))
+    found, damage = read()
+    assert found == left
+    assert len(damage) == reports
+
+
+def test_damage_says_where_and_why() -> None:
+    """Place and length are those of the skipped bytes, and the reason quotes no content."""
+    first, torn, last = entry(1).encode(), entry(2).encode()[:200], entry(3).encode()
+    LOG.write_bytes(first + torn + b"\n\n" + last)
+    _, (damage,) = read()
+    assert damage.path.endswith("events.log")
+    assert LOG.read_bytes()[damage.offset : damage.offset + damage.length].rstrip() == torn
+    assert "JSON" in damage.reason
+    assert "gpt" not in damage.reason
+
+
+def test_damage_is_logged_by_default(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a callback each damage is one warning that names file, place and reason."""
+    LOG.write_text(entry(1) + "what is this?\n" + entry(2))
+    with caplog.at_level(logging.WARNING):
+        assert numbers(read_events(LOG)) == [1, 2]
+    (record,) = caplog.records
+    assert "events.log: skipped" in record.getMessage()
+    assert f"at offset {len(entry(1))}" in record.getMessage()
+
+
+def test_a_compressed_file_that_breaks_off() -> None:
+    """What can be decompressed is read, the break is reported, and the next file follows."""
+    texts = [entry(i) for i in range(200)]
+    whole = gzip.compress("".join(texts).encode(), compresslevel=1)
+    Path("events.log.1.gz").write_bytes(whole[: len(whole) // 2])
+    LOG.write_text(entry(999))
+    found, damage = read()
+    assert 10 < len(found) < 200
+    assert found == [*range(len(found) - 1), 999]
+    assert any("compressed data breaks off" in d.reason for d in damage) or damage[0].length > 0
+
+
+def test_a_file_without_entries_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that never end an entry are given up beyond a limit, and an entry after them is found."""
+    monkeypatch.setattr(reader, "_LONGEST_ENTRY", 1 << 21)
+    LOG.write_bytes(b"[" * (9 << 20) + entry(1).encode() + entry(2).encode())
+    found, damage = read()
+    assert found == [1, 2]
+    assert sum(d.length for d in damage) == 9 << 20
+
+
+Damager = Callable[[bytes], bytes]
+_positions = st.integers(0, 10**6)
+_junk = st.binary(max_size=40) | st.sampled_from(
+    [
+        b"\n}\n\n",
+        b"\n",
+        b"\n\n",
+        b"}",
+        b"{",
+        b'"',
+        b"\\",
+        b"\0",
+        b"[2025-01-27 14:30:25] [EVENT: INIT_START]\n{",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(events, min_size=1, max_size=6),
+    st.lists(st.tuples(_positions, st.integers(0, 400), _junk), max_size=3),
+)
+def test_arbitrary_damage(
+    monkeypatch: pytest.MonkeyPatch, written: list[LifecycleEvent], cuts: list[tuple[int, int, bytes]]
+) -> None:
+    """Whatever bytes are replaced, removed or added: no exception, and every entry that is left whole is found.
+
+    Anything else that is found stands in the file as it was found, and no byte is used twice.
+    """
+    monkeypatch.setattr(reader, "_SETTLE", 0.0)
+    texts = [render(event).encode() for event in written]
+    content = bytearray(b"".join(texts))
+    origin = list(range(len(content)))  # where each byte was before the damage, -1 for junk
+    for position, length, junk in cuts:
+        start = position % (len(content) + 1)
+        content[start : start + length] = junk
+        origin[start : start + length] = [-1] * len(junk)
+    LOG.write_bytes(content)
+
+    found = list(read_entries(LOG, parse, on_damage=lambda _: None))
+
+    end = 0
+    for event, place in found:
+        assert place.offset >= end
+        end = place.offset + place.length
+        assert parse(bytes(content[place.offset : end])) == event
+    at = {place.offset: event for event, place in found}
+    first = 0
+    for event, text in zip(written, texts, strict=True):
+        start = origin.index(first) if first in origin else 0
+        if origin[start : start + len(text)] == list(range(first, first + len(text))):
+            assert at[start] == event
+        first += len(text)
+
+
+# ------------------------------------------------------------------ following
+class Follower:
+    """Reads a log in a thread of its own until it is told how many entries to expect."""
+
+    def __init__(self, expected: int, **options: bool) -> None:
+        self.damage: list[Damage] = []
+        self.found: list[int] = []
+        self._event = threading.Condition()
+        stream = read_events(LOG, follow=True, on_damage=self.damage.append, **options)
+        self._thread = threading.Thread(target=self._run, args=(stream, expected), daemon=True)
+        self._thread.start()
+
+    def _run(self, stream: Iterator[LifecycleEvent], expected: int) -> None:
+        for event in islice(stream, expected):
+            with self._event:
+                self.found += numbers(iter([event]))
+                self._event.notify_all()
+        stream.close()  # type: ignore[attr-defined]
+
+    def until(self, count: int) -> None:
+        with self._event:
+            assert self._event.wait_for(lambda: len(self.found) >= count, timeout=20), self.found
+
+    def result(self) -> list[int]:
+        self._thread.join(20)
+        assert not self._thread.is_alive(), self.found
+        return self.found
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_POLL", 0.005)
+
+
+def append(text: str, path: Path = LOG) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_follow_waits_for_a_log_that_is_not_there() -> None:
+    """Following begins when the log appears."""
+    follower = Follower(2)
+    append(entry(1))
+    follower.until(1)
+    append(entry(2))
+    assert follower.result() == [1, 2]
+
+
+@pytest.mark.usefixtures("_quick")
+def test_follow_waits_for_the_rest_of_an_entry() -> None:
+    """An entry that appears in pieces is one entry and no damage."""
+    append(entry(1))
+    follower = Follower(2)
+    follower.until(1)
+    append(entry(2)[:100])
+    append(entry(2)[100:])
+    assert follower.result() == [1, 2]
+    assert follower.damage == []
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
+def test_follow_across_several_rotations_at_once(compressed: bool) -> None:
+    """When the log was rotated more than once between two looks, the files in between are read too, each once."""
+    Path("events.log.1").write_text(entry(0))
+    append(entry(1))
+    follower = Follower(5)
+    follower.until(2)
+    contents = [entry(0), entry(1) + entry(2), entry(3)]
+    # What rotation does, done to a copy of the directory and put in place in one go.
+    os.rename("events.log.1", "events.log.3")
+    append(entry(2))
+    os.rename("events.log", "events.log.2")
+    if compressed:
+        for number, text in zip((3, 2), contents, strict=False):
+            Path("compressed").write_bytes(gzip.compress(text.encode()))
+            os.replace("compressed", f"events.log.{number}")
+            os.rename(f"events.log.{number}", f"events.log.{number}.gz")
+    Path("events.log.1").write_text(contents[2])
+    Path("new").write_text(entry(4))
+    os.rename("new", "events.log")
+    assert follower.result() == [0, 1, 2, 3, 4]
+    assert follower.damage == []
+
+
+@pytest.mark.usefixtures("_quick")
+def test_follow_without_the_past_goes_across_rotation() -> None:
+    """Without the rotated files only the log itself is read, and then what comes, also when it is rotated."""
+    Path("events.log.1").write_text(entry(0))
+    append(entry(1))
+    follower = Follower(3, rotated=False)
+    follower.until(1)
+    append(entry(2))
+    os.rename("events.log.1", "events.log.2")
+    os.rename("events.log", "events.log.1")
+    append(entry(3))
+    assert follower.result() == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("_quick")
+def test_follow_a_truncated_log() -> None:
+    """After ``copytruncate`` reading goes on with the new beginning."""
+    append(entry(1) + entry(2))
+    follower = Follower(3)
+    follower.until(2)
+    os.truncate(LOG, 0)
+    append(entry(3))
+    assert follower.result() == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("_quick")
+def test_follow_a_deleted_log() -> None:
+    """When the log was deleted reading goes on with the one that takes its place."""
+    append(entry(1))
+    follower = Follower(2)
+    follower.until(1)
+    LOG.unlink()
+    append(entry(2))
+    assert follower.result() == [1, 2]
+
+
+def test_closing_early_leaves_nothing_open() -> None:
+    """Whoever stops reading in the middle leaks no descriptor."""
+    for name in ("events.log.2", "events.log.1", "events.log"):
+        Path(name).write_text(entry(1) + entry(2))
+    before = len(os.listdir("/proc/self/fd"))
+    for count in range(1, 6):
+        stream = read_events(LOG)
+        assert len(list(islice(stream, count))) == count
+        stream.close()  # type: ignore[attr-defined]
+    assert len(os.listdir("/proc/self/fd")) == before
