@@ -111,6 +111,7 @@ def read_entries(
     follow: bool = False,
     rotated: bool = True,
     on_damage: OnDamage | None = None,
+    on_idle: Callable[[], None] | None = None,
 ) -> Iterator[tuple[T, Place]]:
     """Yield what ``decode`` makes of each entry, and where the entry stands.
 
@@ -121,6 +122,7 @@ def read_entries(
         follow: as in :func:`read_events`.
         rotated: as in :func:`read_events`.
         on_damage: as in :func:`read_events`.
+        on_idle: is called whenever all that is there has been read and the logs are followed.
 
     Raises:
         OSError: a log does not exist or cannot be read.
@@ -135,6 +137,8 @@ def read_entries(
             for log in logs:
                 advanced |= yield from log.advance()
             if not advanced:
+                if on_idle is not None:
+                    on_idle()
                 time.sleep(_POLL)
     finally:
         for log in logs:
@@ -175,7 +179,11 @@ class _Log(Generic[T]):
         """Yield all that is there, and unless the log is followed also what is still incomplete."""
         if self.follow and not os.path.exists(self._path):
             return
-        yield from self._open(rotated=self._rotated)
+        if os.path.exists(self._path) and not os.path.isfile(self._path):  # a pipe, which ends when it ends
+            self.follow = False
+            self._file = _File(self._path, self._decode, self._report)
+        else:
+            yield from self._open(rotated=self._rotated)
         if self._file is not None:
             yield from self._file.drain()
             if not self.follow:
