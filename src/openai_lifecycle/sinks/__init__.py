@@ -60,11 +60,11 @@ class SinkError(Exception):
     """What a sink raises when its text is safe to log: it quotes nothing of the events and no credential."""
 
 
-class Rejected(SinkError):
+class Rejected(SinkError):  # noqa: N818 - it says what happened to the events
     """These events will never be taken."""
 
 
-class Unavailable(SinkError):
+class Unavailable(SinkError):  # noqa: N818 - as above
     """Not now. ``after`` is how many seconds the destination asks to be left alone, if it says so."""
 
     def __init__(self, message: str, after: float | None = None) -> None:

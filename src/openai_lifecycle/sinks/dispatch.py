@@ -61,7 +61,7 @@ class Dispatcher:
         deadline = time.monotonic() + timeout
         for lane in self._lanes:  # all at once
             lane.ask()
-        return all([lane.wait(deadline) for lane in self._lanes])
+        return all(lane.wait(deadline) for lane in self._lanes)
 
     def close(self, timeout: float = _EXIT) -> None:
         """Flush and close every sink within ``timeout`` seconds; a later ``put`` opens them again."""

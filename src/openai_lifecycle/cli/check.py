@@ -1,0 +1,125 @@
+"""Whether a log is whole: what it holds, what is damaged, what stands twice, what never ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Final
+
+from openai_lifecycle import semconv
+from openai_lifecycle.cli.logs import described
+from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.eventslog.reader import Damage, Place
+
+_INITIALIZATION: Final = (semconv.INITIALIZATION_SUCCESS, semconv.INITIALIZATION_ERROR)
+_GENERATION: Final = (semconv.GENERATION_SUCCESS, semconv.GENERATION_ERROR)
+#: What an entry promises: one of these entries with the same span.
+_ENDINGS: Final = {
+    semconv.INITIALIZATION_START: _INITIALIZATION,
+    semconv.TOOL_CALL_DETECTED: _GENERATION,
+}
+_SHOWN: Final = 20
+
+
+@dataclass(slots=True)
+class Found:
+    """One thing that is wrong with an entry, and where the entry stands."""
+
+    problem: str
+    path: str
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{clean(self.path)}: {self.problem} at offset {self.offset}"
+
+
+@dataclass(slots=True)
+class Check:
+    """Takes entries and damage, and says what is wrong. Memory: some 300 bytes an entry."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    damage: list[Damage] = field(default_factory=list)
+    duplicates: list[Found] = field(default_factory=list)
+    _seen: set[bytes] = field(default_factory=set)
+    _ended: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    _promised: dict[tuple[str, bool], Place] = field(default_factory=dict)
+
+    def add(self, event: LifecycleEvent, raw: bytes, place: Place) -> None:
+        """Take an entry, its bytes and where it stands."""
+        digest = blake2b(raw, digest_size=12).digest()
+        if digest in self._seen:
+            self.duplicates.append(Found(f"the same {event.tag} again", place.path, place.offset))
+            return
+        self._seen.add(digest)
+        self.counts[event.tag] += 1
+        span = event.metadata.custom_fields.get("span_id", "")
+        if not span:
+            return
+        if event.event_type in _ENDINGS:
+            self._promised.setdefault((span, event.event_type == semconv.INITIALIZATION_START), place)
+        elif event.event_type in _INITIALIZATION or event.event_type in _GENERATION:
+            key = (span, event.event_type in _INITIALIZATION)
+            self._ended[key] += 1
+            if self._ended[key] > 1:
+                self.duplicates.append(
+                    Found(f"a second ending ({event.tag}) of one call", place.path, place.offset)
+                )
+
+    @property
+    def unfinished(self) -> list[Found]:
+        """Entries whose call or initialization has no ending in the log."""
+        return [
+            Found(
+                "an initialization without an ending" if start else "a call without an ending",
+                place.path,
+                place.offset,
+            )
+            for (span, start), place in self._promised.items()
+            if (span, start) not in self._ended
+        ]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.damage or self.duplicates or self.unfinished)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the findings as text."""
+        yield f"{sum(self.counts.values())} entries: " + (
+            ", ".join(f"{tag} {count}" for tag, count in self.counts.most_common()) or "none"
+        )
+        yield f"damaged places: {len(self.damage)}, {sum(damage.length for damage in self.damage)} bytes"
+        yield from _first(described(damage) for damage in self.damage)
+        yield f"duplicates: {len(self.duplicates)}"
+        yield from _first(map(str, self.duplicates))
+        yield f"without an ending: {len(self.unfinished)}"
+        yield from _first(map(str, self.unfinished))
+        yield "whole" if self.whole else "not whole"
+
+    def report(self) -> dict[str, Any]:
+        """Return all findings as a JSON object."""
+        return {
+            "whole": self.whole,
+            "entries": dict(self.counts),
+            "damage": [
+                {"path": d.path, "offset": d.offset, "length": d.length, "reason": d.reason}
+                for d in self.damage
+            ],
+            "duplicates": [
+                {"path": f.path, "offset": f.offset, "problem": f.problem} for f in self.duplicates
+            ],
+            "without_ending": [
+                {"path": f.path, "offset": f.offset, "problem": f.problem} for f in self.unfinished
+            ],
+        }
+
+
+def _first(lines: Iterator[str]) -> Iterator[str]:
+    for index, line in enumerate(lines):
+        if index == _SHOWN:
+            yield "  … --json has all"
+            return
+        yield f"  {line}"

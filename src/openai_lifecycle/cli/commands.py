@@ -1,0 +1,338 @@
+"""The commands: options in, text out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TextIO, TypeVar
+
+import click
+
+from openai_lifecycle.cli import logs, show, terminal
+from openai_lifecycle.cli.select import Filter, filter_options
+from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.eventslog.format import parse
+from openai_lifecycle.sinks import SinkError
+from openai_lifecycle.version import __version__
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_logs = click.argument("log", nargs=-1, type=str)
+_LOGS = """
+\b
+LOG is events.log, or a pattern, or - for standard input; its rotated and compressed files are
+read too. Without LOG it is what OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG says, else events.log.
+"""
+
+
+def _format_options(command: _Command) -> _Command:
+    for option in (
+        click.option("--jsonl", "form", flag_value="jsonl", help="Print a line of JSON for each entry."),
+        click.option("--json", "form", flag_value="json", help="Print one JSON array."),
+        click.option("--full", "form", flag_value="full", help="Print entries as they stand in the file."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def cli() -> None:
+    """Read events.log: what your application asked of its models, and what came of it."""
+
+
+def _lines(events: Iterator[LifecycleEvent], form: str | None) -> Iterator[str]:
+    colour = terminal.on_terminal()
+    if form == "jsonl":
+        return show.json_lines(events)
+    if form == "json":
+        return show.json_array(events)
+    if form == "full":
+        return show.full(events, colour=colour)
+    return show.rows(events, terminal.width() if colour else 0)
+
+
+@cli.command("show", epilog="Example: openai-lifecycle show --since 2h --error --model 'gpt-4*'")
+@_logs
+@filter_options
+@_format_options
+def show_(log: Sequence[str], wanted: Filter, form: str | None) -> None:
+    """Show entries, a line each.
+
+    In a pipe the fields of a line are separated by tabs: time, event, provider, model, duration_ms, input_tokens,
+    output_tokens, trace_id, text.
+    """
+    events = logs.read(logs.expand(log), wanted, needle=wanted.trace)
+    terminal.page(_lines(events, form))
+
+
+@cli.command("tail", epilog="Example: openai-lifecycle tail -f --event GENERATION_ERROR")
+@_logs
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now, across rotation.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(min=0), default=10, show_default=True, help="How many entries."
+)
+@filter_options
+@_format_options
+def tail(log: Sequence[str], *, follow: bool, lines: int, wanted: Filter, form: str | None) -> None:
+    """Show the last entries, and with -f those to come."""
+    if follow and form == "json":
+        raise click.UsageError("--follow has no end, and so has no JSON array: use --jsonl")
+    paths = log if follow and log and "-" not in log else logs.expand(log)
+    last: deque[LifecycleEvent] = deque(maxlen=lines)
+    printing = False
+
+    def catch_up() -> None:
+        nonlocal last, printing
+        for line in _lines(iter(last), form):
+            click.echo(line)
+        sys.stdout.flush()
+        last, printing = deque(), True
+
+    with contextlib.suppress(KeyboardInterrupt):
+        for event in logs.read(paths, wanted, needle=wanted.trace, follow=follow, idle=catch_up):
+            last.append(event)
+            if printing:
+                catch_up()
+        catch_up()
+
+
+@cli.command("trace", epilog="Example: openai-lifecycle trace 4bf92f35 --jaeger http://localhost:16686")
+@click.argument("trace_id")
+@_logs
+@click.option("--jaeger", metavar="URL", help="Also print where Jaeger shows the trace.")
+def trace(trace_id: str, log: Sequence[str], jaeger: str | None) -> None:
+    """Show everything of one trace, in order, with durations.
+
+    The first digits of TRACE_ID are enough.
+    """
+    prefix = trace_id.strip().lower()
+    if not prefix or any(digit not in "0123456789abcdef" for digit in prefix):
+        raise click.BadParameter(
+            f"{trace_id!r} is not allowed: it must be hexadecimal digits", param_hint="TRACE_ID"
+        )
+    events = list(logs.read(logs.expand(log), Filter(trace=prefix), needle=prefix))
+    if not events:
+        raise click.ClickException(f"no entry has a trace id that begins with {prefix}")
+    terminal.page(show.tree(events, jaeger))
+
+
+def _prices(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    from openai_lifecycle.cli import costs
+
+    try:
+        return costs.Prices(costs.load(value) if value else None)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise click.BadParameter(f"{value}: {reason}", ctx, param) from None
+
+
+_prices_option = click.option(
+    "--prices",
+    callback=_prices,
+    metavar="FILE",
+    help='Prices of your own, a JSON file: {"MODEL": {"input": 0.4, "cached": 0.1, "output": 1.6}}, dollars a million '
+    "tokens; the key may also be PROVIDER/MODEL.",
+)
+
+
+@cli.command("stats", epilog="Example: openai-lifecycle stats --by provider --by model --since 7d")
+@_logs
+@click.option(
+    "--by",
+    multiple=True,
+    type=click.Choice(("model", "provider", "operation", "user", "hour")),
+    default=("model",),
+    help="What to group calls by; repeat for combinations.  [default: model]",
+)
+@_prices_option
+@click.option("--json", "form", flag_value="json", help="Print JSON.")
+@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
+@filter_options
+def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | None, wanted: Filter) -> None:
+    """Count calls, errors, tokens, cost, latency and tools.
+
+    Latency is that of calls that succeeded. Percentiles are right to half a percent, everything else is exact. A cost
+    that is not known is shown as ?, and "+ ?" says that the price of some calls is not.
+    """
+    from openai_lifecycle.cli import stats
+
+    paths = logs.expand(log)
+    numbers = stats.Numbers(tuple(dict.fromkeys(by)), prices)
+    with logs.reading(paths, stats.decoder(wanted)) as entries:
+        for entry, _ in logs.with_progress(paths, entries):
+            if entry is not None:
+                numbers.add(entry)
+    if form == "json":
+        click.echo(stats.as_json(numbers))
+    elif form == "csv":
+        click.echo(stats.as_csv(numbers), nl=False)
+    else:
+        width = terminal.width() if terminal.on_terminal() else 0
+        terminal.page(stats.as_table(numbers, width).splitlines())
+
+
+@cli.command("report", epilog="Example: openai-lifecycle report -o report.html --since 7d")
+@_logs
+@click.option(
+    "-o",
+    "--output",
+    default="report.html",
+    show_default=True,
+    metavar="FILE",
+    help="Where to write the page.",
+)
+@click.option(
+    "--entries",
+    type=click.IntRange(min=0),
+    default=100_000,
+    show_default=True,
+    help="How many entries the page lists, the newest; its numbers are those of all.",
+)
+@_prices_option
+@filter_options
+def report_(log: Sequence[str], output: str, entries: int, prices: Any, wanted: Filter) -> None:
+    """Write one HTML page, which needs no network: charts over time, errors, slowest and dearest calls, entries.
+
+    The page holds the first 500 characters of what entries say, prompts included: give it to those who may read the log.
+    """
+    from openai_lifecycle.cli import report, stats
+
+    paths = logs.expand(log)
+    decode = stats.decoder(wanted)
+    page = report.Report(prices, entries)
+    with logs.reading(paths, lambda raw: (decode(raw), raw)) as found:
+        for (entry, raw), _ in logs.with_progress(paths, found):
+            if entry is not None:
+                page.add(entry, raw)
+    with _writing(output) as out:
+        out.write(page.page(paths))
+    click.echo(f"{terminal.clean(output)}: written", err=True)
+
+
+@cli.command("convert", epilog="Example: openai-lifecycle convert --to sqlite -o events.db events.log")
+@_logs
+@click.option(
+    "--to", "form", type=click.Choice(("jsonl", "csv", "sqlite")), required=True, help="The format."
+)
+@click.option(
+    "-o", "--output", default="-", metavar="FILE", help="Where to write; standard output when not given."
+)
+@filter_options
+def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None:
+    """Convert entries for DuckDB, pandas or a database.
+
+    jsonl and sqlite keep every field. csv is one line an entry, with control characters escaped. A database that is
+    there already keeps what it has, and gets each entry once.
+    """
+    from openai_lifecycle.cli import convert
+
+    paths = logs.expand(log)
+    events = logs.read(paths, wanted, needle=wanted.trace, progress=output != "-")
+    if form != "sqlite":
+        with _writing(output) as out:
+            count = convert.TEXT_FORMATS[form](events, out)
+    elif output == "-":
+        raise click.UsageError("--to sqlite needs a file: -o events.db")
+    else:
+        try:
+            count = convert.to_sqlite(events, output)
+        except SinkError as error:
+            raise click.ClickException(f"{terminal.clean(output)}: {error}") from None
+    if output != "-":
+        click.echo(f"{terminal.clean(output)}: {count} entries", err=True)
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[TextIO]:
+    if path == "-":
+        yield sys.stdout
+        return
+    try:
+        # What a log says is for its readers only, and so is what is made of it.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise click.ClickException(f"{terminal.clean(path)}: {error.strerror}") from None
+    with open(descriptor, "w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+@cli.command("check", epilog="Example: openai-lifecycle check /var/log/app/events.log || alert")
+@_logs
+@click.option("--json", "form", flag_value="json", help="Print JSON.")
+def check_(log: Sequence[str], form: str | None) -> None:
+    """Verify a log: damage with byte offsets, duplicates, calls without an ending.
+
+    The exit status is 0 when the log is whole, 1 when it is not, 2 when the command is used wrongly.
+    """
+    from openai_lifecycle.cli.check import Check
+
+    paths = logs.expand(log)
+    check = Check()
+    with logs.reading(paths, lambda raw: (parse(raw), raw), on_damage=check.damage.append) as entries:
+        for (event, raw), place in logs.with_progress(paths, entries):
+            check.add(event, raw, place)
+    if form == "json":
+        click.echo(json.dumps(check.report(), indent=2))
+    else:
+        terminal.page(check.lines())
+    sys.exit(0 if check.whole else 1)
+
+
+@cli.command(
+    "doctor",
+    epilog="Example: openai-lifecycle doctor -- python app.py",
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def doctor_(command: Sequence[str]) -> None:
+    """Say what instrumentation would do here; with a COMMAND run it and say what was captured.
+
+    Shows versions, entry points, exporters, whether the OTLP endpoint and the log can be written to, other
+    instrumentations of openai, and where content may appear. COMMAND runs under opentelemetry-instrument with an
+    events.log of its own, which is deleted afterwards. The exit status is 1 when there is a problem.
+    """
+    from openai_lifecycle.cli import doctor
+
+    colours = {"ok": "green", "note": "yellow", "problem": "red"}
+    problems = 0
+    for finding in doctor.findings():
+        problems += finding.level == "problem"
+        level = click.style(f"{finding.level:8}", fg=colours[finding.level])
+        click.echo(f"{level} {finding.topic:12} {terminal.clean(finding.text)}")
+    if command:
+        problems += not _captured(command)
+    sys.exit(1 if problems else 0)
+
+
+def _captured(command: Sequence[str]) -> bool:
+    """Run ``command``, say what its log holds, and return whether that is anything."""
+    from openai_lifecycle.cli import doctor, stats
+    from openai_lifecycle.cli.check import Check
+    from openai_lifecycle.cli.costs import Prices
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "events.log")
+        status = doctor.run(command, path)
+        click.echo(f"\n{terminal.clean(' '.join(command))}: exit status {status}")
+        if not os.path.exists(path):
+            click.echo(
+                "nothing was captured: the command made no OpenAI client, writes another events.log, or is no Python "
+                "program of an environment that has openai-lifecycle"
+            )
+            return False
+        check, numbers = Check(), stats.Numbers(("model",), Prices())
+        with logs.reading([path], lambda raw: (parse(raw), raw), on_damage=check.damage.append) as entries:
+            for (event, raw), place in entries:
+                check.add(event, raw, place)
+                numbers.add(stats.decode(raw))
+        for line in check.lines():
+            click.echo(line)
+        if numbers.groups:
+            click.echo(stats.as_table(numbers, terminal.width() if terminal.on_terminal() else 0))
+        return check.whole

@@ -1,0 +1,64 @@
+"""A log for other programs: JSON Lines and SQLite keep every field, CSV is for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, TextIO
+
+from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.records import COLUMNS, to_json, to_row
+
+_BATCH: Final = 500
+
+
+def to_jsonl(events: Iterable[LifecycleEvent], out: TextIO) -> int:
+    """Write a line of JSON for each event; returns how many. ``records.from_object`` gives the events back."""
+    count = 0
+    for count, event in enumerate(events, 1):  # noqa: B007 - the last count is the result
+        out.write(f"{to_json(event)}\n")
+    return count
+
+
+def to_csv(events: Iterable[LifecycleEvent], out: TextIO) -> int:
+    """Write a heading and a line for each event; returns how many.
+
+    Control characters are escaped as in the log, so a line is an entry. The column ``entry`` is left out.
+    """
+    columns = [column for column in COLUMNS if column.name != "entry"]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(column.name for column in columns)
+    count = 0
+    for count, event in enumerate(events, 1):  # noqa: B007 - as above
+        row = to_row(event)
+        writer.writerow(clean(v) if isinstance(v := row[column.name], str) else v for column in columns)
+    return count
+
+
+def to_sqlite(events: Iterable[LifecycleEvent], path: str) -> int:
+    """Write the events into the table of the SQL sink, which holds each once; returns how many were read."""
+    from sqlalchemy import URL
+
+    from openai_lifecycle.sinks.sql import SqlSink
+
+    sink = SqlSink(URL.create("sqlite", database=os.path.abspath(path)).render_as_string())
+    count = 0
+    for batch in _batches(iter(events)):
+        sink.write(batch)
+        count += len(batch)
+    sink.close()
+    return count
+
+
+def _batches(events: Iterator[LifecycleEvent]) -> Iterator[list[LifecycleEvent]]:
+    while batch := list(itertools.islice(events, _BATCH)):
+        yield batch
+
+
+TEXT_FORMATS: Final[Mapping[str, Callable[[Iterable[LifecycleEvent], TextIO], int]]] = {
+    "jsonl": to_jsonl,
+    "csv": to_csv,
+}

@@ -1,0 +1,158 @@
+"""What calls cost, in US dollars: prices of genai-prices by provider, model, kind of token and date.
+
+A price is made linear once (:class:`Rate`) and then applied to millions of calls. Unknown is unknown, never 0.
+``events.log`` knows text tokens only, so audio and images are counted at their model's text price.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Final
+
+from genai_prices import Usage, calc_price
+from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
+
+_MILLION: Final = Decimal(1_000_000)
+_KEYS: Final = ("input", "cached", "output")
+#: ``gen_ai.provider.name`` → the id that genai-prices has, where it would not find it by itself.
+_PROVIDERS: Final[Mapping[str, str]] = {
+    "azure.ai.openai": "azure",
+    "azure.ai.inference": "azure",
+    "aws.bedrock": "aws",
+    "gcp.vertex_ai": "google",
+    "gcp.gemini": "google",
+    "mistral_ai": "mistral",
+    "moonshot_ai": "moonshotai",
+    "x_ai": "x-ai",
+    "together_ai": "together",
+    "fireworks_ai": "fireworks",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # compared by identity: it is a key in the hot path
+class Rate:
+    """Dollars for one token of each kind; cached tokens are those of the input that the provider had in store."""
+
+    input: Decimal
+    cached: Decimal
+    output: Decimal
+
+    def cost(self, input_tokens: int, cached_tokens: int, output_tokens: int) -> Decimal:
+        """Return the price of so many tokens; the cached ones are among those of the input."""
+        return (
+            self.input * (input_tokens - cached_tokens)
+            + self.cached * cached_tokens
+            + self.output * output_tokens
+        )
+
+
+class Prices:
+    """Rates by provider, model and date; ``overrides`` (see :func:`load`) come first."""
+
+    def __init__(self, overrides: Mapping[str, Rate] | None = None) -> None:
+        self._overrides = overrides or {}
+        self._models: dict[tuple[str, str], Rate | ModelInfo | None] = {}
+        self._rates: dict[tuple[int, int], Rate | None] = {}
+
+    def rate(self, provider: str, model: str, timestamp: str, input_tokens: int) -> Rate | None:
+        """Return what a call cost that was made at ``timestamp`` (RFC 3339) with so many input tokens.
+
+        Some prices depend on the date, some on the hour, some on how much was sent.
+        """
+        key = (provider, model)
+        found = self._models.get(key, self)
+        if found is self:
+            found = self._models[key] = self._find(provider, model)
+        return self._rate(found, timestamp, input_tokens) if isinstance(found, ModelInfo) else found  # type: ignore[return-value]
+
+    def _find(self, provider: str, model: str) -> Rate | ModelInfo | None:
+        override = self._overrides.get(f"{provider}/{model}") or self._overrides.get(model)
+        if override is not None:
+            return override
+        try:
+            found = calc_price(
+                Usage(input_tokens=0, output_tokens=0), model, provider_id=_PROVIDERS.get(provider, provider)
+            ).model
+        except (LookupError, ValueError):
+            return None
+        if isinstance(found.prices, ModelPrice) and not _tiers(found.prices):
+            return _linear(found.prices, 1)
+        return found
+
+    def _rate(self, model: ModelInfo, timestamp: str, input_tokens: int) -> Rate | None:
+        try:
+            when = datetime.fromisoformat(timestamp)
+        except ValueError:
+            return None
+        price = model.get_prices(when if when.tzinfo else when.replace(tzinfo=timezone.utc))
+        tiers = _tiers(price)
+        tier = bisect_left(tiers, input_tokens)
+        key = (id(price), tier)  # prices live as long as genai-prices' data
+        if key not in self._rates:
+            self._rates[key] = _linear(price, tiers[tier - 1] + 1 if tier else 1)
+        return self._rates[key]
+
+
+def _tiers(price: ModelPrice) -> list[int]:
+    """Return the numbers of input tokens beyond which all tokens cost something else."""
+    tiered = [value for value in vars(price).values() if isinstance(value, TieredPrices)]
+    return sorted({tier.start for value in tiered for tier in value.tiers})
+
+
+def _linear(price: ModelPrice, scale: int) -> Rate | None:
+    """Return the price of one token of each kind, asked for with ``scale`` input tokens, which chooses the tier."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            base = price.calc_price(Usage(input_tokens=scale, output_tokens=0))
+            cached = price.calc_price(Usage(input_tokens=scale, cache_read_tokens=scale, output_tokens=0))
+            output = price.calc_price(Usage(input_tokens=scale, output_tokens=1))
+    except (ValueError, ArithmeticError):
+        return None
+    if not any(getattr(price, f"{kind}_mtok", None) is not None for kind in ("input", "output")):
+        return None  # priced by the image, the second or the request: the log does not say how many
+    return Rate(
+        base["input_price"] / scale,
+        cached["input_price"] / scale,
+        output["output_price"],
+    )
+
+
+def load(path: str) -> dict[str, Rate]:
+    """Return the prices in a file: ``{"MODEL" or "PROVIDER/MODEL": {"input": 0.4, "cached": 0.1, "output": 1.6}}``.
+
+    Prices are US dollars a million tokens. Without ``cached``, cached tokens cost what input does.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it says something else; the message names the key and what is allowed.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_float=Decimal, parse_int=Decimal)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError("it must be one JSON object of model names")
+    return {model: _override(model, prices) for model, prices in content.items()}
+
+
+def _override(model: str, prices: Any) -> Rate:
+    allowed = (
+        f'{model!r} must be {{"input": …, "output": …}} and may have "cached", in dollars a million tokens'
+    )
+    if not isinstance(prices, dict) or not {"input"} <= prices.keys() <= set(_KEYS):
+        raise ValueError(allowed)
+    try:
+        values = {key: Decimal(value) / _MILLION for key, value in prices.items()}
+    except (TypeError, InvalidOperation, ValueError):
+        raise ValueError(allowed) from None
+    if not all(value.is_finite() and value >= 0 for value in values.values()):
+        raise ValueError(f"{allowed}, 0 or more")
+    return Rate(values["input"], values.get("cached", values["input"]), values.get("output", Decimal(0)))

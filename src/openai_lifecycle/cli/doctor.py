@@ -1,0 +1,206 @@
+"""What instrumentation would do here: what is installed, where spans and entries would go, what stands in the way."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distributions, entry_points, version
+from typing import Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from openai_lifecycle import environment_variables as env
+from openai_lifecycle import options, sdk, sinks
+from openai_lifecycle.redaction import redact
+from openai_lifecycle.version import __version__
+
+Level: TypeAlias = Literal["ok", "note", "problem"]
+
+_PACKAGES: Final = (
+    "openai",
+    "opentelemetry-api",
+    "opentelemetry-sdk",
+    "opentelemetry-instrumentation",
+    "wrapt",
+)
+_ENTRY_POINTS: Final = (
+    ("opentelemetry_instrumentor", "opentelemetry-instrument loads the instrumentor"),
+    ("opentelemetry_post_instrument", "opentelemetry-instrument starts the SDK where nobody else does"),
+    ("opentelemetry_environment_variables", "each variable is a flag of opentelemetry-instrument"),
+)
+_OTHERS: Final = ("ddtrace", "langfuse", "langtrace-python-sdk", "logfire", "traceloop-sdk")
+_OTLP: Final = ("otlp_proto_grpc", "otlp_proto_http")
+_PORTS: Final = {"otlp_proto_grpc": 4317, "otlp_proto_http": 4318}
+_TIMEOUT: Final = 2.0  # seconds for a connection
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: ``problem`` is what keeps telemetry from being complete."""
+
+    level: Level
+    topic: str
+    text: str
+
+
+def findings() -> Iterator[Finding]:
+    """Yield what is to be said about this environment."""
+    read = options.read()
+    yield Finding("ok", "version", f"openai-lifecycle {__version__}, Python {platform.python_version()}")
+    yield from _versions()
+    yield from _entry_points()
+    yield from _switches()
+    yield from _exporters()
+    yield from _log(read.events_log)
+    yield from _sinks(read.sinks)
+    yield from _conflicts()
+    yield Finding("ok", "content", _CONTENT[read.capture])
+
+
+_CONTENT: Final = {
+    options.Capture.NO_CONTENT: "no_content: no prompt, completion, tool argument or error text anywhere",
+    options.Capture.EVENT_ONLY: "event_only: in events.log and on span events, not on span attributes",
+    options.Capture.SPAN_ONLY: "span_only: on span attributes, not in events.log",
+    options.Capture.SPAN_AND_EVENT: "span_and_event: in events.log and on spans",
+}
+
+
+def _versions() -> Iterator[Finding]:
+    for name in _PACKAGES:
+        try:
+            yield Finding("ok", "version", f"{name} {version(name)}")
+        except PackageNotFoundError:
+            yield Finding("problem", "version", f"{name} is not installed")
+
+
+def _entry_points() -> Iterator[Finding]:
+    for group, purpose in _ENTRY_POINTS:
+        if entry_points(group=group, name="openai_lifecycle"):
+            yield Finding("ok", "entry point", f"{group}: {purpose}")
+        else:
+            yield Finding(
+                "problem", "entry point", f"{group}: missing, so not so that {purpose}; reinstall the package"
+            )
+
+
+def _switches() -> Iterator[Finding]:
+    if sdk.disabled():
+        yield Finding("problem", "switch", "OTEL_SDK_DISABLED is set: nothing is recorded")
+    off = [name.strip() for name in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")]
+    if "openai_lifecycle" in off or "*" in off:
+        yield Finding(
+            "problem",
+            "switch",
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS keeps opentelemetry-instrument from loading it",
+        )
+
+
+def _exporters() -> Iterator[Finding]:
+    foreign = [
+        e.name for group in ("distro", "configurator") for e in entry_points(group=f"opentelemetry_{group}")
+    ]
+    started = (
+        f"by {', '.join(sorted(set(foreign)))}"
+        if foreign
+        else "by this package, where the application does not"
+    )
+    yield Finding(
+        "ok", "SDK", f"started {started}; sampler {os.environ.get('OTEL_TRACES_SAMPLER') or 'default'}"
+    )
+    for signal in (sdk.TRACES, sdk.METRICS):
+        names = sdk.exporter_names(signal)
+        known = {entry.name for entry in entry_points(group=f"opentelemetry_{signal.name}_exporter")}
+        for name in names:
+            if name in known:
+                yield Finding("ok", "exporter", f"{signal.name}: {name}")
+            else:
+                yield Finding("problem", "exporter", f"{signal.name}: {name} is not installed")
+            if name in _OTLP:
+                yield _reachable(signal, name)
+        if not names:
+            level: Level = "note" if signal is sdk.TRACES else "ok"
+            yield Finding(level, "exporter", f"{signal.name}: none; set {signal.endpoints[0]} to export them")
+
+
+def _reachable(signal: sdk.Signal, name: str) -> Finding:
+    given = next((os.environ[variable] for variable in signal.endpoints if os.environ.get(variable)), "")
+    given = given or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    endpoint = given if "://" in given else f"http://{given or 'localhost'}"
+    shown = redact(endpoint)
+    try:
+        parts = urlsplit(endpoint)
+        host = parts.hostname or "localhost"
+        port = parts.port or (443 if parts.scheme == "https" and not given else _PORTS[name])
+        socket.create_connection((host, port), _TIMEOUT).close()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return Finding("problem", "endpoint", f"{signal.name}: {shown} cannot be reached: {reason}")
+    return Finding("ok", "endpoint", f"{signal.name}: {shown} accepts connections")
+
+
+def _log(path: str | None) -> Iterator[Finding]:
+    if path is None:
+        yield Finding("note", "events.log", "switched off")
+        return
+    full = os.path.abspath(path)
+    folder = os.path.dirname(full)
+    if os.path.exists(full):
+        fine, why = os.access(full, os.W_OK) and not os.path.isdir(full), "it is not writable"
+    elif os.path.isdir(folder):
+        fine, why = os.access(folder, os.W_OK | os.X_OK), f"{folder} is not writable"
+    else:
+        fine, why = False, f"{folder} does not exist"
+    yield (
+        Finding("ok", "events.log", f"{full} is writable")
+        if fine
+        else Finding("problem", "events.log", f"{full}: {why}")
+    )
+
+
+def _sinks(given: Sequence[str]) -> Iterator[Finding]:
+    for url in given:
+        try:
+            yield Finding("ok", "sink", f"{sinks.destination(url).name} can be opened")
+        except (ValueError, ImportError) as error:
+            yield Finding("problem", "sink", f"{redact(url)}: {error}; it must be {sinks.ALLOWED}")
+
+
+def _conflicts() -> Iterator[Finding]:
+    for entry in entry_points(group="opentelemetry_instrumentor"):
+        if "openai" in f"{entry.name} {entry.value}".lower() and entry.name != "openai_lifecycle":
+            package = entry.dist.name if entry.dist else entry.value
+            yield Finding(
+                "problem",
+                "conflict",
+                f"{package} instruments openai too, so calls have two spans; set "
+                f"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS={entry.name} to keep one",
+            )
+    installed = {(distribution.metadata["Name"] or "").lower() for distribution in distributions()}
+    for name in sorted(installed.intersection(_OTHERS)):
+        yield Finding("note", "conflict", f"{name} can instrument openai too: let one of the two do it")
+
+
+# ------------------------------------------------------------------ a command
+def run(command: Sequence[str], log: str, environ: Mapping[str, str] = os.environ) -> int:
+    """Run ``command`` under ``opentelemetry-instrument`` with its entries in ``log``; returns its exit status.
+
+    ``python`` is that of this environment, as it is when the environment is activated.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    starter = "from opentelemetry.instrumentation.auto_instrumentation import run; run()"
+    path = os.pathsep.join((os.path.dirname(sys.executable), environ.get("PATH", os.defpath)))
+    child = subprocess.Popen(  # noqa: S603 - the user's own command
+        [sys.executable, "-c", starter, *command],
+        env={**environ, "PATH": path, env.OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG: log},
+    )
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:  # the terminal sent it to the command too, which decides what it means
+            continue

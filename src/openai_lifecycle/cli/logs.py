@@ -1,0 +1,157 @@
+"""The logs that a command reads: which they are, how far it has come, and what was skipped."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import click
+
+from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.eventslog import rotation
+from openai_lifecycle.eventslog.format import parse
+from openai_lifecycle.eventslog.reader import Damage, OnDamage, Place, read_entries
+
+T = TypeVar("T")
+
+VARIABLE = "OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG"
+STDIN = "/dev/stdin"
+_SHOWN = 5  # damaged places that are told one by one
+
+
+def expand(given: Sequence[str]) -> list[str]:
+    """Return the logs that ``given`` names: paths, patterns, ``-`` for standard input.
+
+    Without any it is the log that the application would write.
+
+    Raises:
+        click.ClickException: one of them does not exist.
+    """
+    paths = []
+    for name in given or [os.environ.get(VARIABLE) or "events.log"]:
+        if name == "-":
+            paths.append(STDIN)
+        elif os.path.exists(name) or rotation.backups(name):
+            paths.append(name)
+        elif found := sorted(glob.glob(name, recursive=True)):
+            paths += [path for path in found if os.path.isfile(path)]
+        else:
+            raise click.ClickException(f"{clean(name)}: there is no such log")
+    return paths
+
+
+class Skipped:
+    """Takes note of damage, and tells it on standard error when the reading is done."""
+
+    def __init__(self) -> None:
+        self.found: list[Damage] = []
+        self.count = self.length = 0
+
+    def __call__(self, damage: Damage) -> None:
+        """Note ``damage``."""
+        self.count += 1
+        self.length += damage.length
+        if len(self.found) < _SHOWN:
+            self.found.append(damage)
+
+    def tell(self) -> None:
+        """Say it: the first places one by one, then how many there are."""
+        for damage in self.found:
+            click.echo(described(damage), err=True)
+        if self.count > len(self.found):
+            click.echo(f"… {self.count} damaged places, {self.length} bytes in all: see `check`", err=True)
+
+
+def described(damage: Damage) -> str:
+    """Say in one line what was skipped."""
+    length = f"{damage.length} bytes" if damage.length else "an unknown number of bytes"
+    return f"{clean(damage.path)}: skipped {length} at offset {damage.offset}: {clean(damage.reason)}"
+
+
+def read(
+    paths: Sequence[str],
+    keep: Callable[[LifecycleEvent], bool],
+    *,
+    needle: str = "",
+    follow: bool = False,
+    progress: bool = False,
+    idle: Callable[[], None] | None = None,
+) -> Iterator[LifecycleEvent]:
+    """Yield the events that ``keep`` wants. ``needle`` stands in the text of each of them, which saves parsing."""
+    wanted = needle.encode()
+
+    def decode(raw: bytes) -> LifecycleEvent | None:
+        return parse(raw) if wanted in raw else None
+
+    with reading(paths, decode, follow=follow, idle=idle) as entries:
+        for event, _ in with_progress(paths, entries) if progress else entries:
+            if event is not None and keep(event):
+                yield event
+
+
+@contextlib.contextmanager
+def reading(
+    paths: Sequence[str],
+    decode: Callable[[bytes], T],
+    *,
+    follow: bool = False,
+    idle: Callable[[], None] | None = None,
+    on_damage: OnDamage | None = None,
+) -> Iterator[Iterator[tuple[T, Place]]]:
+    """Read entries as ``read_entries`` does; what was skipped is told at the end unless ``on_damage`` takes it.
+
+    Raises:
+        click.ClickException: a log cannot be read.
+    """
+    skipped = Skipped()
+    entries = read_entries(paths, decode, follow=follow, on_idle=idle, on_damage=on_damage or skipped)
+    try:
+        yield entries
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise click.ClickException(f"{clean(str(error.filename or ''))}: {error.strerror}") from None
+    finally:
+        skipped.tell()
+
+
+def with_progress(paths: Sequence[str], entries: Iterator[tuple[T, Place]]) -> Iterator[tuple[T, Place]]:
+    """Pass ``entries`` on; on a terminal show on standard error how far they are, how fast, and how long it takes.
+
+    The share of a compressed file is not known before its end, so it counts when it is done.
+    """
+    if not sys.stderr.isatty():
+        yield from entries
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=_size(paths))
+        current, before, done = "", 0, 0
+        for index, item in enumerate(entries):
+            place = item[1]
+            if place.path != current:
+                before += done
+                current = place.path
+            done = place.offset + place.length
+            if index % 1000 == 0:
+                progress.update(task, completed=before + done)
+            yield item
+
+
+def _size(paths: Sequence[str]) -> int | None:
+    """Return the bytes that will be read; ``None`` where that is not known."""
+    total = 0
+    for path in paths:
+        for name in (path, *(backup.path for backup in rotation.backups(path))):
+            if not os.path.isfile(name) or rotation.is_gzip(name):
+                return None
+            total += os.path.getsize(name)
+    return total

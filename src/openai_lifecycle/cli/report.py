@@ -1,0 +1,234 @@
+"""One HTML page that needs no network: the numbers as charts over time, tables, and a searchable list of entries.
+
+The page is three fixed files of this folder and Plotly's, with the data beside them, compressed and in base64, so
+that nothing in it is markup. Its content security policy runs the two scripts whose digest it names and loads nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from heapq import heappush, heappushpop
+from importlib.resources import files
+from typing import Any, Final
+
+from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+
+from openai_lifecycle import semconv
+from openai_lifecycle.cli.costs import Prices
+from openai_lifecycle.cli.show import summary
+from openai_lifecycle.cli.stats import Entry, Group, Numbers, cost, measures
+from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.eventslog.format import parse
+from openai_lifecycle.records import decimal
+from openai_lifecycle.version import __version__
+
+ENTRIES: Final = 100_000  # entries in the list: the newest
+_TEXT: Final = 500  # characters of an entry's text
+_TOP: Final = 20  # slowest and most expensive calls
+_BY: Final = ("model", "provider", "operation", "user")
+_ENDINGS: Final = frozenset({semconv.GENERATION_SUCCESS, semconv.GENERATION_ERROR})
+
+
+class Timeline:
+    """Numbers over time by model. Buckets start with a minute and grow with the time that the log spans."""
+
+    _SIZES: Final = (60, 600, 3600, 6 * 3600, 86400, 7 * 86400)
+    _MOST: Final = 400
+
+    def __init__(self, prices: Prices) -> None:
+        self._prices = prices
+        self._sizes = iter(self._SIZES)
+        self.size = next(self._sizes)
+        self.buckets: dict[int, Numbers] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Count ``entry`` unless it does not say when it happened."""
+        try:
+            second = datetime.fromisoformat(entry.metadata.custom_fields.timestamp).timestamp()
+        except ValueError:
+            return
+        bucket = int(second // self.size) * self.size
+        if bucket not in self.buckets:
+            self.buckets[bucket] = self._numbers()
+        self.buckets[bucket].add(entry)
+        while len(self.buckets) > self._MOST:
+            self._coarsen()
+
+    def _numbers(self) -> Numbers:
+        return Numbers(("model",), self._prices)
+
+    def _coarsen(self) -> None:
+        self.size = next(self._sizes, self.size * 4)
+        finer, self.buckets = self.buckets, {}
+        for second, numbers in finer.items():
+            coarse = self.buckets.setdefault(second // self.size * self.size, self._numbers())
+            for key, group in numbers.groups.items():
+                coarse.groups.setdefault(key, Group()).merge(group)
+
+
+class _Highest:
+    """The entries with the highest values."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, bytes]] = []
+        self._count = 0  # so that equal values are never compared further
+
+    def add(self, value: float, raw: bytes) -> None:
+        self._count += 1
+        item = (value, -self._count, raw)
+        if len(self._heap) < _TOP:
+            heappush(self._heap, item)
+        else:
+            heappushpop(self._heap, item)
+
+    def ordered(self) -> list[tuple[float, bytes]]:
+        return [(value, raw) for value, _, raw in sorted(self._heap, reverse=True)]
+
+
+@dataclass(slots=True)
+class _Failure:
+    """Errors of one type and model: how many, and the last one's time and text."""
+
+    count: int = 0
+    last: bytes = field(default=b"")
+
+
+class Report:
+    """Collects what the page shows, in one pass: numbers of all entries, and the newest entries themselves."""
+
+    def __init__(self, prices: Prices, entries: int = ENTRIES) -> None:
+        self._prices = prices
+        self.tables = [Numbers((name,), prices) for name in _BY]
+        self.timeline = Timeline(prices)
+        self._slowest, self._dearest = _Highest(), _Highest()
+        self._failures: dict[tuple[str, str], _Failure] = {}
+        self._newest: deque[bytes] = deque(maxlen=entries)
+        self._types: Counter[str] = Counter()
+
+    def add(self, entry: Entry, raw: bytes) -> None:
+        """Take one entry."""
+        self._types[entry.event_type] += 1
+        self._newest.append(raw)
+        for numbers in self.tables:
+            numbers.add(entry)
+        self.timeline.add(entry)
+        custom = entry.metadata.custom_fields
+        if entry.event_type in _ENDINGS:
+            self._slowest.add(decimal(custom.duration_ms) or 0.0, raw)
+            self._dearest.add(float(cost(self._prices, entry) or 0), raw)
+        if entry.event_type in (semconv.GENERATION_ERROR, semconv.INITIALIZATION_ERROR):
+            failure = self._failures.setdefault((custom.error_type or "unknown", entry.model_id), _Failure())
+            failure.count += 1
+            failure.last = raw
+
+    # -------------------------------------------------------------- the page
+    def page(self, names: Iterable[str]) -> str:
+        """Return the page; ``names`` are the logs that it is about."""
+        plotly, script = get_plotlyjs().replace("</script", "<\\/script"), _file("report.js")
+        packed = gzip.compress(json.dumps(self.data()).encode(), 6, mtime=0)
+        parts = {
+            "TITLE": html.escape(", ".join(map(clean, names))),
+            "POLICY": " ".join(map(_digest, (plotly, script))),
+            "STYLE": _file("report.css"),
+            "VERSION": __version__,
+            "DATA": base64.b64encode(packed).decode(),
+            "PLOTLY": plotly,
+            "SCRIPT": script,
+        }
+        return "".join(
+            parts[piece] if index % 2 else piece
+            for index, piece in enumerate(_file("report.html").split("%%"))
+        )
+
+    def data(self) -> dict[str, Any]:
+        """Return what the page's script gets; every text in it is cleaned of control characters."""
+        overall = self.tables[0].total()
+        return {
+            "total": _measured(overall),
+            "types": dict(self._types),
+            "tables": {
+                numbers.by[0]: [
+                    {"name": clean(key[0]) or "-", **_measured(group)}
+                    for key, group in numbers.ordered()[:200]
+                ]
+                for numbers in self.tables
+            },
+            "timeline": self._timeline(),
+            "errors": [
+                {"type": clean(kind), "model": clean(model), "count": failure.count, **_listed(failure.last)}
+                for (kind, model), failure in sorted(self._failures.items(), key=lambda item: -item[1].count)[
+                    :200
+                ]
+            ],
+            "slowest": [_listed(raw) for value, raw in self._slowest.ordered() if value],
+            "dearest": [{**_listed(raw), "cost": value} for value, raw in self._dearest.ordered() if value],
+            "entries": [list(_listed(raw).values()) for raw in self._newest],
+            "left_out": self._types.total() - len(self._newest),
+        }
+
+    def _timeline(self) -> dict[str, Any]:
+        line = self.timeline
+        models = [key[0] for key, _ in self.tables[0].ordered()]
+        return {
+            "size": line.size,
+            "models": [clean(model) or "-" for model in models[:8]],
+            "points": [
+                {
+                    "time": datetime.fromtimestamp(second, timezone.utc)
+                    .astimezone()
+                    .isoformat(" ", "minutes")[:16],
+                    **_measured(numbers.total()),
+                    "calls_by_model": _leading(numbers, models[:8], lambda group: group.calls),
+                    "cost_by_model": _leading(numbers, models[:8], lambda group: float(group.cost or 0)),
+                }
+                for second, numbers in sorted(line.buckets.items())
+            ],
+            "zone": datetime.now().astimezone().strftime("%Z"),
+        }
+
+
+def _leading(numbers: Numbers, models: list[str], of: Any) -> list[Any]:
+    """Return a value for each of ``models`` and, last, for all others together."""
+    values = [of(numbers.groups[(model,)]) if (model,) in numbers.groups else 0 for model in models]
+    return [*values, sum(of(group) for key, group in numbers.groups.items() if key[0] not in models)]
+
+
+def _measured(group: Group) -> dict[str, Any]:
+    values = measures(group)
+    for name in ("error_types", "tools"):
+        values[name] = [[clean(key) or "-", count] for key, count in list(values[name].items())[:20]]
+    return values
+
+
+def _listed(raw: bytes) -> dict[str, str]:
+    """Return what the list shows of an entry."""
+    event = parse(raw)
+    custom = event.metadata.custom_fields
+    return {
+        "time": event.time.isoformat(" ", "seconds"),
+        "event": event.tag,
+        "provider": clean(event.provider),
+        "model": clean(event.model_id),
+        "duration_ms": clean(custom.get("duration_ms", "")),
+        "input_tokens": clean(custom.get("input_tokens", "")),
+        "output_tokens": clean(custom.get("output_tokens", "")),
+        "user": clean(event.metadata.user or ""),
+        "trace_id": clean(event.trace_id),
+        "text": clean(summary(event)[:_TEXT]),
+    }
+
+
+def _file(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

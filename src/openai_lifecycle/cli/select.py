@@ -1,0 +1,151 @@
+"""The filters that ``show``, ``tail``, ``stats``, ``report`` and ``convert`` share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+import click
+
+from openai_lifecycle.events import (
+    LifecycleEvent,
+    LLMGenerationError,
+    LLMInitializationError,
+    ToolCallDetected,
+)
+from openai_lifecycle.eventslog.format import KEYS, render
+from openai_lifecycle.records import instant
+
+TAGS: Final = tuple(kind.tag for kind in KEYS)
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_AGO: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhdw])")
+ALLOWED_TIMES: Final = (
+    "a time such as 2026-01-27, 2026-01-27T14:30 or 2026-01-27T14:30:25+01:00, or 90s, 30m, 2h, 7d, 1w ago"
+)
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """Return the instant that ``text`` names: a time, local when it has no zone, or how long before ``now``.
+
+    Raises:
+        ValueError: it names none.
+    """
+    ago = _AGO.fullmatch(text.strip())
+    if ago is not None:
+        return now - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
+    stated = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+    return stated if stated.tzinfo else stated.astimezone()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which events are wanted: all conditions must hold; of several values of one, any."""
+
+    event: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+    provider: tuple[str, ...] = ()
+    user: tuple[str, ...] = ()
+    tool: tuple[str, ...] = ()
+    trace: str = ""
+    error: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
+    grep: re.Pattern[str] | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether every event is wanted."""
+        return self == _EVERYTHING
+
+    def __call__(self, event: LifecycleEvent) -> bool:
+        """Whether ``event`` is wanted."""
+        return (
+            (not self.event or event.tag in self.event)
+            and (not self.error or isinstance(event, (LLMGenerationError, LLMInitializationError)))
+            and (not self.model or _any(self.model, event.model_id, _response_model(event)))
+            and (not self.provider or _any(self.provider, event.provider))
+            and (not self.user or _any(self.user, event.metadata.user or ""))
+            and (not self.tool or (isinstance(event, ToolCallDetected) and _any(self.tool, event.tool_name)))
+            and event.trace_id.startswith(self.trace)
+            and (self.since is None or instant(event) >= self.since)
+            and (self.until is None or instant(event) < self.until)
+            and (self.grep is None or self.grep.search(render(event)) is not None)
+        )
+
+
+_EVERYTHING: Final = Filter()
+
+
+def _any(patterns: tuple[str, ...], *values: str) -> bool:
+    return any(fnmatchcase(value, pattern) for pattern in patterns for value in values)
+
+
+def _response_model(event: LifecycleEvent) -> str:
+    return event.metadata.custom_fields.get("response_model", "")
+
+
+# ------------------------------------------------------------------ as options
+def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    try:
+        return None if value is None else moment(value, datetime.now().astimezone())
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{value!r} is not allowed: it must be {ALLOWED_TIMES}", ctx, param
+        ) from None
+
+
+def _regex(ctx: click.Context, param: click.Parameter, value: str | None) -> re.Pattern[str] | None:
+    try:
+        return None if value is None else re.compile(value, re.IGNORECASE if value == value.lower() else 0)
+    except re.error as error:
+        message = f"{value!r} is not allowed: it must be a regular expression ({error})"
+        raise click.BadParameter(message, ctx, param) from None
+
+
+_OPTIONS: Final = (
+    click.option(
+        "--event",
+        multiple=True,
+        type=click.Choice(TAGS, case_sensitive=False),
+        metavar="TAG",
+        help=f"Only this type of entry: {', '.join(TAGS)}. Any filter may be repeated, to want either.",
+    ),
+    click.option("--model", multiple=True, metavar="GLOB", help="Only this model, asked for or answering."),
+    click.option("--provider", multiple=True, metavar="GLOB", help="Only this provider."),
+    click.option(
+        "--since",
+        callback=_moment,
+        metavar="TIME",
+        help="Only from this time on: 2026-01-27T14:30, or 2h ago.",
+    ),
+    click.option("--until", callback=_moment, metavar="TIME", help="Only before this time."),
+    click.option("--trace", default="", metavar="ID", help="Only this trace; the first digits are enough."),
+    click.option("--error", is_flag=True, help="Only errors."),
+    click.option("--tool", multiple=True, metavar="GLOB", help="Only calls of this tool."),
+    click.option(
+        "--grep",
+        callback=_regex,
+        metavar="REGEX",
+        help="Only entries whose text matches; lower case ignores case.",
+    ),
+    click.option("--user", multiple=True, metavar="GLOB", help="Only this user."),
+)
+
+
+def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give ``command`` the filter options; it gets them as one :class:`Filter` named ``wanted``."""
+    from functools import wraps
+
+    @wraps(command)
+    def with_filter(*args: Any, **values: Any) -> Any:
+        chosen = {name: values.pop(name) for name in Filter.__slots__}
+        chosen["trace"] = chosen["trace"].lower()
+        return command(*args, wanted=Filter(**chosen), **values)
+
+    for option in reversed(_OPTIONS):
+        with_filter = option(with_filter)
+    return with_filter

@@ -1,0 +1,173 @@
+"""Events as lines: one row each, the entry in full, or a trace as a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Final
+
+import click
+from rich.cells import cell_len, set_cell_size
+
+from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.events import (
+    LifecycleEvent,
+    LLMGenerationError,
+    LLMGenerationSuccess,
+    LLMInitializationError,
+    LLMInitializationStart,
+    LLMInitializationSuccess,
+    ToolCallDetected,
+)
+from openai_lifecycle.eventslog.format import render
+from openai_lifecycle.records import decimal, instant, to_json
+
+COLOURS: Final[dict[type[LifecycleEvent], str]] = {
+    LLMInitializationStart: "bright_black",
+    LLMInitializationSuccess: "blue",
+    LLMInitializationError: "red",
+    LLMGenerationSuccess: "green",
+    LLMGenerationError: "red",
+    ToolCallDetected: "magenta",
+}
+#: Columns of a row, with their width on a terminal; the last takes what is left. In a pipe tabs separate them.
+COLUMNS: Final = (
+    ("time", 19),
+    ("event", 18),
+    ("provider", 10),
+    ("model", 20),
+    ("duration_ms", 9),
+    ("input_tokens", 7),
+    ("output_tokens", 7),
+    ("trace_id", 8),
+    ("text", 0),
+)
+
+
+def cells(event: LifecycleEvent) -> tuple[str, ...]:
+    """Return the values of a row, one for each of :data:`COLUMNS`."""
+    custom = event.metadata.custom_fields
+    return (
+        event.time.isoformat(" ", "seconds"),
+        event.tag,
+        clean(event.provider),
+        clean(event.model_id),
+        clean(custom.get("duration_ms", "")),
+        clean(custom.get("input_tokens", "")),
+        clean(custom.get("output_tokens", "")),
+        clean(event.trace_id),
+        clean(summary(event)),
+    )
+
+
+def summary(event: LifecycleEvent) -> str:
+    """Return what is worth knowing of an event beside its numbers."""
+    custom = event.metadata.custom_fields
+    if isinstance(event, LLMGenerationSuccess):
+        return event.message_content
+    if isinstance(event, (LLMGenerationError, LLMInitializationError)):
+        return ": ".join(filter(None, (custom.get("error_type", ""), event.error)))
+    if isinstance(event, ToolCallDetected):
+        return f"{event.tool_name}({event.arguments})"
+    return " ".join(filter(None, (custom.get("client", ""), custom.get("base_url", ""))))
+
+
+def row(event: LifecycleEvent, width: int = 0) -> str:
+    """Return ``event`` as one line: coloured and ``width`` columns wide, or with 0 as plain fields between tabs."""
+    values = cells(event)
+    if not width:
+        return "\t".join(values)
+    left = width - sum(size + 1 for _, size in COLUMNS[:-1])
+    if left < 10:  # too narrow for columns
+        return click.style(_fit(f"{values[0][11:]} {values[3]} {values[-1]}", width), fg=COLOURS[type(event)])
+    fitted = [_fit(value, size) for value, (_, size) in zip(values, COLUMNS[:-1], strict=False)]
+    fitted[4:7] = [text.strip().rjust(len(text)) for text in fitted[4:7]]
+    fitted[7] = values[7][:8].ljust(8)  # the first digits of a trace name it well enough
+    fitted[0] = click.style(fitted[0], dim=True)
+    fitted[1] = click.style(fitted[1], fg=COLOURS[type(event)])
+    return " ".join((*fitted, _fit(values[-1], left).rstrip()))
+
+
+def _fit(text: str, size: int) -> str:
+    """Return ``text`` in exactly ``size`` columns of a terminal."""
+    return set_cell_size(text, size) if cell_len(text) <= size else f"{set_cell_size(text, size - 1)}…"
+
+
+def rows(events: Iterable[LifecycleEvent], width: int = 0) -> Iterator[str]:
+    """Yield one line an event."""
+    return (row(event, width) for event in events)
+
+
+def full(events: Iterable[LifecycleEvent], *, colour: bool = False) -> Iterator[str]:
+    """Yield each event as its entry in the file, which is safe to show."""
+    for event in events:
+        header, _, body = render(event).partition("\n")
+        yield f"{click.style(header, fg=COLOURS[type(event)]) if colour else header}\n{body[:-1]}"
+
+
+def json_lines(events: Iterable[LifecycleEvent]) -> Iterator[str]:
+    """Yield each event as a line of JSON."""
+    return map(to_json, events)
+
+
+def json_array(events: Iterable[LifecycleEvent]) -> Iterator[str]:
+    """Yield the lines of one JSON array."""
+    separator = "["
+    for event in events:
+        yield f"{separator}{to_json(event)}"
+        separator = ","
+    yield "]" if separator == "," else "[]"
+
+
+# ------------------------------------------------------------------ a trace
+def tree(events: list[LifecycleEvent], jaeger: str | None = None) -> Iterator[str]:
+    """Yield the lines of the events of one or several traces, in order: trace, call, entries."""
+    traces: dict[str, dict[str, list[LifecycleEvent]]] = {}
+    for event in sorted(events, key=instant):
+        spans = traces.setdefault(event.trace_id, {})
+        spans.setdefault(event.metadata.custom_fields.get("span_id", ""), []).append(event)
+    for trace_id, spans in traces.items():
+        yield click.style(f"trace {clean(trace_id)}", bold=True)
+        if jaeger:
+            yield f"{jaeger.rstrip('/')}/trace/{clean(trace_id)}"
+        yield from _spans(spans)
+
+
+def _spans(spans: dict[str, list[LifecycleEvent]]) -> Iterator[str]:
+    started = {name: min(map(_start, events)) for name, events in spans.items()}
+    origin = min(started.values())
+    ordered = sorted(spans, key=lambda name: started[name])
+    for name in ordered:
+        last = name == ordered[-1]
+        offset = (started[name] - origin).total_seconds()
+        yield f"{'└─' if last else '├─'} {_heading(spans[name])}  {click.style(f'+{offset:.3f} s', dim=True)}"
+        for event in spans[name]:
+            stem = "   " if last else "│  "
+            branch = "└─" if event is spans[name][-1] else "├─"
+            at = (instant(event) - origin).total_seconds()
+            tag = click.style(event.tag, fg=COLOURS[type(event)])
+            yield f"{stem}{branch} {tag}  {click.style(f'+{at:.3f} s', dim=True)}  {clean(summary(event))}".rstrip()
+
+
+def _start(event: LifecycleEvent) -> datetime:
+    """Return when the call began: an ending says how long it took."""
+    duration = decimal(event.metadata.custom_fields.get("duration_ms")) or 0.0
+    return instant(event) - timedelta(milliseconds=min(duration, 1e12))
+
+
+def _heading(events: list[LifecycleEvent]) -> str:
+    event = events[-1]
+    custom = event.metadata.custom_fields
+    operation = custom.get("operation_name") or ("initialize" if event.tag.startswith("INIT") else "call")
+    duration = decimal(custom.get("duration_ms"))
+    parts = [clean(operation), clean(event.model_id or event.provider)]
+    if duration is not None:
+        parts.append(f"{duration / 1000:.3f} s")
+    counted = [
+        f"{custom[key]} {word}"
+        for key, word in (("input_tokens", "in"), ("output_tokens", "out"))
+        if key in custom
+    ]
+    if counted:
+        parts.append(clean(f"({', '.join(counted)})"))
+    return " ".join(filter(None, parts))

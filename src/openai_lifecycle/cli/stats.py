@@ -1,0 +1,430 @@
+"""The numbers of a log, in one pass and constant memory: calls, errors, tokens, cost, latency, tools.
+
+Only the few fields that count are decoded, by msgspec, which skips the rest; that is what makes a gigabyte a matter
+of seconds. Everything is counted exactly but percentiles, which are right to half a percent (:class:`Sketch`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from openai_lifecycle import semconv
+from openai_lifecycle.cli.costs import Prices, Rate
+from openai_lifecycle.cli.select import Filter
+from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.eventslog.format import parse
+
+# What stands for the user in an entry when the request named none.
+_NOBODY: Final = frozenset({"openai_user", "llm_generation_user", "tool_call_user"})
+
+
+# ------------------------------------------------------------------ the fields that count
+class Custom(msgspec.Struct, gc=False):
+    """Those of ``metadata.custom_fields``."""
+
+    timestamp: str = ""
+    error_type: str = ""
+    response_model: str = ""
+    input_tokens: str = ""
+    output_tokens: str = ""
+    cached_tokens: str = ""
+    reasoning_tokens: str = ""
+    time_to_first_token_ms: str = ""
+    duration_ms: str = ""
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    user: str = ""
+    custom_fields: Custom = msgspec.field(default_factory=Custom)
+
+
+class Entry(msgspec.Struct, gc=False):
+    """Those of an entry."""
+
+    event_type: str
+    provider: str = ""
+    model_id: str = ""
+    operation: str = ""
+    tool_name: str = ""
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+
+
+_decode: Final = msgspec.json.Decoder(Entry).decode
+
+
+def decode(raw: bytes) -> Entry:
+    """Return what counts of an entry.
+
+    Raises:
+        ValueError: the bytes are no whole entry.
+    """
+    try:
+        return _decode(raw[raw.index(b"\n") :])
+    except (msgspec.MsgspecError, ValueError):
+        event = parse(raw)  # says what is wrong, or knows better: lone surrogates, a missing user
+        members: dict[str, Any] = {name: getattr(event, name, "") for name in Entry.__struct_fields__}
+        custom = {k: v for k, v in event.metadata.custom_fields.items() if k in Custom.__struct_fields__}
+        return Entry(**{**members, "metadata": _Metadata(event.metadata.user or "", Custom(**custom))})
+
+
+def decoder(wanted: Filter) -> Callable[[bytes], Entry | None]:
+    """Return a :func:`decode` that gives ``None`` for entries which are not wanted."""
+    if wanted.everything:
+        return decode
+    return lambda raw: decode(raw) if wanted(parse(raw)) else None
+
+
+# ------------------------------------------------------------------ percentiles
+_GAMMA: Final = 1.01
+_SCALE: Final = 1 / math.log(_GAMMA)
+
+
+class Sketch:
+    """Counts values in buckets that each span one percent: any percentile is right to half a percent.
+
+    Memory depends on the range of the values, not on their number: 1 µs to 1 day are 2500 buckets.
+    """
+
+    __slots__ = ("_buckets", "count")
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, int] = {}
+        self.count = 0
+
+    def add(self, value: float) -> None:
+        """Count ``value``, 0 or more and finite."""
+        bucket = math.ceil(math.log(value) * _SCALE) if value > 1e-6 else -1400
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+        self.count += 1
+
+    def percentile(self, percent: float) -> float | None:
+        """Return the smallest value that ``percent`` of the values do not exceed; ``None`` when there are none."""
+        rank = math.ceil(self.count * percent / 100)
+        for bucket in sorted(self._buckets):
+            rank -= self._buckets[bucket]
+            if rank <= 0:
+                return 2 * _GAMMA**bucket / (_GAMMA + 1) if bucket > -1400 else 0.0
+        return None
+
+    def merge(self, other: Sketch) -> None:
+        """Count what ``other`` counted."""
+        self.count += other.count
+        for bucket, count in other._buckets.items():
+            self._buckets[bucket] = self._buckets.get(bucket, 0) + count
+
+
+# ------------------------------------------------------------------ the numbers of one group
+@dataclass(slots=True)
+class Group:
+    """The numbers of some calls. ``unpriced`` are those whose cost is unknown."""
+
+    calls: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    unpriced: int = 0
+    tokens: dict[Rate, list[int]] = field(default_factory=dict)
+    latency: Sketch = field(default_factory=Sketch)
+    first_token: Sketch = field(default_factory=Sketch)
+    tools: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def cost(self) -> Decimal | None:
+        """Dollars of the calls whose price is known; ``None`` when there are calls and none is."""
+        if self.unpriced and not self.tokens:
+            return None
+        return sum((rate.cost(*counts) for rate, counts in self.tokens.items()), Decimal(0))
+
+    def merge(self, other: Group) -> None:
+        """Add the numbers of ``other``."""
+        for name in (
+            "calls",
+            "input_tokens",
+            "output_tokens",
+            "cached_tokens",
+            "reasoning_tokens",
+            "unpriced",
+        ):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for rate, counts in other.tokens.items():
+            self.tokens[rate] = [a + b for a, b in zip(self.tokens.get(rate, (0, 0, 0)), counts, strict=True)]
+        self.errors.update(other.errors)
+        self.tools.update(other.tools)
+        self.latency.merge(other.latency)
+        self.first_token.merge(other.first_token)
+
+
+def hour(timestamp: str) -> str:
+    """Return the hour of an RFC 3339 time, with its offset: ``2026-01-27T14:00+01:00``."""
+    return f"{timestamp[:13]}:00{timestamp[26:]}" if timestamp else ""
+
+
+#: What calls can be grouped by.
+KEYS: Final[dict[str, Callable[[Entry], str]]] = {
+    "model": lambda entry: entry.model_id,
+    "provider": lambda entry: entry.provider,
+    "operation": lambda entry: entry.operation or "llm_generation",  # a tool call names none
+    "user": lambda entry: "" if entry.metadata.user in _NOBODY else entry.metadata.user,
+    "hour": lambda entry: hour(entry.metadata.custom_fields.timestamp),
+}
+
+
+class Numbers:
+    """Calls grouped by one or several of :data:`KEYS`."""
+
+    def __init__(self, by: Sequence[str], prices: Prices) -> None:
+        self.by = tuple(by)
+        self.groups: dict[tuple[str, ...], Group] = {}
+        self._keys = [KEYS[name] for name in by]
+        self._prices = prices
+
+    def add(self, entry: Entry) -> None:
+        """Count ``entry``."""
+        kind = entry.event_type
+        if kind not in _COUNTED:
+            return
+        key = tuple([of(entry) for of in self._keys])
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = Group()
+        if kind == semconv.TOOL_CALL_DETECTED:
+            group.tools[entry.tool_name] += 1
+            return
+        group.calls += 1
+        custom = entry.metadata.custom_fields
+        if kind == semconv.GENERATION_ERROR:
+            group.errors[custom.error_type or "unknown"] += 1
+        elif custom.duration_ms:
+            _measure(group.latency, custom.duration_ms)
+        if custom.time_to_first_token_ms:
+            _measure(group.first_token, custom.time_to_first_token_ms)
+        if custom.input_tokens or custom.output_tokens:
+            self._add_tokens(group, entry, custom)
+        elif kind == semconv.GENERATION_SUCCESS:
+            group.unpriced += 1
+
+    def _add_tokens(self, group: Group, entry: Entry, custom: Custom) -> None:
+        sent, received = _whole(custom.input_tokens), _whole(custom.output_tokens)
+        cached = _whole(custom.cached_tokens)
+        group.input_tokens += sent
+        group.output_tokens += received
+        group.cached_tokens += cached
+        group.reasoning_tokens += _whole(custom.reasoning_tokens)
+        rate = _rate(self._prices, entry, sent)
+        if rate is None or cached > sent:
+            group.unpriced += 1
+            return
+        counts = group.tokens.get(rate)
+        if counts is None:
+            counts = group.tokens[rate] = [0, 0, 0]
+        counts[0] += sent
+        counts[1] += cached
+        counts[2] += received
+
+    def total(self) -> Group:
+        """Return the numbers of all calls."""
+        total = Group()
+        for group in self.groups.values():
+            total.merge(group)
+        return total
+
+    def ordered(self) -> list[tuple[tuple[str, ...], Group]]:
+        """Return the groups, by time when they are grouped by hour, else those with the most calls first."""
+        if "hour" in self.by:
+            return sorted(self.groups.items())
+        return sorted(self.groups.items(), key=lambda item: (-item[1].calls, item[0]))
+
+
+_COUNTED: Final = frozenset(
+    {semconv.GENERATION_SUCCESS, semconv.GENERATION_ERROR, semconv.TOOL_CALL_DETECTED}
+)
+
+
+def _whole(text: str) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
+def _rate(prices: Prices, entry: Entry, sent: int) -> Rate | None:
+    """Return what the call cost: by the model that answered, else by the one that was asked for."""
+    custom = entry.metadata.custom_fields
+    for model in (custom.response_model, entry.model_id):
+        rate = prices.rate(entry.provider, model, custom.timestamp, sent) if model else None
+        if rate is not None:
+            return rate
+    return None
+
+
+def cost(prices: Prices, entry: Entry) -> Decimal | None:
+    """Return what one call cost; ``None`` when it is not known."""
+    custom = entry.metadata.custom_fields
+    sent, cached = _whole(custom.input_tokens), _whole(custom.cached_tokens)
+    rate = _rate(prices, entry, sent) if custom.input_tokens or custom.output_tokens else None
+    return None if rate is None or cached > sent else rate.cost(sent, cached, _whole(custom.output_tokens))
+
+
+def _measure(sketch: Sketch, text: str) -> None:
+    try:
+        value = float(text)
+    except ValueError:
+        return
+    if 0 <= value < math.inf:
+        sketch.add(value)
+
+
+# ------------------------------------------------------------------ as text
+_PERCENTILES: Final = (50, 95, 99)
+
+
+def rows(numbers: Numbers) -> Iterator[dict[str, Any]]:
+    """Yield one flat row a group: what ``--json`` and ``--csv`` show. Latencies are milliseconds, costs dollars."""
+    for key, group in numbers.ordered():
+        yield {**dict(zip(numbers.by, key, strict=True)), **measures(group)}
+
+
+def measures(group: Group) -> dict[str, Any]:
+    """Return the numbers of ``group`` by name; what is unknown is ``None``."""
+    return {
+        "calls": group.calls,
+        "errors": sum(group.errors.values()),
+        "error_types": dict(group.errors.most_common()),
+        "input_tokens": group.input_tokens,
+        "output_tokens": group.output_tokens,
+        "cached_tokens": group.cached_tokens,
+        "reasoning_tokens": group.reasoning_tokens,
+        "cost_usd": None if group.cost is None else float(group.cost),
+        "unpriced_calls": group.unpriced,
+        **{f"latency_p{p}_ms": _rounded(group.latency.percentile(p)) for p in _PERCENTILES},
+        **{f"first_token_p{p}_ms": _rounded(group.first_token.percentile(p)) for p in _PERCENTILES},
+        "tool_calls": sum(group.tools.values()),
+        "tools": dict(group.tools.most_common()),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+def as_json(numbers: Numbers) -> str:
+    """Return the rows and their total as one JSON object."""
+    return json.dumps(
+        {"by": numbers.by, "groups": list(rows(numbers)), "total": measures(numbers.total())}, indent=2
+    )
+
+
+def as_csv(numbers: Numbers) -> str:
+    """Return the rows as CSV; error types and tools as JSON within their cell."""
+    out = io.StringIO()
+    names = [*numbers.by, *measures(Group())]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows(numbers):
+        writer.writerow(
+            [
+                json.dumps(v) if isinstance(v, dict) else clean(v) if isinstance(v, str) else v
+                for v in row.values()
+            ]
+        )
+    return out.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A column of the table; where the terminal is too narrow, that with the lowest rank goes first."""
+
+    heading: str
+    rank: int
+    text: Callable[[Group], str]
+
+
+def _seconds(sketch: Sketch) -> str:
+    values = [sketch.percentile(percent) for percent in _PERCENTILES]
+    return " ".join("-" if value is None else f"{value / 1000:.3g}" for value in values)
+
+
+def _counted(counter: Counter[str]) -> str:
+    return ", ".join(f"{clean(name)} {count}" for name, count in counter.most_common(5)) or "-"
+
+
+def dollars(group: Group) -> str:
+    """Return what is known of the cost: ``?`` for unknown, ``$1.20 + ?`` when some calls have no price."""
+    if group.cost is None:
+        return "?"
+    known = f"${group.cost:.2f}" if group.cost >= 1 or not group.cost else f"${float(group.cost):#.2g}"
+    return f"{known} + ?" if group.unpriced else known
+
+
+_SHOWN: Final = (
+    _Shown("calls", 99, lambda g: str(g.calls)),
+    _Shown("errors", 98, lambda g: str(sum(g.errors.values()))),
+    _Shown("in", 96, lambda g: str(g.input_tokens)),
+    _Shown("out", 95, lambda g: str(g.output_tokens)),
+    _Shown("cached", 40, lambda g: str(g.cached_tokens)),
+    _Shown("reasoning", 30, lambda g: str(g.reasoning_tokens)),
+    _Shown("cost", 97, dollars),
+    _Shown("latency s p50 p95 p99", 90, lambda g: _seconds(g.latency)),
+    _Shown("first token s p50 p95 p99", 50, lambda g: _seconds(g.first_token)),
+    _Shown("error types", 20, lambda g: _counted(g.errors)),
+    _Shown("tools", 10, lambda g: _counted(g.tools)),
+)
+
+
+def as_table(numbers: Numbers, width: int = 0) -> str:
+    """Return the rows as a table: plain, or with ``width`` coloured and at most that wide."""
+    console = Console(
+        width=width or 100_000,
+        force_terminal=bool(width),
+        color_system="standard" if width else None,
+        highlight=False,
+    )
+    shown = list(_SHOWN)
+    table = _table(numbers, shown)
+    while width and len(shown) > 3 and Measurement.get(console, console.options, table).maximum > width:
+        shown.remove(min(shown, key=lambda column: column.rank))
+        table = _table(numbers, shown)
+    with console.capture() as captured:
+        console.print(table)
+    left_out = [column.heading for column in _SHOWN if column not in shown]
+    note = f"Too narrow for: {', '.join(left_out)}. --json and --csv have all.\n" if left_out else ""
+    return "\n".join(line.rstrip() for line in captured.get().split("\n")) + note
+
+
+def _table(numbers: Numbers, shown: Sequence[_Shown]) -> Table:
+    several = len(numbers.groups) > 1
+    table = Table(
+        box=box.SIMPLE_HEAD, show_footer=several, footer_style="bold", show_edge=False, pad_edge=False
+    )
+    total = numbers.total()
+    for index, name in enumerate(numbers.by):
+        table.add_column(name, footer="total" if index == 0 else "", no_wrap=True)
+    for column in shown:
+        textual = column.heading in ("error types", "tools")
+        table.add_column(
+            column.heading,
+            footer=Text(column.text(total)),
+            justify="left" if textual else "right",
+            no_wrap=True,
+        )
+    for key, group in numbers.ordered():
+        texts = (*(clean(part) or "-" for part in key), *(column.text(group) for column in shown))
+        table.add_row(
+            *map(Text, texts),
+            style="red" if group.calls and group.calls == sum(group.errors.values()) else None,
+        )
+    return table

@@ -1,0 +1,45 @@
+"""Text for a terminal or a pipe: never a raw control character, colour and width only where there is a terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from typing import Final
+
+import click
+
+# Control characters, C1 controls, line separators, bidirectional controls, lone surrogates.
+_UNSAFE: Final = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _escape(match: re.Match[str]) -> str:
+    return _SHORT.get(match[0]) or f"\\u{ord(match[0]):04x}"
+
+
+def clean(text: str) -> str:
+    """Return ``text`` in one line, with everything escaped that could drive a terminal or shift a column."""
+    return text if text.isascii() and text.isprintable() else _UNSAFE.sub(_escape, text)
+
+
+def on_terminal() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
+def width() -> int:
+    """Return the terminal's columns."""
+    return shutil.get_terminal_size().columns
+
+
+def page(lines: Iterable[str]) -> None:
+    """Print ``lines``; on a terminal through the pager, which ends by itself when all fits one screen."""
+    if on_terminal() and sys.stdin.isatty():
+        os.environ.setdefault("LESS", "FRX")
+        click.echo_via_pager((f"{line}\n" for line in lines), color=True)
+        return
+    for line in lines:
+        click.echo(line)
