@@ -107,6 +107,12 @@ def _overridden(client: type) -> tuple[str, ...]:
     return ("base_url",) if client.__name__.endswith("ModuleClient") else ()
 
 
+def secrets_of(client: Any) -> tuple[str, ...]:
+    """Return the keys that a client holds, which nothing that is recorded may show."""
+    found = (getattr(client, name, None) for name in ("api_key", "admin_api_key"))
+    return tuple(value for value in found if isinstance(value, str) and value)
+
+
 def endpoint_asked_for(client: type, arguments: Mapping[str, Any]) -> Endpoint:
     """Return the endpoint that a constructor's arguments name, for when the construction fails."""
     asked = [arguments.get(name) for name in ("base_url", "azure_endpoint", "websocket_base_url")]

@@ -118,6 +118,7 @@ class Operation:
     chunk:    reply, chunk → nothing; folds one chunk of a stream into the reply
     content:  body → the content attributes of the span (messages, instructions, tools), read only when wanted
     generates: False when the call only reads what an earlier one has generated (``generations.py``)
+    entries:  False when a span is all there is of the call: nothing goes to ``events.log``
     """
 
     name: str
@@ -126,6 +127,7 @@ class Operation:
     chunk: Callable[[Reply, Any], None] = lambda *_: None
     content: Callable[[Fields], Content] = lambda _: {}
     generates: bool = True
+    entries: bool = True
 
 
 # ------------------------------------------------------------------ reading bodies of doubtful shape

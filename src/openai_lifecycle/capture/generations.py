@@ -45,6 +45,8 @@ class Generations:
 
     def entries(self, call: Call, error: BaseException | None) -> Entries:
         """Return what the end of ``call`` is to write, and remember the response it saw."""
+        if not call.operation.entries:
+            return Entries.NONE
         reply = call.reply
         if not call.operation.generates and error is not None:
             return Entries.ERROR

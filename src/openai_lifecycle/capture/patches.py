@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,11 @@ from opentelemetry.trace import set_span_in_context
 from openai_lifecycle.capture import routes
 from openai_lifecycle.capture.body import as_json, read_along
 from openai_lifecycle.capture.call import Call, watch_close
-from openai_lifecycle.capture.clients import endpoint_of
+from openai_lifecycle.capture.clients import endpoint_of, secrets_of
 from openai_lifecycle.capture.facts import FILES, Fields
 from openai_lifecycle.capture.initialization import Initializations
 from openai_lifecycle.capture.recorder import Recorder
+from openai_lifecycle.capture.websocket import WebSockets
 from openai_lifecycle.shield import SHIELD
 
 _logger = logging.getLogger(__name__)
@@ -69,16 +70,13 @@ class Patches:
         """Install the table; called when ``openai`` has been imported, at once or later."""
         if not self._active or self._installed:
             return
-        for point in self._table():
-            try:
-                self._wrap(point)
-            except (ImportError, AttributeError):
-                if point.required:
-                    _logger.warning(
-                        "this version of openai has no %s.%s: calls that pass through it are not recorded",
-                        point.module,
-                        point.path,
-                    )
+        self._wrap_all(self._table())
+        # Their modules are the expensive ones: each is left alone until the application imports it.
+        for module in {point.module for point in self._lazy_table()}:
+            wrapt.register_post_import_hook(self._install_later, module)
+
+    def _install_later(self, module: Any) -> None:
+        self._wrap_all(point for point in self._lazy_table() if point.module == module.__name__)
 
     def undo(self) -> None:
         """Restore what was there; wrappers that something else still holds fall silent."""
@@ -112,6 +110,22 @@ class Patches:
             *(_Point(m, f"{name}.with_options", copy, required) for m, name, required in clients),
         )
 
+    def _lazy_table(self) -> Iterator[_Point]:
+        for module, path, wrapper in WebSockets(self._recorder, lambda: self._active).points():
+            yield _Point(module, path, wrapper, required=False)
+
+    def _wrap_all(self, points: Iterable[_Point]) -> None:
+        for point in points if self._active else ():
+            try:
+                self._wrap(point)
+            except (ImportError, AttributeError):
+                if point.required:
+                    _logger.warning(
+                        "this version of openai has no %s.%s: calls that pass through it are not recorded",
+                        point.module,
+                        point.path,
+                    )
+
     def _wrap(self, point: _Point) -> None:
         owner, name, original = wrapt.resolve_path(point.module, point.path)
         if name not in owner.__dict__:  # inherited: the base class's wrapper serves
@@ -131,7 +145,7 @@ class Patches:
                 return None
             operation, named = route
             asked = {**_body(options), **named} if named else _body(options)
-            call = self._recorder.begin(operation, asked, endpoint_of(client), _secrets(client))
+            call = self._recorder.begin(operation, asked, endpoint_of(client), secrets_of(client))
             # Our own copy: the caller's options are used again for the next page of a list.
             options = options.model_copy() if hasattr(options, "model_copy") else options.copy()
             previous = options.post_parser
@@ -244,11 +258,6 @@ def _body(options: Any) -> Fields:
         names = options.files if isinstance(options.files, Mapping) else [name for name, _ in options.files]
         body = {**body, FILES: [name.partition("[")[0] for name in names]}
     return {**body, **options.extra_json} if options.extra_json else body
-
-
-def _secrets(client: Any) -> tuple[str, ...]:
-    found = (getattr(client, name, None) for name in ("api_key", "admin_api_key"))
-    return tuple(value for value in found if isinstance(value, str) and value)
 
 
 def _responded(kwargs: dict[str, Any], *, is_async: bool) -> None:

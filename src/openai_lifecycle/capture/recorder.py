@@ -99,7 +99,8 @@ class Recording:
     def response(self, response: Any) -> None:
         """Take over what the HTTP response's status and headers say."""
         self.attributes[semconv.HTTP_STATUS_CODE] = response.status_code
-        for name, value in response.headers.raw:
+        # A refused WebSocket handshake has a response too, of the websockets package: without a raw list.
+        for name, value in getattr(response.headers, "raw", ()):
             row = _HEADERS.get(name.lower())
             if row is not None:
                 try:

@@ -52,8 +52,8 @@ def _error(job: Fields) -> tuple[str, str]:
     return text(error.get("code")) or "_OTHER", text(error.get("message"))
 
 
-DECISION = Operation("decision", request, response, chunk)
-VIDEO = Operation("video_generation", request, response, chunk)
-BATCH = Operation("batch", request, response, chunk)
-EVALUATION = Operation("evaluation", request, response, chunk)
-RUN_OF_THREAD = Operation("invoke_agent", request, response, chunk)
+DECISION = Operation("decision", request, response, chunk, entries=False)
+VIDEO = Operation("video_generation", request, response, chunk, entries=False)
+BATCH = Operation("batch", request, response, chunk, entries=False)
+EVALUATION = Operation("evaluation", request, response, chunk, entries=False)
+RUN_OF_THREAD = Operation("invoke_agent", request, response, chunk, entries=False)

@@ -38,6 +38,7 @@ from openai_lifecycle.capture.facts import (
     pick,
     text,
 )
+from openai_lifecycle.capture.operations.usage import usage
 
 
 def _id(value: object) -> str | None:
@@ -72,18 +73,6 @@ RESPONSE: Final[Table] = {
     "status": (semconv.RESPONSE_STATUS, text),
     "service_tier": (semconv.OPENAI_RESPONSE_SERVICE_TIER, text),
     "conversation": (semconv.CONVERSATION_ID, _id),
-}
-USAGE: Final[Table] = {
-    "input_tokens": (semconv.INPUT_TOKENS, integer),
-    "output_tokens": (semconv.OUTPUT_TOKENS, integer),
-    "total_tokens": (semconv.TOTAL_TOKENS, integer),
-}
-INPUT_DETAILS: Final[Table] = {
-    "cached_tokens": (semconv.CACHE_READ_TOKENS, integer),
-    "cache_write_tokens": (semconv.CACHE_CREATION_TOKENS, integer),
-}
-OUTPUT_DETAILS: Final[Table] = {
-    "reasoning_tokens": (semconv.REASONING_TOKENS, integer),
 }
 #: ``incomplete_details.reason`` → finish reason; any other is reported as it is.
 INCOMPLETE: Final[Mapping[str, str]] = {"max_output_tokens": "length"}
@@ -151,15 +140,6 @@ def fetched(reply: Reply, body: Any) -> None:
         _output(reply, output)
     if not reply.pending:
         _ended(reply, whole)
-
-
-def usage(reply: Reply, counted: object) -> None:
-    """Take over the token counts, zeros included, that the server sent."""
-    counts = fields(counted)
-    if counts:
-        pick(counts, USAGE, reply.attributes)
-        pick(fields(counts.get("input_tokens_details")), INPUT_DETAILS, reply.attributes)
-        pick(fields(counts.get("output_tokens_details")), OUTPUT_DETAILS, reply.attributes)
 
 
 def _head(reply: Reply, whole: Fields) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from openai_lifecycle import semconv
-from openai_lifecycle.capture.facts import Reply, double, fields, integer, pick
+from typing import Final
 
-USAGE = {
+from openai_lifecycle import semconv
+from openai_lifecycle.capture.facts import Reply, Table, double, fields, integer, pick
+
+USAGE: Final[Table] = {
     "input_tokens": (semconv.INPUT_TOKENS, integer),
     "output_tokens": (semconv.OUTPUT_TOKENS, integer),
     "total_tokens": (semconv.TOTAL_TOKENS, integer),
     "seconds": (semconv.INPUT_SECONDS, double),
 }
-INPUT_DETAILS = {
+INPUT_DETAILS: Final[Table] = {
     "cached_tokens": (semconv.CACHE_READ_TOKENS, integer),
     "cache_write_tokens": (semconv.CACHE_CREATION_TOKENS, integer),
     "audio_tokens": (semconv.INPUT_AUDIO_TOKENS, integer),
 }
-OUTPUT_DETAILS = {
+OUTPUT_DETAILS: Final[Table] = {
     "reasoning_tokens": (semconv.REASONING_TOKENS, integer),
     "audio_tokens": (semconv.OUTPUT_AUDIO_TOKENS, integer),
 }

@@ -1,0 +1,508 @@
+"""The client's WebSocket connections: Responses, Realtime and Live.
+
+A connection is a span, from the handshake to its close, and each response on it is a generation of its own, a
+child of that span. A reconnect is another connection.
+
+What is observed is the socket itself (``websockets``' connection object): every way of the client to send and
+receive ends there, also those that pass its connection classes by (``openai/lib/responses_websocket``,
+``ResponsesWebSocketLane.send``), and one socket is used by sync or async code, never by both.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+from opentelemetry import context, propagate
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.trace import set_span_in_context
+
+from openai_lifecycle import semconv
+from openai_lifecycle.capture.call import Call
+from openai_lifecycle.capture.clients import Endpoint, endpoint_of, parse, secrets_of
+from openai_lifecycle.capture.facts import Fields, Operation, Request, fields, integer, items, pick, text
+from openai_lifecycle.capture.operations.realtime import REALTIME
+from openai_lifecycle.capture.operations.responses import RESPONSES, failure
+from openai_lifecycle.capture.recorder import Recorder
+from openai_lifecycle.shield import SHIELD
+
+#: Server events after which a response is complete, however it went.
+_ENDS: Final = frozenset(
+    {"response.done", "response.completed", "response.incomplete", "response.failed", "response.cancelled"}
+)
+#: How many items that were sent since the last response are remembered.
+_ITEMS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """What differs between the kinds of connection.
+
+    operation: how a response is read
+    asked:     client event ``response.create`` → parameters of a response, ``None`` when it does not tell any
+    inner:     server event → the event of a response that it carries, or is
+    """
+
+    api: str
+    operation: Operation
+    asked: Callable[[Fields], Fields | None]
+    inner: Callable[[Fields], Fields] = lambda event: event
+
+
+RESPONSES_SOCKET: Final = Protocol("responses", RESPONSES, lambda event: event)
+REALTIME_SOCKET: Final = Protocol("realtime", REALTIME, lambda event: fields(event.get("response")))
+#: The model of a Live connection delegates to a Responses model: ``openai/types/live/response_event.py``.
+LIVE_SOCKET: Final = Protocol(
+    "live",
+    RESPONSES,
+    lambda _: None,
+    lambda event: fields(event.get("event")) if event.get("type") == "response.event" else event,
+)
+
+#: Module, prefix of its classes, protocol. A module is looked at when the application imports it, never by us.
+CONNECTIONS: Final = (
+    ("openai.resources.responses.responses", "Responses", RESPONSES_SOCKET),
+    ("openai.resources.beta.responses.responses", "Responses", RESPONSES_SOCKET),
+    ("openai.resources.realtime.realtime", "Realtime", REALTIME_SOCKET),
+    ("openai.resources.beta.realtime.realtime", "Realtime", REALTIME_SOCKET),
+    ("openai.resources.realtime.translations.translations", "Translations", REALTIME_SOCKET),
+    ("openai.resources.live.live", "Live", LIVE_SOCKET),
+    ("openai.resources.live.forks", "Forks", LIVE_SOCKET),
+    ("openai.resources.live.sideband", "Sideband", LIVE_SOCKET),
+)
+
+
+def _connect_request(body: Fields, _: int) -> Request:
+    return Request(model=text(body.get("model")), attributes={semconv.OPENAI_API_TYPE: body["api"]})
+
+
+CONNECT: Final = Operation("connect", _connect_request, lambda *_: None, entries=False)
+
+
+# ------------------------------------------------------------------ one socket
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Whom a connection is made to."""
+
+    protocol: Protocol
+    endpoint: Endpoint
+    secrets: tuple[str, ...]
+    model: str
+
+
+class Socket:
+    """One connection: its own call, and those of the responses on it."""
+
+    def __init__(self, recorder: Recorder, peer: Peer) -> None:
+        self._recorder = recorder
+        self.peer = peer
+        #: What the server says the model is.
+        self._model = ""
+        #: Asked for, not yet begun by the server; in the order of asking.
+        self._asked: deque[tuple[Fields, Call]] = deque()
+        #: Begun, by id of the response; and the latest one of each lane, for events without an id.
+        self._running: dict[object, Call] = {}
+        self._lanes: dict[object, Call] = {}
+        self._items: deque[Any] = deque(maxlen=_ITEMS)
+        self._closing = False
+        self.call = self._begin(CONNECT, {"api": peer.protocol.api, "model": peer.model})
+
+    def _begin(self, operation: Operation, body: Fields) -> Call:
+        call = self._recorder.begin(operation, body, self.peer.endpoint, self.peer.secrets)
+        call.deferred = True
+        return call
+
+    def opened(self, handshake: Any) -> None:
+        """Take over what the server's answer to the handshake says."""
+        request_id = handshake.headers.get("x-request-id")
+        if request_id:
+            self.call.reply.attributes[semconv.REQUEST_ID] = request_id
+
+    # -------------------------------------------------------------- what the application does
+    def sent(self, data: object) -> Call | None:
+        """Take note of what is about to be sent; return the call that it starts, if any."""
+        event = _event(data)
+        kind = event.get("type")
+        if kind == "response.create":
+            asked = self.peer.protocol.asked(event)
+            if asked is not None:
+                call = self._generation(asked)
+                self._asked.append((event, call))
+                return call
+        elif kind == "conversation.item.create":
+            self._items.append(_without_media(fields(event.get("item"))))
+        elif kind == "input_audio_buffer.commit":
+            self._items.append(_SPOKEN)
+        return None
+
+    def closing(self) -> None:
+        """Take note that the application is closing the connection: what ends now, ends because it wants to."""
+        self._closing = True
+
+    def closed(self) -> None:
+        """End the connection and every response that is under way on it, with what has arrived."""
+        self._end(None)
+
+    def lost(self, error: BaseException) -> None:
+        """Take note of an exception of the socket: a closed connection is the end, anything else is not."""
+        from websockets.exceptions import ConnectionClosed
+
+        if isinstance(error, ConnectionClosed):
+            self._end(None if self._closing else error)
+
+    def _end(self, error: BaseException | None) -> None:
+        from websockets.exceptions import ConnectionClosedOK
+
+        for _, call in tuple(self._asked):
+            call.end(error)
+        for call in tuple(self._running.values()):
+            call.end(error)
+        self._asked.clear()
+        self._running.clear()
+        self._lanes.clear()
+        self.call.end(None if isinstance(error, ConnectionClosedOK) else error)
+
+    # -------------------------------------------------------------- what the server does
+    def received(self, data: object) -> None:
+        """Take note of what was received."""
+        event = _event(data)
+        kind = event.get("type")
+        if kind == "error":
+            self._refused(event)
+            return
+        if kind in ("session.created", "session.updated"):
+            self._model = text(fields(event.get("session")).get("model")) or self._model
+        elif kind == "input_audio_buffer.committed" and not (self._items and self._items[-1] is _SPOKEN):
+            self._items.append(_SPOKEN)
+        inner = self.peer.protocol.inner(event)
+        kind = text(inner.get("type"))
+        if kind.startswith("response."):
+            self._respond(kind, inner, event)
+
+    def _respond(self, kind: str, event: Fields, outer: Fields) -> None:
+        lane = outer.get("stream_id") or outer.get("delegation_id")
+        whole = fields(event.get("response"))
+        response_id = text(event.get("response_id")) or text(whole.get("id"))
+        if kind == "response.created":
+            call = self._started(lane, whole)
+            self._running[response_id] = self._lanes[lane] = call
+        else:
+            found = self._running.get(response_id) if response_id else self._lanes.get(lane)
+            if found is None:
+                return
+            call = found
+        call.reply.model = call.reply.model or self._model or None
+        call.chunk(event)
+        if kind in _ENDS:
+            self._forget(call)
+            call.end()
+
+    def _forget(self, call: Call) -> None:
+        for known in (self._running, self._lanes):
+            for key in [key for key, one in known.items() if one is call]:
+                del known[key]
+
+    def _started(self, lane: object, whole: Fields) -> Call:
+        """Return the call of a response that begins: the first one asked for on its lane, else the server's own."""
+        for asked in tuple(self._asked):
+            if asked[0].get("stream_id") == lane:
+                self._asked.remove(asked)
+                asked[1].reply.error = None
+                return asked[1]
+        return self._generation(whole)
+
+    def _refused(self, event: Fields) -> None:
+        """End what an error is about: the client event that it names, or the response under way on its lane.
+
+        Not every error names one. Realtime then goes on, so such an error only counts for what has been asked
+        for, and only if that never begins.
+        """
+        error = fields(event.get("error"))
+        named = text(error.get("event_id")) or text(error.get("client_event_id"))
+        lane = event.get("stream_id")
+        for asked in tuple(self._asked):
+            if (text(asked[0].get("event_id")) or None) == (named or None) and asked[0].get(
+                "stream_id"
+            ) == lane:
+                _fail(asked[1], event)
+                if named or self.peer.protocol is RESPONSES_SOCKET or error.get("code") in _ABOUT_RESPONSES:
+                    self._asked.remove(asked)
+                    asked[1].end()
+                return
+        running = self._lanes.get(lane)
+        if running is not None and self.peer.protocol is RESPONSES_SOCKET:
+            _fail(running, event)
+            self._forget(running)
+            running.end()
+
+    # -------------------------------------------------------------- generations
+    def _generation(self, asked: Fields) -> Call:
+        model = text(asked.get("model")) or self.peer.model or self._model
+        body = {**asked, "model": model, "stream": True}
+        if self.peer.protocol is REALTIME_SOCKET and asked.get("input") is None:
+            body["input"] = list(self._items)
+            self._items.clear()
+        token = context.attach(set_span_in_context(self.call.recording.span))
+        try:
+            return self._begin(self.peer.protocol.operation, body)
+        finally:
+            context.detach(token)
+
+
+#: Codes of errors that are about ``response.create``, whether or not they name the event.
+_ABOUT_RESPONSES: Final = ("conversation_already_has_active_response",)
+#: Stands for speech that was sent.
+_SPOKEN: Final = {"type": "message", "role": "user", "content": [{"type": "input_audio"}]}
+
+
+def _fail(call: Call, event: Fields) -> None:
+    call.reply.error = failure(event.get("error"))
+    pick(event, {"status": (semconv.HTTP_STATUS_CODE, integer)}, call.reply.attributes)
+
+
+def _event(data: object) -> Fields:
+    """Return the JSON object that was sent or received; an empty one for anything else."""
+    if isinstance(data, (str, bytes)):
+        try:
+            return fields(json.loads(data))
+        except ValueError:
+            pass
+    return {}
+
+
+def _without_media(item: Fields) -> Fields:
+    """Return a conversation item without audio and images, which are large and wanted by nobody."""
+    content = [
+        {k: v for k, v in fields(part).items() if k not in ("audio", "image_url")}
+        for part in items(item.get("content"))
+    ]
+    return {**item, "content": content} if content else item
+
+
+# ------------------------------------------------------------------ into the client
+_connecting: ContextVar[Socket | None] = ContextVar("openai_lifecycle_connecting", default=None)
+
+
+class WebSockets:
+    """The wrappers of the connection classes; ``active`` says whether they are to do anything."""
+
+    def __init__(self, recorder: Recorder, active: Callable[[], bool]) -> None:
+        self._recorder = recorder
+        self._active = active
+
+    def points(self) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+        """Yield (module, path, wrapper): what is wrapped when the module is imported."""
+        for module, name, protocol in CONNECTIONS:
+            enter, aenter = self._enter(protocol), self._aenter(protocol)
+            for prefix, method, wrapper in (("", "__enter__", enter), ("Async", "__aenter__", aenter)):
+                yield module, f"{prefix}{name}ConnectionManager.{method}", wrapper
+                yield module, f"{prefix}{name}ConnectionManager.enter", wrapper
+                yield module, f"{prefix}{name}Connection.__init__", self._connected
+
+    # -------------------------------------------------------------- the handshake
+    def _enter(self, protocol: Protocol) -> Callable[..., Any]:
+        def enter(wrapped: Callable[..., Any], manager: Any, args: Any, kwargs: Any) -> Any:
+            socket = self._open(protocol, manager)
+            if socket is None:
+                return wrapped(*args, **kwargs)
+            with _Connecting(socket):
+                return wrapped(*args, **kwargs)
+
+        return enter
+
+    def _aenter(self, protocol: Protocol) -> Callable[..., Any]:
+        async def aenter(wrapped: Callable[..., Any], manager: Any, args: Any, kwargs: Any) -> Any:
+            socket = self._open(protocol, manager)
+            if socket is None:
+                return await wrapped(*args, **kwargs)
+            with _Connecting(socket):
+                return await wrapped(*args, **kwargs)
+
+        return aenter
+
+    def _open(self, protocol: Protocol, manager: Any) -> Socket | None:
+        with SHIELD:
+            if not is_instrumentation_enabled():
+                return None
+            client = _private(manager, "client")
+            url = getattr(client, "websocket_base_url", None)
+            endpoint = endpoint_of(client) if url is None else parse(url, type(client))
+            model = _private(manager, "model")
+            socket = Socket(self._recorder, Peer(protocol, endpoint, secrets_of(client), text(model)))
+            if self._recorder.options.propagate:
+                headers: dict[str, str] = {}
+                propagate.inject(headers, context=set_span_in_context(socket.call.recording.span))
+                own = _private(manager, "extra_headers")
+                setattr(manager, _private_name(manager, "extra_headers"), {**(own or {}), **headers})
+            return socket
+        return None
+
+    def _connected(self, wrapped: Callable[..., Any], connection: Any, args: Any, kwargs: Any) -> Any:
+        """Wrap ``__init__`` of a connection class, which is handed the open socket."""
+        result = wrapped(*args, **kwargs)
+        with SHIELD:
+            socket = _connecting.get()
+            if socket is not None:
+                self._observe(connection._connection, socket)
+                make = getattr(connection, "_make_ws", None)
+                if make is not None:
+                    connection._make_ws = self._reconnect(make, socket)
+        return result
+
+    def _reconnect(self, make: Callable[..., Any], first: Socket) -> Callable[..., Any]:
+        """Return ``make``, which opens the socket of a reconnect, with a connection of its own around it."""
+
+        def make_ws(*args: Any, **kwargs: Any) -> Any:
+            socket = self._again(first)
+            if socket is None:
+                return make(*args, **kwargs)
+            with socket.call:
+                return self._observe(make(*args, **kwargs), socket)
+
+        async def amake_ws(*args: Any, **kwargs: Any) -> Any:
+            socket = self._again(first)
+            if socket is None:
+                return await make(*args, **kwargs)
+            with socket.call:
+                return self._observe(await make(*args, **kwargs), socket)
+
+        return amake_ws if inspect.iscoroutinefunction(make) else make_ws
+
+    def _again(self, first: Socket) -> Socket | None:
+        with SHIELD:
+            if self._active():
+                return Socket(self._recorder, first.peer)
+        return None
+
+    # -------------------------------------------------------------- the socket
+    def _observe(self, ws: Any, socket: Socket) -> Any:
+        """Replace ``send``, ``recv`` and ``close`` of ``ws`` by methods that tell ``socket``; return ``ws``."""
+        with SHIELD:
+            socket.opened(ws.response)
+            make = _async_methods if inspect.iscoroutinefunction(ws.send) else _methods
+            for method in make(ws.send, ws.recv, ws.close, socket, self._active):
+                setattr(ws, method.__name__, method)
+        return ws
+
+
+class _Connecting:
+    """Covers a handshake: its span is current, and the connection class finds the :class:`Socket`."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+
+    def __enter__(self) -> None:
+        self._token = _connecting.set(self._socket)
+        self._socket.call.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.call.__exit__(kind, error, trace)
+        if kind is not GeneratorExit:  # see Call.__exit__
+            _connecting.reset(self._token)
+
+
+class _Use:
+    """Covers one use of a socket: tells what is sent before, what is received or raised after."""
+
+    def __init__(self, socket: Socket, *, active: bool, message: object = None) -> None:
+        self._socket = socket
+        self._active = active
+        self._call = None
+        with SHIELD:
+            if active and message is not None:
+                self._call = socket.sent(message)
+
+    def __enter__(self) -> Callable[[Any], Any]:
+        return self._received
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        with SHIELD:
+            if error is not None:
+                self._socket.lost(error)
+                if self._call is not None:
+                    self._call.end(error)
+
+    def _received(self, message: Any) -> Any:
+        with SHIELD:
+            if self._active:
+                self._socket.received(message)
+        return message
+
+
+class _Close:
+    """Covers the close of a socket, which waits for the server's answer."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+
+    def __enter__(self) -> None:
+        self._socket.closing()
+
+    def __exit__(self, *_: object) -> None:
+        with SHIELD:
+            self._socket.closed()
+
+
+_Methods = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
+
+
+def _methods(
+    ws_send: Callable[..., Any],
+    ws_recv: Callable[..., Any],
+    ws_close: Callable[..., Any],
+    socket: Socket,
+    active: Callable[[], bool],
+) -> _Methods:
+    def send(message: Any, *args: Any, **kwargs: Any) -> Any:
+        with _Use(socket, active=active(), message=message):
+            return ws_send(message, *args, **kwargs)
+
+    def recv(*args: Any, **kwargs: Any) -> Any:
+        with _Use(socket, active=active()) as received:
+            return received(ws_recv(*args, **kwargs))
+
+    def close(*args: Any, **kwargs: Any) -> Any:
+        with _Close(socket):
+            return ws_close(*args, **kwargs)
+
+    return send, recv, close
+
+
+def _async_methods(
+    ws_send: Callable[..., Any],
+    ws_recv: Callable[..., Any],
+    ws_close: Callable[..., Any],
+    socket: Socket,
+    active: Callable[[], bool],
+) -> _Methods:
+    async def send(message: Any, *args: Any, **kwargs: Any) -> Any:
+        with _Use(socket, active=active(), message=message):
+            return await ws_send(message, *args, **kwargs)
+
+    async def recv(*args: Any, **kwargs: Any) -> Any:
+        with _Use(socket, active=active()) as received:
+            return received(await ws_recv(*args, **kwargs))
+
+    async def close(*args: Any, **kwargs: Any) -> Any:
+        with _Close(socket):
+            return await ws_close(*args, **kwargs)
+
+    return send, recv, close
+
+
+def _private_name(manager: Any, name: str) -> str:
+    """Return the name under which a manager keeps ``__name``, which Python mangles with the class it is used in."""
+    mangled = (f"_{owner.__name__.lstrip('_')}__{name}" for owner in type(manager).__mro__)
+    return next((own for own in mangled if hasattr(manager, own)), name)
+
+
+def _private(manager: Any, name: str) -> Any:
+    return getattr(manager, _private_name(manager, name), None)
