@@ -95,7 +95,8 @@ def events(final: dict[str, Any] | None = None) -> list[dict[str, Any]]:
 
 def _item_events(index: int, item: dict[str, Any]) -> list[dict[str, Any]]:
     place = {"output_index": index, "item_id": item["id"]}
-    empty = {**item, **{key: type(item[key])() for key in ("content", "arguments") if key in item}}
+    blank: dict[str, Any] = {key: type(item[key])() for key in ("content", "arguments") if key in item}
+    empty = {**item, **blank}
     made: list[dict[str, Any]] = [
         {"type": "response.output_item.added", "output_index": index, "item": empty}
     ]

@@ -18,8 +18,9 @@ from tests import wire_responses as wire
 from tests.capture.application import client_for, closing, each, entered, settle
 from tests.observed import Observed, entries
 from tests.scripted_server import ScriptedServer, Step, event_stream, reply
+from tests.wire import ANSWERED_BY, MODEL, TIME, WEATHER
 
-CALLS = [("call_1", "get_weather", wire.WEATHER), ("call_2", "get_time", wire.TIME)]
+CALLS = [("call_1", "get_weather", WEATHER), ("call_2", "get_time", TIME)]
 
 
 def whole(body: dict[str, Any]) -> list[Step]:
@@ -119,7 +120,7 @@ def test_every_way_to_create(
     )
     asyncio.run(closing(client, call(client)))
     entry, attributes = observed.generation(), observed.attributes()
-    assert observed.span().name == f"chat {wire.MODEL}"
+    assert observed.span().name == f"chat {MODEL}"
     assert isinstance(entry, LLMGenerationSuccess)
     assert calls(observed) == CALLS
     assert kinds() == ["TOOL_CALL_DETECTED", "TOOL_CALL_DETECTED", "GENERATION_SUCCESS"]
@@ -127,7 +128,7 @@ def test_every_way_to_create(
     assert (entry.response_length, entry.choices_count) == (len(wire.TEXT), 1)
     wanted = {
         "gen_ai.response.id": "resp_1",
-        "gen_ai.response.model": wire.ANSWERED_BY,
+        "gen_ai.response.model": ANSWERED_BY,
         "gen_ai.response.status": "completed",
         "gen_ai.response.finish_reasons": ("tool_calls",),
         "gen_ai.usage.input_tokens": 19,
@@ -160,7 +161,7 @@ def test_every_request_fact(server: ScriptedServer, observed: Observed) -> None:
         safety_identifier="u-1",
     )
     wanted = {
-        "gen_ai.request.model": wire.MODEL,
+        "gen_ai.request.model": MODEL,
         "gen_ai.request.temperature": 0.0,
         "gen_ai.request.top_p": 0.0,
         "gen_ai.request.max_tokens": 0,
@@ -482,7 +483,7 @@ def test_reading_counts_nothing_twice(server: ScriptedServer, observed: Observed
     wanted = {
         "gen_ai.provider.name": "openai",
         "gen_ai.response.id": "resp_1",
-        "gen_ai.response.model": wire.ANSWERED_BY,
+        "gen_ai.response.model": ANSWERED_BY,
         "gen_ai.response.status": "completed",
         "gen_ai.response.finish_reasons": ("tool_calls",),
     }
@@ -575,9 +576,9 @@ def test_compacting(server: ScriptedServer, observed: Observed) -> None:
     body = {"id": "resp_c", "object": "response.compaction", "created_at": 1, "output": [asked, summary]}
     server.script(whole({**body, "usage": wire.USAGE}))
     with client_for(server, is_async=False) as client:
-        client.responses.compact(model=wire.MODEL, input="Hi there")
+        client.responses.compact(model=MODEL, input="Hi there")
     attributes, entry = observed.attributes("compact"), observed.generation()
-    assert observed.span("compact").name == f"compact {wire.MODEL}"
+    assert observed.span("compact").name == f"compact {MODEL}"
     assert attributes["gen_ai.usage.input_tokens"] == 19
     assert attributes["gen_ai.conversation.compacted"] is True
     assert isinstance(entry, LLMGenerationSuccess)

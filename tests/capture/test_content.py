@@ -1,0 +1,424 @@
+"""Content on the span: the conventions' JSON, bounded, valid whatever is cut, and without credentials."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openai_lifecycle.capture import messages
+from openai_lifecycle.capture.facts import Json
+from tests import wire, wire_responses
+from tests.capture.application import client_for, closing, run
+from tests.observed import Observed
+from tests.scripted_server import ScriptedServer, event_stream, reply
+
+KEY = "sk-test-0123456789abcdef"  # the client's own, see client_for
+IMAGE = "data:image/png;base64," + "A" * 4000
+
+
+@pytest.fixture
+def observed() -> Any:
+    """Instrument with content on spans only."""
+    with Observed(capture="span_only") as observation:
+        yield observation
+
+
+def shown(observed: Observed, name: str) -> Any:
+    """Return a content attribute of the one span, read as JSON."""
+    return json.loads(observed.attributes()[f"gen_ai.{name}"])
+
+
+def chat(server: ScriptedServer, answer: dict[str, Any] | None = None, **request: Any) -> None:
+    """Make one plain chat call."""
+    server.script(reply(json.dumps(wire.completion() if answer is None else answer).encode()))
+    with client_for(server, is_async=False) as client:
+        client.chat.completions.create(**{**wire.REQUEST, **request})
+
+
+def respond(server: ScriptedServer, answer: dict[str, Any] | None = None, **request: Any) -> None:
+    """Create one plain response."""
+    server.script(reply(json.dumps(wire_responses.response() if answer is None else answer).encode()))
+    with client_for(server, is_async=False) as client:
+        client.responses.create(**{**wire_responses.REQUEST, **request})
+
+
+def text(said: str) -> Json:
+    """Return a text part."""
+    return {"type": "text", "content": said}
+
+
+BLOB = {"type": "blob", "mime_type": "image/png", "modality": "image", "content": "", "size": 3000}
+CHAT_MESSAGES: list[tuple[Json, Json]] = [
+    ({"role": "system", "content": "Be brief"}, {"role": "system", "parts": [text("Be brief")]}),
+    (
+        {"role": "user", "name": "Ann", "content": [{"type": "text", "text": "look"}]},
+        {"role": "user", "parts": [text("look")], "name": "Ann"},
+    ),
+    (
+        {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}],
+        },
+        {"role": "user", "parts": [{"type": "uri", "modality": "image", "uri": "https://example.com/a.png"}]},
+    ),
+    (
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": IMAGE}}]},
+        {"role": "user", "parts": [BLOB]},
+    ),
+    (
+        {
+            "role": "user",
+            "content": [{"type": "input_audio", "input_audio": {"data": "A" * 8, "format": "wav"}}],
+        },
+        {
+            "role": "user",
+            "parts": [
+                {"type": "blob", "mime_type": "audio/wav", "modality": "audio", "content": "", "size": 6}
+            ],
+        },
+    ),
+    (
+        {"role": "user", "content": [{"type": "file", "file": {"file_id": "file_1"}}]},
+        {"role": "user", "parts": [{"type": "file", "modality": "document", "file_id": "file_1"}]},
+    ),
+    (
+        {
+            "role": "assistant",
+            "content": None,
+            "refusal": "No",
+            "reasoning_content": "Hm",
+            "audio": {"id": "audio_1"},
+            "tool_calls": [wire.tool_call("c1", "f", '{"a": null}')],
+        },
+        {
+            "role": "assistant",
+            "parts": [
+                {"type": "reasoning", "content": "Hm"},
+                text("No"),
+                {"type": "file", "modality": "audio", "file_id": "audio_1"},
+                {"type": "tool_call", "id": "c1", "name": "f", "arguments": {"a": None}},
+            ],
+        },
+    ),
+    (
+        {"role": "assistant", "function_call": {"name": "old", "arguments": "not json"}},
+        {"role": "assistant", "parts": [{"type": "tool_call", "name": "old", "arguments": "not json"}]},
+    ),
+    (
+        {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+        {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c1", "response": "sunny"}]},
+    ),
+    ({"role": "user", "content": [{"type": "hologram"}]}, {"role": "user", "parts": [{"type": "hologram"}]}),
+]
+
+
+@pytest.mark.parametrize(("message", "wanted"), CHAT_MESSAGES)
+def test_chat_messages(server: ScriptedServer, observed: Observed, message: Json, wanted: Json) -> None:
+    """Each kind of chat message is in the schema's words: large values by size, unknown members left out."""
+    chat(server, messages=[message])
+    assert shown(observed, "input.messages") == [wanted]
+
+
+def item(part: Json, role: str = "assistant") -> Json:
+    """Return a message of one part."""
+    return {"role": role, "parts": [part]}
+
+
+ITEMS: list[tuple[Any, Json]] = [
+    (
+        {
+            "role": "user",
+            "content": [{"type": "input_text", "text": "look"}, {"type": "input_image", "file_id": "f"}],
+        },
+        {"role": "user", "parts": [text("look"), {"type": "file", "modality": "image", "file_id": "f"}]},
+    ),
+    (
+        {"role": "user", "content": [{"type": "input_file", "file_data": "A" * 8, "filename": "a.pdf"}]},
+        item({"type": "blob", "modality": "document", "content": "", "size": 6}, "user"),
+    ),
+    (
+        {"role": "user", "content": [{"type": "input_file", "file_url": "https://example.com/a.pdf"}]},
+        item({"type": "uri", "modality": "document", "uri": "https://example.com/a.pdf"}, "user"),
+    ),
+    (
+        wire_responses.function_call(),
+        item(
+            {
+                "type": "tool_call",
+                "id": "call_1",
+                "name": "get_weather",
+                "arguments": json.loads(wire.WEATHER),
+            }
+        ),
+    ),
+    (
+        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "sunny"}]},
+        item({"type": "tool_call_response", "id": "c", "response": [text("sunny")]}, "tool"),
+    ),
+    (
+        {
+            "type": "computer_call_output",
+            "call_id": "c",
+            "output": {"type": "computer_screenshot", "image_url": IMAGE},
+        },
+        item({"type": "tool_call_response", "id": "c", "response": [BLOB]}, "tool"),
+    ),
+    (
+        {
+            "type": "web_search_call",
+            "id": "w",
+            "status": "completed",
+            "action": {"type": "search", "query": "q"},
+        },
+        item(
+            {
+                "type": "server_tool_call",
+                "id": "w",
+                "name": "web_search",
+                "server_tool_call": {"type": "web_search", "query": "q"},
+            }
+        ),
+    ),
+    (wire_responses.REASONING, item({"type": "reasoning", "content": "Thinking"})),
+    (
+        {"type": "compaction", "id": "cmp_1", "encrypted_content": "AAAA"},
+        item({"type": "compaction", "id": "cmp_1"}),
+    ),
+    ({"type": "item_reference", "id": "msg_0"}, item({"type": "item_reference", "id": "msg_0"}, "user")),
+]
+
+
+@pytest.mark.parametrize(("sent", "wanted"), ITEMS)
+def test_response_items(server: ScriptedServer, observed: Observed, sent: Any, wanted: Json) -> None:
+    """Each kind of item sent to the Responses API is a message in the schema's words."""
+    respond(server, input=[sent])
+    assert shown(observed, "input.messages") == [wanted]
+
+
+def test_a_text_alone_and_instructions(server: ScriptedServer, observed: Observed) -> None:
+    """A text alone is the user's; instructions, sent apart from the messages, are recorded apart."""
+    respond(server, instructions="Be brief")
+    assert shown(observed, "input.messages") == [{"role": "user", "parts": [text("Hi there")]}]
+    assert shown(observed, "system_instructions") == [text("Be brief")]
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_tool_definitions(server: ScriptedServer, observed: Observed, api: str) -> None:
+    """Tools are recorded by type and name; descriptions and schemas, which are large, are not."""
+    function = {"name": "f", "description": "long", "parameters": {"type": "object"}}
+    if api == "chat":
+        chat(server, tools=[{"type": "function", "function": function}])
+        wanted = [{"type": "function", "name": "f"}]
+    else:
+        tools = [
+            {"type": "function", **function},
+            {"type": "web_search"},
+            {"type": "mcp", "server_label": "dice"},
+        ]
+        respond(server, tools=tools)
+        named = (("function", "f"), ("web_search", "web_search"), ("mcp", "dice"))
+        wanted = [{"type": kind, "name": name} for kind, name in named]
+    assert shown(observed, "tool.definitions") == wanted
+
+
+CALLED = [
+    {"type": "tool_call", "id": "call_1", "name": "get_weather", "arguments": json.loads(wire.WEATHER)},
+    {"type": "tool_call", "id": "call_2", "name": "get_time", "arguments": json.loads(wire.TIME)},
+]
+
+
+@pytest.mark.parametrize("form", ["plain", "stream", "helper", "raw", "streaming"])
+def test_the_answer_of_a_chat(server: ScriptedServer, observed: Observed, form: str) -> None:
+    """A chat's answer is one message per choice with text, tool calls and finish reason, streamed or not."""
+    whole = reply(json.dumps(wire.completion()).encode())
+    server.script(event_stream(*wire.chunks()) if form in ("stream", "helper") else whole)
+    client = client_for(server, is_async=False)
+    asyncio.run(closing(client, run(client, form)))
+    wanted = {"role": "assistant", "finish_reason": "tool_calls", "parts": [text("Hello, world"), *CALLED]}
+    assert shown(observed, "output.messages") == [wanted]
+
+
+def test_the_answer_that_is_not_text(server: ScriptedServer, observed: Observed) -> None:
+    """A thought, a refusal and spoken words are parts of the answer; the recording is there by its size."""
+    audio = {"id": "audio_1", "data": "A" * 400, "transcript": "Said", "expires_at": 1}
+    message = {
+        "role": "assistant",
+        "content": None,
+        "refusal": "No",
+        "reasoning_content": "Hm",
+        "audio": audio,
+    }
+    chat(server, wire.completion(choices=[{"index": 0, "message": message, "finish_reason": "stop"}]))
+    assert shown(observed, "output.messages")[0]["parts"] == [
+        {"type": "reasoning", "content": "Hm"},
+        {"type": "blob", "modality": "audio", "content": "", "size": 300},
+        text("NoSaid"),
+    ]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+def test_the_answer_of_a_response(server: ScriptedServer, observed: Observed, *, streamed: bool) -> None:
+    """A response is one message: thoughts, text, calls, hosted tools with their results, in the order received."""
+    mcp = {
+        "type": "mcp_call",
+        "id": "m",
+        "name": "roll",
+        "server_label": "d",
+        "arguments": "{}",
+        "output": "6",
+    }
+    picture = {"type": "image_generation_call", "id": "i", "status": "completed", "result": "A" * 400}
+    final = wire_responses.response(output=[*wire_responses.output(), mcp, picture])
+    if streamed:
+        server.script(event_stream(*wire_responses.events(final)))
+        with client_for(server, is_async=False) as client:
+            list(client.responses.create(**wire_responses.REQUEST, stream=True))
+    else:
+        respond(server, final)
+    blob = {"type": "blob", "modality": "image", "content": "", "size": 300}
+
+    def result(call_id: str, kind: str, **members: Any) -> Json:
+        details = {"type": kind, **members}
+        return {"type": "server_tool_call_response", "id": call_id, "server_tool_call_response": details}
+
+    def hosted(call_id: str, kind: str, name: str) -> Json:
+        return {"type": "server_tool_call", "id": call_id, "name": name, "server_tool_call": {"type": kind}}
+
+    parts = [
+        {"type": "reasoning", "content": "Thinking"},
+        text(wire_responses.TEXT),
+        *CALLED,
+        hosted("m", "mcp", "roll"),
+        result("m", "mcp", output="6"),
+        hosted("i", "image_generation", "image_generation"),
+        result("i", "image_generation", image=blob),
+    ]
+    assert shown(observed, "output.messages") == [
+        {"role": "assistant", "finish_reason": "tool_calls", "parts": parts}
+    ]
+
+
+def test_a_stream_left_early(server: ScriptedServer, observed: Observed) -> None:
+    """Of a response that is left in the middle of its text, what arrived is shown."""
+    server.script(event_stream(*wire_responses.events()))
+    with (
+        client_for(server, is_async=False) as client,
+        client.responses.create(**wire_responses.REQUEST, stream=True) as stream,
+    ):
+        for event in stream:
+            if event.type == "response.output_text.delta":
+                break
+    parts = [{"type": "reasoning", "content": "Thinking"}, text("Hello")]
+    assert shown(observed, "output.messages") == [{"role": "assistant", "parts": parts}]
+
+
+# ------------------------------------------------------------------ where
+@pytest.mark.parametrize(
+    ("capture", "on_span", "on_event"),
+    [
+        ("no_content", False, False),
+        ("event_only", False, True),
+        ("span_only", True, False),
+        ("span_and_event", True, True),
+    ],
+)
+def test_where_content_appears(
+    server: ScriptedServer, observed: Observed, capture: str, *, on_span: bool, on_event: bool
+) -> None:
+    """Each mode puts content where it says and nowhere else."""
+    observed.instrument(capture=capture)
+    chat(server)
+    assert ("gen_ai.input.messages" in observed.attributes()) == on_span
+    assert ("gen_ai.output.messages" in observed.attributes()) == on_span
+    assert bool(observed.generation().message_content) == on_event
+    assert [bool(call.arguments) for call in observed.tool_calls()] == [on_event] * 2
+
+
+# ------------------------------------------------------------------ bounds
+def test_a_long_text_is_cut(server: ScriptedServer, observed: Observed) -> None:
+    """A text of 300 kB is cut, says how much is missing, and the attribute stays within the limit."""
+    chat(server, messages=[{"role": "user", "content": 'a"\n' * 100_000}])
+    attribute = observed.attributes()["gen_ai.input.messages"]
+    (part,) = shown(observed, "input.messages")[0]["parts"]
+    assert 8100 < len(attribute) <= 8192
+    kept, _, rest = part["content"].partition("… [+")
+    assert rest == f"{300_000 - len(kept)} chars]"
+
+
+def test_a_long_conversation_is_cut_in_the_middle(server: ScriptedServer, observed: Observed) -> None:
+    """Of a conversation that is too long, its first message and its last ones are kept, in their order."""
+    sent = [{"role": "user", "content": f"{number} " + "x" * 500} for number in range(1000)]
+    chat(server, messages=sent)
+    assert len(observed.attributes()["gen_ai.input.messages"]) <= 8192
+    numbers = [int(m["parts"][0]["content"].split()[0]) for m in shown(observed, "input.messages")]
+    assert numbers[0] == 0
+    assert numbers[1:] == list(range(1000 - len(numbers) + 1, 1000))
+    assert len(numbers) > 10
+
+
+def test_a_long_answer_is_not_kept(server: ScriptedServer, observed: Observed) -> None:
+    """A stream's text beyond the limit is counted, not kept."""
+    server.script(event_stream(*[wire.chunk({"content": "y" * 1000})] * 50, wire.chunk({}, "stop")))
+    client = client_for(server, is_async=False)
+    asyncio.run(closing(client, run(client, "stream")))
+    assert len(observed.attributes()["gen_ai.output.messages"]) <= 8192
+    entry: Any = observed.generation()
+    assert entry.response_length == 50_000
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ANYTHING, min_size=1, max_size=5), st.integers(0, 300))
+def test_whatever_is_cut_is_valid_json(values: list[Any], limit: int) -> None:
+    """Any values, cut at any length, are a JSON array within it that UTF-8 can encode."""
+    written = messages.as_json(values, lambda value: value, limit)
+    assert len(written) <= max(limit, 2)
+    assert isinstance(json.loads(written, parse_constant=pytest.fail), list)
+    written.encode()
+
+
+@pytest.mark.parametrize("convert", [messages.chat_message, messages.response_item, messages.chat_tool])
+@settings(max_examples=200, deadline=None)
+@given(value=ANYTHING)
+def test_whatever_is_sent_is_converted(convert: Any, value: Any) -> None:
+    """Whatever stands where a message or a tool should, it is converted without an error."""
+    assert isinstance(convert(value), dict)
+
+
+def test_deep_nesting() -> None:
+    """Arguments nested deeper than anyone reads end in an ellipsis, not in a RecursionError."""
+    deep: Any = "end"
+    for _ in range(500):
+        deep = {"a": deep}
+    written = messages.as_json([deep], lambda value: value, 8192)
+    assert json.loads(written)
+    assert "…" in written
+
+
+# ------------------------------------------------------------------ credentials
+def test_credentials_are_redacted(server: ScriptedServer, observed: Observed) -> None:
+    """Keys in prompts, answers and arguments are replaced, also after an escaped line break and at the cut."""
+    said = f"my key:\n{KEY}\nand Bearer abcdefghijklmnop"
+    call = wire.tool_call("c1", "f", json.dumps({"key": KEY, KEY: 1}))
+    answer = {"role": "assistant", "content": said, "tool_calls": [call]}
+    long = "x" * 8100 + KEY
+    chat(
+        server,
+        wire.completion(choices=[{"index": 0, "message": answer, "finish_reason": "stop"}]),
+        messages=[{"role": "user", "content": said}, {"role": "user", "content": long}],
+    )
+    attributes = json.dumps(observed.attributes(), default=str)
+    assert "sk-test" not in attributes
+    assert "abcdefghijklmnop" not in attributes
+    assert attributes.count("[REDACTED]") >= 5
