@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ToolCallDetected,
     )
     from openai_lifecycle.eventslog.exporter import EventsLogExporter
+    from openai_lifecycle.eventslog.reader import read_events
     from openai_lifecycle.instrumentor import OpenAILifecycleInstrumentor, instrument, uninstrument
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "ToolCallDetected",
     "__version__",
     "instrument",
+    "read_events",
     "uninstrument",
 ]
 
@@ -49,6 +51,7 @@ _HOMES = {
     "EventsLogExporter": "openai_lifecycle.eventslog.exporter",
     "OpenAILifecycleInstrumentor": "openai_lifecycle.instrumentor",
     "instrument": "openai_lifecycle.instrumentor",
+    "read_events": "openai_lifecycle.eventslog.reader",
     "uninstrument": "openai_lifecycle.instrumentor",
 }
 

@@ -71,7 +71,7 @@ class Pipeline:
 
     def _join(self, provider: Any) -> None:
         if hasattr(provider, "add_span_processor"):
-            target, how = provider, "joined the application's TracerProvider"
+            target, how = provider, "joined the global TracerProvider"
         else:
             if not isinstance(provider, trace.ProxyTracerProvider):
                 kind = type(provider).__qualname__

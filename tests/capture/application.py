@@ -61,9 +61,15 @@ async def run(client: Any, form: str, leave: str = "drained", **request: Any) ->
     trail: Trail = []
     try:
         await _FORMS[form](client, leave, trail, {**wire.REQUEST, **request})
-    except openai.OpenAIError as error:
+    except Exception as error:  # the client's; before openai 3.20 the transport's too, in mid-stream
         trail.append(seen(error))
     return trail
+
+
+def structured(client: Any) -> Any:
+    """Return where ``parse()`` and ``stream()`` are: under ``beta`` before openai 1.92."""
+    completions = client.chat.completions
+    return completions if hasattr(completions, "parse") else client.beta.chat.completions
 
 
 async def _plain(client: Any, _: str, trail: Trail, request: dict[str, Any]) -> None:
@@ -71,7 +77,7 @@ async def _plain(client: Any, _: str, trail: Trail, request: dict[str, Any]) -> 
 
 
 async def _parse(client: Any, _: str, trail: Trail, request: dict[str, Any]) -> None:
-    trail.append(seen(await settle(client.chat.completions.parse(**request))))
+    trail.append(seen(await settle(structured(client).parse(**request))))
 
 
 async def _stream(client: Any, leave: str, trail: Trail, request: dict[str, Any]) -> None:
@@ -81,7 +87,7 @@ async def _stream(client: Any, leave: str, trail: Trail, request: dict[str, Any]
 
 
 async def _helper(client: Any, leave: str, trail: Trail, request: dict[str, Any]) -> None:
-    async with entered(client.chat.completions.stream(**request)) as stream:
+    async with entered(structured(client).stream(**request)) as stream:
         if leave == "never":
             return
         async for event in each(stream):
@@ -170,7 +176,9 @@ def client_for(server: ScriptedServer, *, is_async: bool, **options: Any) -> Any
     if is_async:
         http = openai.DefaultAsyncHttpxClient(verify=False)
         return openai.AsyncOpenAI(base_url=server.base_url, http_client=http, **options)
-    return openai.OpenAI(base_url=server.base_url, http_client=openai.DefaultHttpxClient(verify=False), **options)
+    return openai.OpenAI(
+        base_url=server.base_url, http_client=openai.DefaultHttpxClient(verify=False), **options
+    )
 
 
 async def closing(client: Any, work: Any) -> Any:

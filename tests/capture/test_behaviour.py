@@ -101,7 +101,7 @@ def test_a_defect_of_ours_costs_the_application_nothing(
     broken_chat = {name: getattr(CHAT, name) for name in ("name", "request", "response", "chunk")} | {
         place: broken
     }
-    monkeypatch.setattr("openai_lifecycle.capture.routes.find", lambda *_: type(CHAT)(**broken_chat))
+    monkeypatch.setattr("openai_lifecycle.capture.routes.find", lambda *_: (type(CHAT)(**broken_chat), {}))
     monkeypatch.setattr(SHIELD, "reraise", False)
     monkeypatch.setattr(SHIELD, "_reported", set())
     with caplog.at_level(logging.ERROR):

@@ -36,8 +36,8 @@ class Recording(Protocol):
     def response(self, response: Any) -> None:
         """Take over what the HTTP response's status and headers say."""
 
-    def retry(self, cause: str, delay: float, started: int) -> None:
-        """Record that the client waited ``delay`` seconds, from ``started`` ns on, to send again."""
+    def retry(self, cause: str, delay: float) -> None:
+        """Record that the client waits ``delay`` seconds and sends again, because of ``cause``."""
 
     def finish(self, call: Call, error: BaseException | None) -> None:
         """Record the end."""
@@ -112,6 +112,11 @@ class Call:
         if deferred:
             self.deferred = True
             self._watched = weakref.ref(response, self.abandon)
+
+    def retried(self, cause: str, delay: float) -> None:
+        """Take note that the client tries again in ``delay`` seconds."""
+        self.retries += 1
+        self.recording.retry(cause, delay)
 
     def parsed(self, value: Any) -> None:
         """Read the facts of a whole response: one of the client's models, or JSON."""

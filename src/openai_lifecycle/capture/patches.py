@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -103,8 +102,7 @@ class Patches:
             _Point(base, "AsyncAPIClient.request", self._arequest),
             _Point(base, "SyncAPIClient._process_response", self._process_response),
             _Point(base, "AsyncAPIClient._process_response", self._aprocess_response),
-            _Point(base, "SyncAPIClient._sleep_for_retry", self._sleep, required=False),  # since openai 1.76
-            _Point(base, "AsyncAPIClient._sleep_for_retry", self._asleep, required=False),
+            _Point(base, "BaseClient._calculate_retry_timeout", self._retry_delay),
             *(_Point(m, f"{name}.__init__", construct, required) for m, name, required in clients),
             *(_Point(m, f"{name}.copy", copy, required) for m, name, required in clients),
             *(_Point(m, f"{name}.with_options", copy, required) for m, name, required in clients),
@@ -193,17 +191,16 @@ class Patches:
         return await wrapped(*args, **kwargs)
 
     # -------------------------------------------------------------- retries
-    def _sleep(
+    def _retry_delay(
         self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        with _Retry(kwargs):
-            return wrapped(*args, **kwargs)
-
-    async def _asleep(
-        self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        with _Retry(kwargs):
-            return await wrapped(*args, **kwargs)
+        """Record a retry: the client asks for the delay once before each, in the handler of what failed."""
+        delay = wrapped(*args, **kwargs)
+        with SHIELD:
+            options = args[1] if len(args) > 1 else kwargs["options"]
+            if isinstance(options.post_parser, _Hook):
+                options.post_parser.call.retried(_cause(sys.exc_info()[1]), delay)
+        return delay
 
 
 if TYPE_CHECKING:
@@ -277,26 +274,7 @@ def _responded(kwargs: dict[str, Any], *, is_async: bool) -> None:
             call.parsed(as_json(response.content))
 
 
-class _Retry:
-    """Records one wait before a retry, with its cause and how long it took."""
-
-    def __init__(self, kwargs: dict[str, Any]) -> None:
-        self._hook = getattr(kwargs.get("options"), "post_parser", None)
-        self._response = kwargs.get("response")
-
-    def __enter__(self) -> None:
-        # Runs in the handler of what made the client try again, unless that was an HTTP status.
-        self._cause = sys.exc_info()[0]
-        self._started = time.time_ns()
-        self._clock = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        with SHIELD:
-            if isinstance(self._hook, _Hook):
-                call = self._hook.call
-                call.retries += 1
-                if self._response is not None:
-                    cause = str(self._response.status_code)
-                else:
-                    cause = self._cause.__qualname__ if self._cause else "_OTHER"
-                call.recording.retry(cause, time.perf_counter() - self._clock, self._started)
+def _cause(error: BaseException | None) -> str:
+    """Return why the client tries again: the HTTP status, else the transport's exception."""
+    response = getattr(error, "response", None)
+    return str(response.status_code) if response is not None else type(error).__qualname__

@@ -108,10 +108,9 @@ class Recording:
                 except ValueError:
                     continue
 
-    def retry(self, cause: str, delay: float, started: int) -> None:
-        """Record that the client waited ``delay`` seconds, from ``started`` ns on, to send again."""
-        attributes: Attributes = {semconv.ERROR_TYPE: cause, semconv.RETRY_DELAY: round(delay, 6)}
-        self.span.add_event(semconv.RETRY, attributes, timestamp=started)
+    def retry(self, cause: str, delay: float) -> None:
+        """Record that the client waits ``delay`` seconds and sends again, because of ``cause``."""
+        self.span.add_event(semconv.RETRY, {semconv.ERROR_TYPE: cause, semconv.RETRY_DELAY: round(delay, 6)})
 
     def finish(self, call: Call, error: BaseException | None) -> None:
         """Record the end of ``call``: attributes in bulk, events, status, metrics.

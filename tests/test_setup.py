@@ -1,0 +1,275 @@
+"""The ways to switch it on, each in a process of its own: what is written, sent, printed and returned."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import wire
+from tests.observed import entries
+from tests.otlp_receiver import RECEIVERS, Received, attributes_of
+from tests.scripted_server import ScriptedServer, reply
+
+INSTRUMENT = str(Path(sys.executable).with_name("opentelemetry-instrument"))
+CALL = """
+client = openai.OpenAI(base_url=os.environ["SERVER"], api_key="sk-test-0123456789")
+print(client.chat.completions.create(model="gpt-4.1-mini", messages=[{"role": "user", "content": "Hi"}]).id)
+"""
+APP = f"import openai, os\n{CALL}"
+#: What one construction and one call with two tool calls leave behind.
+ENTRIES = {
+    "LLM_INITIALIZATION_START": 1,
+    "LLM_INITIALIZATION_SUCCESS": 1,
+    "TOOL_CALL_DETECTED": 2,
+    "LLM_GENERATION_SUCCESS": 1,
+}
+
+
+def start(program: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``program`` as ``app.py`` under ``command``."""
+    Path("app.py").write_text(program, encoding="utf-8")
+    return subprocess.run(
+        [*command, sys.executable, "app.py"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _server(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.script(reply(json.dumps(wire.completion()).encode()))
+    monkeypatch.setenv("SERVER", server.base_url)
+
+
+def written() -> dict[str, int]:
+    """Return how many entries of each type the log has."""
+    return dict(Counter(entry.event_type for entry in entries()))
+
+
+# ------------------------------------------------------------------ opentelemetry-instrument
+def test_no_configuration_at_all() -> None:
+    """In an empty folder, with no variable, distro or network, events.log appears and nothing is printed by us."""
+    done = start(APP, INSTRUMENT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "chatcmpl-1\n", "")
+    assert written() == ENTRIES
+
+
+def test_one_info_line_says_what_was_done() -> None:
+    """With logging on, one INFO line of ours names file, provider and exporters."""
+    done = start("import logging\nlogging.basicConfig(level='INFO')\n" + APP, INSTRUMENT)
+    (line,) = [line for line in done.stderr.splitlines() if "openai_lifecycle" in line]
+    assert line.startswith("INFO:openai_lifecycle.pipeline:openai-lifecycle joined the global TracerProvider")
+    assert str(Path("events.log").resolve()) in line
+    assert "exporters: none" in line
+
+
+@pytest.mark.parametrize("ending", ["sys.exit(3)", "raise KeyError('x')", "os.kill(os.getpid(), signal.SIGTERM)"])
+def test_the_exit_status_is_the_applications(ending: str) -> None:
+    """However the application ends, what had ended is in the file and the exit status is its own."""
+    done = start(f"import signal, sys\n{APP}\n{ending}", INSTRUMENT)
+    assert done.returncode == {"s": 3, "r": 1, "o": -signal.SIGTERM}[ending[0]]
+    assert written() == ENTRIES
+
+
+def test_kill_directly_after_the_call() -> None:
+    """kill -9 as the first thing after a call has returned loses none of its entries."""
+    done = start(f"import signal\n{APP}\nos.kill(os.getpid(), signal.SIGKILL)", INSTRUMENT)
+    assert done.returncode == -signal.SIGKILL
+    assert written() == ENTRIES
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("OTEL_PYTHON_OPENAI_LIFECYCLE_DURABILITY", "sometimes", "write, fsync or buffered"),
+        ("OTEL_PYTHON_OPENAI_LIFECYCLE_MAX_BYTES", "-1", "a whole number, 0 or more"),
+        ("OTEL_PYTHON_OPENAI_LIFECYCLE_UTC", "perhaps", "true or false"),
+        ("OTEL_PYTHON_OPENAI_LIFECYCLE_TEMPERATURE", "nan", "a finite number"),
+        ("OTEL_TRACES_EXPORTER", "pigeon", "events_log"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "smoke", "grpc or http/protobuf"),
+    ],
+)
+def test_a_wrong_variable_is_one_clear_error(variable: str, value: str, allowed: str) -> None:
+    """A wrong value is one error that names variable, value and what is allowed; nothing is lost."""
+    endpoint = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1"} if "PROTOCOL" in variable else {}
+    done = start(APP, INSTRUMENT, **{variable: value}, **endpoint)
+    assert (done.returncode, done.stdout) == (0, "chatcmpl-1\n")
+    (line,) = [line for line in done.stderr.splitlines() if line]
+    assert variable in line
+    assert repr(value) in line
+    assert allowed in line
+    assert written() == ENTRIES
+
+
+def test_a_wrong_capture_mode_captures_nothing() -> None:
+    """A capture mode that cannot be read is one warning, and no content is captured."""
+    done = start(APP, INSTRUMENT, OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="some")
+    assert "'some' is not allowed" in done.stderr
+    assert "San Francisco" not in Path("events.log").read_text(encoding="utf-8")
+
+
+def test_flags() -> None:
+    """Every variable of ours is a flag of opentelemetry-instrument."""
+    start(APP, INSTRUMENT, "--openai_lifecycle_events_log", "other.log", "--openai_lifecycle_utc", "true")
+    assert len(entries("other.log")) == 5
+    assert not Path("events.log").exists()
+
+
+def test_disabled() -> None:
+    """OTEL_SDK_DISABLED, and our name among the disabled instrumentations, switch everything off."""
+    for switch in ({"OTEL_SDK_DISABLED": "true"}, {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "openai_lifecycle"}):
+        done = start(APP, INSTRUMENT, **switch)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "chatcmpl-1\n", "")
+        assert not Path("events.log").exists()
+
+
+# ------------------------------------------------------------------ instrument()
+MANUAL = "import openai_lifecycle\nopenai_lifecycle.instrument({})\n"
+
+
+@pytest.mark.parametrize("order", ["before openai", "after openai"])
+def test_instrument_by_hand(order: str) -> None:
+    """instrument() works before and after openai is imported, and leaves the global provider alone."""
+    check = "\nfrom opentelemetry import trace\nassert type(trace.get_tracer_provider()).__name__ == 'ProxyTracerProvider'"
+    program = MANUAL.format("") + APP if order == "before openai" else "import openai\n" + MANUAL.format("") + APP
+    done = start(program + check)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert written() == ENTRIES
+
+
+def test_an_application_without_openai_pays_nothing() -> None:
+    """instrument() does not import openai, and importing the package imports neither openai nor an exporter."""
+    done = start(
+        "import sys, openai_lifecycle\n"
+        "assert not [m for m in sys.modules if m.startswith(('openai.', 'opentelemetry', 'grpc'))]\n"
+        "openai_lifecycle.instrument()\n"
+        "assert not [m for m in sys.modules if m.startswith(('openai.', 'opentelemetry.exporter', 'grpc'))]\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_wrong_keyword_raises() -> None:
+    """A wrong keyword value raises ValueError with option, value and what is allowed; an unknown one TypeError."""
+    import openai_lifecycle
+
+    with pytest.raises(ValueError, match="durability='x' is not allowed: it must be write, fsync or buffered"):
+        openai_lifecycle.instrument(durability="x")
+    with pytest.raises(TypeError, match="has no option 'durable'; its options are events_log, "):
+        openai_lifecycle.instrument(durable="write")
+
+
+# ------------------------------------------------------------------ providers and OTLP
+PROVIDER = """
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.{0}.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+trace.set_tracer_provider(provider)
+"""
+ROUTES: dict[str, tuple[str, list[str], dict[str, str]]] = {
+    "instrument command": (APP, [INSTRUMENT], {}),
+    "instrument command, exporters named": (APP, [INSTRUMENT], {"OTEL_TRACES_EXPORTER": "events_log,otlp"}),
+    "instrument(), own provider": (MANUAL.format("") + APP, [], {}),
+    "provider before": ("import openai, os" + PROVIDER + MANUAL.format("") + CALL, [], {}),
+    "provider after": ("import openai, os\n" + MANUAL.format("") + PROVIDER + CALL, [], {}),
+    "provider passed": (
+        "import openai, os" + PROVIDER + MANUAL.format("tracer_provider=provider") + CALL,
+        [],
+        {},
+    ),
+    "instrument() under the instrument command": (MANUAL.format("") + APP, [INSTRUMENT], {}),
+    "exporter added by hand": (
+        "import openai, os"
+        + PROVIDER
+        + "from openai_lifecycle import EventsLogExporter\n"
+        + "from opentelemetry.sdk.trace.export import SimpleSpanProcessor\n"
+        + "provider.add_span_processor(SimpleSpanProcessor(EventsLogExporter()))\n"
+        + MANUAL.format("")
+        + CALL,
+        [],
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_route_delivers_once(route: str, protocol: str) -> None:
+    """Every span arrives once at a real OTLP receiver, every event once in the file, whoever made the provider."""
+    program, command, extra = ROUTES[route]
+    with RECEIVERS[protocol]() as received:
+        done = start(program.replace("{0}", protocol), *command, **received.environment, **extra)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "chatcmpl-1\n", "")
+    assert written() == ENTRIES
+    assert sorted(span.name for span in received.spans) == ["chat gpt-4.1-mini", "initialize openai"]
+    check_arrival(received)
+
+
+def check_arrival(received: Received) -> None:
+    """Check span, attributes and lifecycle events as they arrived."""
+    (chat,) = received.named("chat gpt-4.1-mini")
+    (initialize,) = received.named("initialize openai")
+    attributes = attributes_of(chat)
+    assert attributes["gen_ai.usage.input_tokens"] == 19
+    assert attributes["gen_ai.response.finish_reasons"] == ["tool_calls"]
+    assert [event.name for event in initialize.events] == [
+        "LLM_INITIALIZATION_START",
+        "LLM_INITIALIZATION_SUCCESS",
+    ]
+    names = [event.name for event in chat.events]
+    assert names == ["TOOL_CALL_DETECTED", "TOOL_CALL_DETECTED", "LLM_GENERATION_SUCCESS"]
+    assert attributes_of(chat.events[0])["gen_ai.tool.call.arguments"] == wire.WEATHER
+    assert attributes_of(chat.events[2])["openai_lifecycle.response_length"] == len("Hello, world")
+    assert {entry.trace_id for entry in entries()} == {span.trace_id.hex() for span in received.spans}
+    assert received.scopes[0].name == "openai_lifecycle"
+
+
+@pytest.mark.parametrize("command", [[INSTRUMENT], []], ids=["command", "by hand"])
+def test_metrics_are_sent_when_asked_for(command: list[str]) -> None:
+    """OTEL_METRICS_EXPORTER=otlp delivers the metrics; the endpoint alone does not, because Jaeger takes none."""
+    program = APP if command else MANUAL.format("") + APP
+    with RECEIVERS["http"]() as received:
+        start(program, *command, **received.environment)
+        assert received.metrics == []
+        start(program, *command, **received.environment, OTEL_METRICS_EXPORTER="otlp")
+        assert {"gen_ai.client.operation.duration", "gen_ai.client.token.usage"} <= set(received.metrics)
+
+
+def test_a_provider_of_the_application_replaces_ours() -> None:
+    """Under opentelemetry-instrument an application can still set its own provider, as before we were installed."""
+    with RECEIVERS["http"]() as received:
+        program = "import openai, os" + PROVIDER.replace("{0}", "http") + "assert trace.get_tracer_provider() is provider"
+        done = start(program + CALL, INSTRUMENT, **received.environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(received.spans) == 2
+    assert written() == ENTRIES
+
+
+def test_an_unreachable_backend_disturbs_nothing() -> None:
+    """With nothing listening at the endpoint the application ends normally and the file is complete."""
+    done = start(APP, INSTRUMENT, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", OTEL_EXPORTER_OTLP_TIMEOUT="1")
+    assert (done.returncode, done.stdout) == (0, "chatcmpl-1\n")
+    assert written() == ENTRIES
+
+
+@pytest.mark.parametrize("sampler", ["always_off", "traceidratio", "parentbased_always_off"])
+def test_sampling_spares_the_file(sampler: str) -> None:
+    """What the sampler drops reaches the file, and no exporter."""
+    with RECEIVERS["http"]() as received:
+        environment: dict[str, Any] = {"OTEL_TRACES_SAMPLER": sampler, "OTEL_TRACES_SAMPLER_ARG": "0.0"}
+        start(APP, INSTRUMENT, **received.environment, **environment)
+        assert received.spans == []
+    assert written() == ENTRIES
