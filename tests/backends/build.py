@@ -1,11 +1,11 @@
-"""Builds the programs that `tests/backends` runs, once: a Collector, Jaeger, and the jars of a Kafka broker.
+"""Builds the programs that `tests/backends` runs, once: a Collector, Jaeger, Kafka and OpenSearch.
 
     python tests/backends/build.py
 
 Each result lies in `~/.cache/openai-lifecycle-backends/` (or `$OPENAI_LIFECYCLE_BACKENDS`) under a hash of
 the files that pin it, so a second run does nothing and a changed pin builds anew. Cold on two cores: about
-six minutes for each of the two Go programs, half a minute for Kafka. Needed are Go 1.26 (Collector, Jaeger)
-and Maven with Java 17 (Kafka), nothing from the project's own environment.
+six minutes for each of the two Go programs, half a minute for the other two. Needed are Go 1.26 (Collector,
+Jaeger) and Maven with JDK 17 (Kafka, OpenSearch), nothing from the project's own environment.
 
 To move to other versions:
 
@@ -14,7 +14,7 @@ To move to other versions:
   to `collector/`.
 * Jaeger: its modules are published as v1.x only (v1.76.0 is the code of v2.13.0). Edit `jaeger/go.mod`, start
   from Jaeger's own `go.sum` (it is in the module), run `go mod tidy`.
-* Kafka: edit `kafka/pom.xml`.
+* Kafka, OpenSearch: edit `kafka/pom.xml`, `opensearch/pom.xml`.
 """
 
 from __future__ import annotations
@@ -66,10 +66,18 @@ def _jaeger(output: Path) -> None:
     _go_build(HERE / "jaeger", f"{package}/cmd/jaeger", output / "jaeger", ldflags=version)
 
 
-def _kafka(output: Path) -> None:
-    pom = HERE / "kafka" / "pom.xml"
+def _jars(pom: Path, output: Path) -> None:
     goal = ["dependency:copy-dependencies", f"-DoutputDirectory={output}"]
-    _run("mvn", "--batch-mode", "--quiet", "--file", pom, *goal, cwd=output)
+    _run("mvn", "--batch-mode", "--quiet", "-Dstyle.color=never", "--file", pom, *goal, cwd=output)
+
+
+def _kafka(output: Path) -> None:
+    _jars(HERE / "kafka" / "pom.xml", output)
+
+
+def _opensearch(output: Path) -> None:
+    _jars(HERE / "opensearch" / "pom.xml", output)
+    _run("javac", "-cp", f"{output}/*", "-d", output, HERE / "opensearch" / "SingleNode.java", cwd=output)
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,12 @@ PROGRAMS = {
     "jaeger": Program(file="jaeger", needs=("go",), pins=("jaeger/go.mod", "jaeger/go.sum"), make=_jaeger),
     "kafka": Program(
         file="kafka_2.13-4.1.0.jar", needs=("mvn", "java"), pins=("kafka/pom.xml",), make=_kafka
+    ),
+    "opensearch": Program(
+        file="SingleNode.class",
+        needs=("mvn", "javac", "java"),
+        pins=("opensearch/SingleNode.java", "opensearch/pom.xml"),
+        make=_opensearch,
     ),
 }
 

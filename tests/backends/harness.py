@@ -1,4 +1,4 @@
-"""Real programs as test objects: a Collector, Jaeger and Kafka on free loopback ports.
+"""Real programs as test objects: a Collector, Jaeger, Kafka and OpenSearch on free loopback ports.
 
 Everything is started by `Backends`, which the `backends` fixture stops again, each process by its own id.
 """
@@ -311,6 +311,30 @@ class Kafka(Process):
         return True
 
 
+class OpenSearch(Process):
+    """One OpenSearch node; to Jaeger the same as Elasticsearch 7."""
+
+    def __init__(self, jars: Path, directory: Path) -> None:
+        http, transport = free_ports(2)
+        self.url = f"http://127.0.0.1:{http}"
+        classpath = f"{jars}:{jars}/*"
+        command = [
+            "java",
+            "-Xmx512m",
+            "-cp",
+            classpath,
+            "SingleNode",
+            str(directory),
+            str(http),
+            str(transport),
+        ]
+        super().__init__(command, {}, directory / "opensearch.log")
+
+    def ready(self) -> bool:
+        """Whether it answers."""
+        return fetch(self.url) is not None
+
+
 P = TypeVar("P", bound=Process)
 
 
@@ -334,6 +358,10 @@ class Backends:
     def kafka(self) -> Kafka:
         """Start a Kafka broker."""
         return self._start(Kafka(self._program("kafka").parent, self._fresh()))
+
+    def opensearch(self) -> OpenSearch:
+        """Start an OpenSearch node."""
+        return self._start(OpenSearch(self._program("opensearch").parent, self._fresh()))
 
     def stop(self) -> None:
         """Stop what still runs, last started first. A Collector must not have warned of anything deprecated."""

@@ -148,3 +148,16 @@ def test_badger_keeps_traces(backends: Backends) -> None:
     jaeger.kill()
     jaeger.start()
     assert [span["name"] for span in jaeger.trace(trace_id)] == ["chat gpt-4.1-mini"]
+
+
+def test_two_jaegers_on_one_cluster(backends: Backends) -> None:
+    """What one Jaeger writes to the cluster of `jaeger-elasticsearch.yaml`, another finds there."""
+    cluster = backends.opensearch()
+    settings = {"ELASTICSEARCH_URL": cluster.url}
+    writer, reader = (backends.jaeger("jaeger-elasticsearch.yaml", **settings) for _ in range(2))
+    with spans.tracer(writer.otlp_grpc, "shared") as tracer:
+        trace_id = spans.chat(tracer, error="APITimeoutError")
+    (span,) = wait_for("the trace in the other", lambda: reader.trace(trace_id))
+    assert span["name"] == "chat gpt-4.1-mini"
+    assert [event["name"] for event in span["events"]] == [semconv.GENERATION_ERROR]
+    wait_for("the service in the other", lambda: "shared" in reader.services())
