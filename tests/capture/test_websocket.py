@@ -1,0 +1,564 @@
+"""WebSocket connections against a real server: what the application sees, and what is recorded of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.trace import StatusCode
+
+import openai_lifecycle
+from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess, ToolCallDetected
+from tests import scripted_sockets as ws
+from tests.capture.application import each, entered, seen, settle
+from tests.observed import Observed, entries
+from tests.scripted_sockets import SocketServer, Step, serving_sockets
+
+Trail = list[Any]
+BOTH = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+KEY = "sk-test-0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def sockets() -> Iterator[SocketServer]:
+    """Return a scripted WebSocket server."""
+    with serving_sockets() as running:
+        yield running
+
+
+def client_for(server: SocketServer, *, is_async: bool) -> Any:
+    # Loading the certificates takes a tenth of a second, and nothing here speaks TLS.
+    if is_async:
+        asynchronous = openai.DefaultAsyncHttpxClient(verify=False)
+        return openai.AsyncOpenAI(api_key=KEY, base_url=server.base_url, http_client=asynchronous)
+    return openai.OpenAI(
+        api_key=KEY, base_url=server.base_url, http_client=openai.DefaultHttpxClient(verify=False)
+    )
+
+
+def manager_of(client: Any, api: str, **options: Any) -> Any:
+    resource = getattr(client, api, None)
+    if not hasattr(resource, "connect"):
+        pytest.skip(f"this openai has no {api}.connect()")
+    if api == "responses":
+        return client.responses.connect(**options)
+    return client.realtime.connect(model="gpt-realtime", **options)
+
+
+async def converse(client: Any, api: str, events: int | None = None, **options: Any) -> Trail:
+    """Ask for one response; read until it ends, or only so many events. Return all that was seen."""
+    trail: Trail = []
+    try:
+        async with entered(manager_of(client, api, **options)) as connection:
+            trail.append(type(connection))
+            if api == "responses":
+                await settle(connection.response.create(model="gpt-5-mini", input="Hi there"))
+            else:
+                part = {"type": "input_text", "text": "Hi there"}
+                item = {"type": "message", "role": "user", "content": [part]}
+                await settle(connection.conversation.item.create(item=item))
+                await settle(connection.response.create(response={"output_modalities": ["audio"]}))
+            async for event in each(connection):
+                trail.append(seen(event))
+                if event.type in ENDS or len(trail) == events:
+                    break
+    except Exception as error:
+        trail.append((type(error), str(error)))
+    finally:
+        await settle(client.close())
+    return trail
+
+
+ENDS = ("response.completed", "response.failed", "response.incomplete", "response.done", "error")
+
+
+def turn(api: str, end: Step | None) -> list[Step]:
+    """Return a script: a response that begins, says a little, and then ends with ``end``."""
+    if api == "responses":
+        begin: list[Step] = ["response.create", ws.event("response.created", response=ws.response())]
+        said = [ws.delta("Hel"), ws.delta("lo")]
+    else:
+        begin = [
+            ws.SESSION,
+            "response.create",
+            ws.realtime("response.created", response=ws.spoken(status="in_progress")),
+        ]
+        said = [ws.speech("Hel"), ws.speech("lo")]
+    return [*begin, *said, *([] if end is None else [end])]
+
+
+def end_of(api: str, status: str) -> dict[str, Any]:
+    """Return the last event of a response."""
+    if api == "responses":
+        changes: dict[str, Any] = {
+            "failed": {"error": {"code": "server_error", "message": "it broke"}},
+            "incomplete": {"incomplete_details": {"reason": "max_output_tokens"}},
+        }.get(status, {})
+        return ws.event(f"response.{status}", response=ws.finished(status=status, **changes))
+    details = {
+        "failed": {
+            "type": "failed",
+            "error": {"type": "server_error", "code": "server_error", "message": "it broke"},
+        },
+        "incomplete": {"type": "incomplete", "reason": "max_output_tokens"},
+        "cancelled": {"type": "cancelled", "reason": "turn_detected"},
+    }.get(status)
+    return ws.realtime("response.done", response=ws.spoken(status=status, status_details=details))
+
+
+def generations() -> list[LLMGenerationSuccess | LLMGenerationError]:
+    return [e for e in entries() if isinstance(e, (LLMGenerationSuccess, LLMGenerationError))]
+
+
+def thrice(observe: Callable[[], Observed], once: Callable[[], Any]) -> Observed:
+    """Run bare, observed and bare again; all must be the same."""
+    bare = once()
+    with observe() as observed:
+        assert once() == bare
+        openai_lifecycle.uninstrument()
+        assert once() == bare
+    return observed
+
+
+@BOTH
+@pytest.mark.parametrize("api", ["responses", "realtime"])
+@pytest.mark.parametrize(
+    ("ending", "error_type", "finish"),
+    [
+        ("completed", None, "tool_calls"),
+        ("incomplete", None, "length"),
+        ("cancelled", None, "cancelled"),
+        ("failed", "server_error", None),
+        ("left early", None, None),
+        ("closed by the server", "ConnectionClosedError", None),
+        ("closed normally by the server", "ConnectionClosedOK", None),
+        ("cut", "ConnectionClosedError", None),
+    ],
+)
+def test_every_ending(
+    sockets: SocketServer,
+    api: str,
+    ending: str,
+    error_type: str | None,
+    finish: str | None,
+    *,
+    is_async: bool,
+) -> None:
+    """However a response ends, the application sees what it does without us and one entry tells the ending."""
+    if (api, ending) == ("responses", "cancelled"):
+        pytest.skip("the Responses API has no such event")
+    steps: dict[str, Step | None] = {
+        "left early": None,
+        "closed by the server": 1011,
+        "closed normally by the server": 1000,
+        "cut": "cut",
+    }
+    script = turn(api, steps[ending] if ending in steps else end_of(api, ending))
+    events = 3 if ending == "left early" else None
+
+    def once() -> tuple[Trail, list[Any]]:
+        sockets.script(script)
+        trail = asyncio.run(converse(client_for(sockets, is_async=is_async), api, events))
+        return trail, sockets.events()
+
+    observed = thrice(Observed, once)
+    (entry,), (span,) = generations(), observed.spans("chat")
+    connection = observed.attributes("connect")
+    custom = entry.metadata.custom_fields
+    assert span.parent is not None
+    assert span.parent.span_id == observed.span("connect").context.span_id
+    assert (entry.messages_count, entry.message_content) == (1, "user: Hi there")
+    assert (custom["response_id"], custom["stream"]) == ("resp_1", "true")
+    assert custom.get("error_type") == error_type
+    assert isinstance(entry, LLMGenerationSuccess if error_type is None else LLMGenerationError)
+    assert custom.get("finish_reasons") == finish
+    assert observed.span("connect").status.is_unset == (error_type != "ConnectionClosedError")
+    assert connection["openai_lifecycle.request_id"] == "req_ws"
+    broken = error_type == "ConnectionClosedError"
+    assert connection.get("error.type") == (error_type if broken else None)
+
+
+@BOTH
+@pytest.mark.parametrize("api", ["responses", "realtime"])
+def test_facts(sockets: SocketServer, api: str, *, is_async: bool) -> None:
+    """Tool calls, usage, models and text of a response on a connection are recorded as those of a streamed one."""
+    sockets.script(turn(api, end_of(api, "completed")))
+    with Observed() as observed:
+        asyncio.run(converse(client_for(sockets, is_async=is_async), api))
+        attributes = observed.attributes("chat")
+        (tool,) = observed.tool_calls()
+        entry = observed.generation()
+    asked, answered = {
+        "responses": ("gpt-5-mini", "gpt-5-mini-2026"),
+        "realtime": ("gpt-realtime", "gpt-realtime-2026"),
+    }[api]
+    assert (tool.tool_call_id, tool.tool_name, tool.arguments) == (
+        "call_1",
+        "get_weather",
+        '{"location": "Paris"}',
+    )
+    assert [type(e) for e in entries()][-2:] == [ToolCallDetected, LLMGenerationSuccess]
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert (entry.model_id, entry.response_length, entry.choices_count) == (asked, 5, 1)
+    wanted = {
+        "gen_ai.request.model": asked,
+        "gen_ai.response.model": answered,
+        "gen_ai.request.stream": True,
+        "gen_ai.usage.input_tokens": 11,
+        "gen_ai.usage.output_tokens": 7,
+        "gen_ai.usage.cache_read.input_tokens": 4,
+        "openai.api.type": api,
+        "server.address": "127.0.0.1",
+    }
+    assert {name: attributes.get(name) for name in wanted} == wanted
+    assert attributes["gen_ai.response.time_to_first_chunk"] > 0
+    if api == "realtime":
+        assert attributes["gen_ai.output.type"] == "speech"
+        assert attributes["gen_ai.conversation.id"] == "conv_1"
+        assert attributes["openai_lifecycle.usage.input_audio_tokens"] == 6
+    else:
+        assert attributes["gen_ai.usage.reasoning.output_tokens"] == 2
+
+
+@BOTH
+def test_connection_that_is_refused(sockets: SocketServer, *, is_async: bool) -> None:
+    """A refused handshake raises what it raises without us; the connection's span says why, and no entry is written."""
+
+    def once() -> Trail:
+        sockets.script([], refuse=[401])
+        return asyncio.run(converse(client_for(sockets, is_async=is_async), "realtime"))
+
+    observed = thrice(Observed, once)
+    attributes = observed.attributes("connect")
+    assert attributes["error.type"] == "InvalidStatus"
+    assert attributes["http.response.status_code"] == 401
+    assert observed.span("connect").status.status_code is StatusCode.ERROR
+    assert not generations()
+
+
+@BOTH
+def test_refused_request(sockets: SocketServer, *, is_async: bool) -> None:
+    """An error event instead of a response is the failure of that request, with its code and status."""
+    error = {
+        "type": "error",
+        "status": 400,
+        "error": {"code": "bad_model", "type": "invalid", "message": "no such model"},
+    }
+    sockets.script(["response.create", error])
+    with Observed() as observed:
+        asyncio.run(converse(client_for(sockets, is_async=is_async), "responses"))
+        entry = observed.generation()
+    assert isinstance(entry, LLMGenerationError)
+    assert entry.error == "no such model"
+    assert entry.metadata.custom_fields["error_type"] == "bad_model"
+    assert entry.metadata.custom_fields["status_code"] == "400"
+
+
+def test_error_while_a_response_is_under_way(sockets: SocketServer) -> None:
+    """An error event ends the Responses response that is under way on its lane."""
+    error = {"type": "error", "error": {"code": "server_error", "message": "it broke"}}
+    sockets.script(turn("responses", error))
+    with Observed() as observed:
+        asyncio.run(converse(client_for(sockets, is_async=False), "responses"))
+        entry = observed.generation()
+    assert isinstance(entry, LLMGenerationError)
+    assert (entry.error, entry.metadata.custom_fields["response_id"]) == ("it broke", "resp_1")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_realtime_error_is_about_what_it_names(sockets: SocketServer, *, named: bool) -> None:
+    """A Realtime error fails the request that it names; one that names none fails a request that never begins."""
+    error = {
+        "type": "invalid_request_error",
+        "code": None,
+        "message": "no",
+        "event_id": "mine" if named else None,
+    }
+    sockets.script([ws.SESSION, "response.create", ws.realtime("error", error=error)])
+    with Observed() as observed, client_for(sockets, is_async=False) as client:
+        with client.realtime.connect(model="gpt-realtime") as connection:
+            connection.response.create(**({"event_id": "mine"} if named else {}))
+            while connection.recv().type != "error":
+                pass
+            assert len(generations()) == int(named)
+        entry = observed.generation()
+    assert isinstance(entry, LLMGenerationError)
+    assert entry.error == "no"
+
+
+def test_realtime_error_about_something_else(sockets: SocketServer) -> None:
+    """An error that names no event does not fail a request that then begins after all."""
+    error = ws.realtime(
+        "error", error={"type": "invalid_request_error", "message": "bad session", "event_id": None}
+    )
+    first, create, *rest = turn("realtime", end_of("realtime", "completed"))
+    sockets.script([first, create, error, *rest])
+    with Observed() as observed, client_for(sockets, is_async=False) as client:
+        with client.realtime.connect(model="gpt-realtime") as connection:
+            connection.response.create()
+            while connection.recv().type != "response.done":
+                pass
+        assert isinstance(observed.generation(), LLMGenerationSuccess)
+
+
+def test_response_that_the_server_begins(sockets: SocketServer) -> None:
+    """A response to speech that the server noticed by itself is a generation like any other."""
+    committed = ws.realtime("input_audio_buffer.committed", item_id="item_0", previous_item_id=None)
+    _, _, *rest = turn("realtime", end_of("realtime", "completed"))
+    sockets.script([ws.SESSION, "input_audio_buffer.append", committed, *rest])
+    with Observed() as observed, client_for(sockets, is_async=False) as client:
+        with client.realtime.connect(model="gpt-realtime") as connection:
+            connection.input_audio_buffer.append(audio="AAAA")
+            while connection.recv().type != "response.done":
+                pass
+        entry = observed.generation()
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert (entry.messages_count, entry.message_content) == (1, "user: [audio]")
+
+
+def test_interleaved_responses(sockets: SocketServer) -> None:
+    """Responses that run at once on one connection are told apart: by id in Realtime."""
+    done = [
+        ws.realtime("response.done", response=ws.spoken(i, usage={"input_tokens": n}))
+        for i, n in (("a", 1), ("b", 2))
+    ]
+    begun = [ws.realtime("response.created", response=ws.spoken(i, status="in_progress")) for i in "ab"]
+    sockets.script(
+        [
+            "response.create",
+            "response.create",
+            *begun,
+            ws.speech("one", "b"),
+            ws.speech("two", "a"),
+            *done[::-1],
+        ]
+    )
+    with Observed(), client_for(sockets, is_async=False) as client:
+        with client.realtime.connect(model="gpt-realtime") as connection:
+            for said in ("first", "second"):
+                item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": said}]}
+                connection.response.create(response={"conversation": "none", "input": [item]})
+            ends = 0
+            while ends < 2:
+                ends += connection.recv().type == "response.done"
+        found = {e.metadata.custom_fields["response_id"]: e for e in generations()}
+    assert [found[i].message_content for i in "ab"] == ["user: first", "user: second"]
+    assert [found[i].metadata.custom_fields["input_tokens"] for i in "ab"] == ["1", "2"]
+
+
+@BOTH
+def test_lanes(sockets: SocketServer, *, is_async: bool) -> None:
+    """Lanes, which write to the socket behind the connection's back, each have their own generation."""
+    session = pytest.importorskip("openai.lib.responses_websocket", reason="this openai has no lanes")
+    sockets.script(
+        [
+            "response.create",
+            "response.create",
+            ws.event("response.created", response=ws.response("resp_b"), stream_id="b"),
+            ws.event("response.created", response=ws.response("resp_a"), stream_id="a"),
+            ws.delta("Hello", stream_id="b"),
+            ws.delta("Bye", stream_id="a"),
+            ws.event("response.completed", response=ws.finished("resp_a", said="Bye"), stream_id="a"),
+            ws.event("response.completed", response=ws.finished("resp_b"), stream_id="b"),
+        ]
+    )
+    limits = session.ResponsesWebSocketLimits(
+        max_lanes=3, max_events_per_lane=100, max_events=100, max_bytes_per_lane=10**6, max_bytes=10**6
+    )
+    kind = session.AsyncResponsesWebSocketSession if is_async else session.ResponsesWebSocketSession
+
+    async def work() -> list[str]:
+        client = client_for(sockets, is_async=is_async)
+        async with (
+            entered(client.responses.connect()) as connection,
+            entered(kind(connection, limits=limits)) as lanes,
+        ):
+            a, b = lanes.lane("a"), lanes.lane("b")
+            for name, lane in (("a", a), ("b", b)):
+                await settle(
+                    lane.send({"type": "response.create", "model": "gpt-5-mini", "input": f"to {name}"})
+                )
+            finals = [await settle(lane.get_final_response()) for lane in (a, b)]
+        await settle(client.close())
+        return [final.output_text for final in finals]
+
+    with Observed():
+        assert asyncio.run(work()) == ["Bye", "Hello"]
+        found = {e.metadata.custom_fields["response_id"]: e for e in generations()}
+    assert [found[i].message_content for i in ("resp_a", "resp_b")] == ["user: to a", "user: to b"]
+    lengths = [found[i].response_length for i in ("resp_a", "resp_b")]  # type: ignore[union-attr]
+    assert lengths == [3, 5]
+
+
+@BOTH
+def test_raw_use_of_a_connection(sockets: SocketServer, *, is_async: bool) -> None:
+    """What is sent and received as text or bytes, past the client's own models, is seen all the same."""
+    sockets.script(turn("responses", end_of("responses", "completed")))
+
+    async def work() -> None:
+        client = client_for(sockets, is_async=is_async)
+        async with entered(client.responses.connect()) as connection:
+            await settle(connection.send_raw('{"type": "response.create", "model": "m", "input": "raw"}'))
+            while b"response.completed" not in await settle(connection.recv_bytes()):
+                pass
+        await settle(client.close())
+
+    if not hasattr(openai.resources.responses.responses.ResponsesConnection, "send_raw"):
+        pytest.skip("this openai has no send_raw")
+    with Observed() as observed:
+        asyncio.run(work())
+        entry = observed.generation()
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert (entry.message_content, entry.response_length) == ("user: raw", 5)
+
+
+@BOTH
+def test_reconnect(sockets: SocketServer, *, is_async: bool) -> None:
+    """A reconnect is another connection span; the response that was cut is an error, the next one is well."""
+
+    async def work() -> None:
+        client = client_for(sockets, is_async=is_async)
+        manager = client.responses.connect(
+            on_reconnecting=lambda _: None, initial_delay=0.001, max_delay=0.001
+        )
+        async with entered(manager) as connection:
+            await settle(connection.response.create(model="m", input="first"))
+            asked = 1
+            async for event in each(connection):
+                if asked == 1 and event.type == "response.output_text.delta":
+                    asked = 2
+                elif event.type == "response.completed":
+                    break
+                elif event.type == "response.queued":
+                    await settle(connection.response.create(model="m", input="second"))
+        await settle(client.close())
+
+    try:
+        openai.OpenAI(api_key=KEY).responses.connect(on_reconnecting=lambda _: None)
+    except TypeError:
+        pytest.skip("this openai does not reconnect")
+    hello = ws.event("response.queued", response=ws.response("resp_0", "queued"))
+    second = turn("responses", end_of("responses", "completed"))
+    sockets.script(turn("responses", "cut"), [hello, *second])
+    with Observed() as observed:
+        asyncio.run(work())
+        assert len(observed.spans("connect")) == 2
+        first, last = generations()
+    assert isinstance(first, LLMGenerationError)
+    assert isinstance(last, LLMGenerationSuccess)
+    assert (first.message_content, last.message_content) == ("user: first", "user: second")
+
+
+def test_cancelled_receive_ends_nothing(sockets: SocketServer) -> None:
+    """Cancelling a wait for the next event is safe in the client, and does not end the response here either."""
+    sockets.script(
+        ["response.create", "session.go", *turn("responses", end_of("responses", "completed"))[1:]]
+    )
+
+    async def work() -> None:
+        async with client_for(sockets, is_async=True) as client, client.responses.connect() as connection:
+            await connection.response.create(model="m", input="x")
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(connection.recv(), 0.01)
+            assert not generations()
+            await connection.send({"type": "session.go"})
+            async for event in connection:
+                if event.type == "response.completed":
+                    break
+
+    with Observed() as observed:
+        asyncio.run(work())
+        assert isinstance(observed.generation(), LLMGenerationSuccess)
+
+
+def test_live_delegation(sockets: SocketServer) -> None:
+    """A response that a Live model delegates is a generation, told by the events nested in the connection's."""
+    if not hasattr(openai.OpenAI, "live"):
+        pytest.skip("this openai has no Live API")
+
+    def nested(event: Any) -> dict[str, Any]:
+        return {"type": "response.event", "event_id": "e", "delegation_id": "d_1", "event": event}
+
+    script = turn("responses", end_of("responses", "completed"))[1:]
+    sockets.script(["session.start", *(nested(event) for event in script)])
+    with Observed() as observed, client_for(sockets, is_async=False) as client:
+        with client.live.connect() as connection:
+            connection.send({"type": "session.start", "session": {"model": "gpt-live-1"}})
+            for event in connection:
+                if event.type == "response.event" and event.event["type"] == "response.completed":
+                    break
+        entry = observed.generation()
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert (entry.model_id, entry.response_length) == ("gpt-5-mini-2026", 5)
+
+
+@BOTH
+def test_suppressed(sockets: SocketServer, *, is_async: bool) -> None:
+    """A connection that is opened while instrumentation is suppressed is not observed."""
+    sockets.script(turn("responses", end_of("responses", "completed")))
+    with Observed() as observed:
+        client = client_for(sockets, is_async=is_async)
+        observed.clear()
+        with suppress_instrumentation():
+            asyncio.run(converse(client, "responses"))
+        assert not observed.spans(None)
+        assert not entries()
+
+
+@pytest.mark.parametrize("propagate", [True, False])
+def test_trace_context(sockets: SocketServer, *, propagate: bool) -> None:
+    """The handshake carries a ``traceparent`` only when that is asked for: that of the connection's span."""
+    sockets.script(turn("responses", end_of("responses", "completed")))
+    with Observed(propagate=propagate) as observed:
+        asyncio.run(converse(client_for(sockets, is_async=False), "responses", extra_headers={"x-mine": "1"}))
+        (handshake,) = sockets.handshakes
+        assert handshake["x-mine"] == "1"
+        sent = handshake.get("traceparent", "")
+        assert sent[3:52] == (
+            f"{observed.span('connect').context.trace_id:032x}-" + sent[36:52] if propagate else ""
+        )
+        assert sent[36:52] == (f"{observed.span('connect').context.span_id:016x}" if propagate else "")
+
+
+def test_uninstrument_leaves_nothing(sockets: SocketServer) -> None:
+    """After ``uninstrument()`` the classes are the client's own, and an open connection is no longer observed."""
+    from openai.resources.responses import responses
+
+    managers = (responses.ResponsesConnectionManager, responses.AsyncResponsesConnectionManager)
+    before = [dict(vars(cls)) for cls in (*managers, responses.ResponsesConnection)]
+    sockets.script(turn("responses", end_of("responses", "completed")))
+    with Observed() as observed, client_for(sockets, is_async=False) as client:
+        with client.responses.connect() as connection:
+            openai_lifecycle.uninstrument()
+            connection.response.create(model="m", input="x")
+            while connection.recv().type != "response.completed":
+                pass
+        assert not observed.spans("chat")
+    assert [dict(vars(cls)) for cls in (*managers, responses.ResponsesConnection)] == before
+
+
+def test_no_resource_is_imported_by_us() -> None:
+    """``instrument()`` imports no resource module; one that is imported later is patched unless all is undone."""
+    code = """
+import sys, openai, openai_lifecycle
+openai_lifecycle.instrument(events_log="none")
+found = [name for name in sys.modules if name.startswith("openai.resources.")]
+assert not found, found
+import wrapt
+import openai.resources.realtime.realtime as late
+assert isinstance(vars(late.RealtimeConnectionManager)["enter"], wrapt.FunctionWrapper)
+openai_lifecycle.uninstrument()
+assert not isinstance(vars(late.RealtimeConnectionManager)["enter"], wrapt.FunctionWrapper)
+import openai.resources.responses.responses as later
+assert not isinstance(vars(later.ResponsesConnectionManager)["enter"], wrapt.FunctionWrapper)
+"""
+    if not hasattr(openai, "omit"):
+        pytest.skip("older versions of openai import their resources themselves")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
