@@ -366,7 +366,8 @@ def dollars(group: Group) -> str:
     """Return what is known of the cost: ``?`` for unknown, ``$1.20 + ?`` when some calls have no price."""
     if group.cost is None:
         return "?"
-    known = f"${group.cost:.2f}" if group.cost >= 1 or not group.cost else f"${float(group.cost):#.2g}"
+    places = max(2, 1 - group.cost.adjusted()) if group.cost else 2  # two digits at least
+    known = f"${group.cost:.{places}f}"
     return f"{known} + ?" if group.unpriced else known
 
 

@@ -1,0 +1,192 @@
+"""``show``, ``tail`` and ``trace``: every entry can be found, and none can drive the terminal."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from tests import generated
+from tests.cli.conftest import COMMAND
+
+from openai_lifecycle import records
+from openai_lifecycle.cli.select import TAGS
+from openai_lifecycle.events import LLMGenerationError, ToolCallDetected
+from openai_lifecycle.eventslog.format import render
+from openai_lifecycle.eventslog.reader import read_events
+
+Run = Callable[..., Result]
+CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def test_a_row_is_a_line_with_the_same_fields_for_every_entry(run: Run, real_log: Path) -> None:
+    """In a pipe each entry is one line of nine fields between tabs, in the order of the file."""
+    lines = [line.split("\t") for line in run("show", real_log).stdout.splitlines()]
+    events = list(read_events(real_log))
+    assert [line[1] for line in lines] == [event.tag for event in events]
+    assert {len(line) for line in lines} == {9}
+    assert [line[7] for line in lines] == [event.trace_id for event in events]
+
+
+def test_full_is_the_file(run: Run, real_log: Path) -> None:
+    """``--full`` prints what stands in the file, byte by byte."""
+    assert run("show", "--full", real_log).stdout_bytes == real_log.read_bytes()
+
+
+def test_json_is_every_field(run: Run, hostile_log: Path) -> None:
+    """``--json`` and ``--jsonl`` give back every event as it was, hostile texts too."""
+    events = list(read_events(hostile_log))
+    assert [records.from_object(o) for o in json.loads(run("show", "--json", hostile_log).stdout)] == events
+    lines = run("show", "--jsonl", hostile_log).stdout.splitlines()
+    assert [records.from_object(json.loads(line)) for line in lines] == events
+    assert json.loads(run("show", "--json", "--model", "nobody", hostile_log).stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--event", "generation_error"], lambda e: e.tag == "GENERATION_ERROR"),
+        (["--event", "INIT_START", "--event", "TOOL_CALL_DETECTED"], lambda e: e.tag in ("INIT_START", "TOOL_CALL_DETECTED")),
+        (["--model", "gpt-4*"], lambda e: e.model_id.startswith("gpt-4")),
+        (["--provider", "azure*", "--error"], lambda e: e.provider == "azure.ai.openai" and isinstance(e, LLMGenerationError)),
+        (["--tool", "get_*"], lambda e: isinstance(e, ToolCallDetected)),
+        (["--user", "alice"], lambda e: e.metadata.user == "alice"),
+        (["--trace", "0000000000000000000000000000000A"], lambda e: e.trace_id == f"{10:032x}"),
+        (["--grep", "reykjav"], lambda e: isinstance(e, ToolCallDetected)),
+        (["--grep", "Reykjav.k.*x"], lambda e: False),
+        (["--since", "2026-01-05T01:00:00Z", "--until", "2026-01-05T02:00:00Z"], lambda e: records.instant(e).hour == 1),
+        (["--since", "1h"], lambda e: False),
+        (["--until", "2026-01-05T00:30:00+00:00", "--error"], lambda e: isinstance(e, LLMGenerationError) and records.instant(e).minute < 30 and records.instant(e).hour == 0),
+    ],
+)  # fmt: skip
+def test_filters_combine(run: Run, log: Path, arguments: list[str], wanted: Callable[..., bool]) -> None:
+    """Each filter keeps exactly what it says, and several keep what all of them want."""
+    shown = run("show", "--full", *arguments, log).stdout
+    assert shown == "".join(render(event) for event in read_events(log) if wanted(event))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--since", "yesterday"], "'yesterday' is not allowed: it must be a time such as"),
+        (["--grep", "("], "'(' is not allowed: it must be a regular expression"),
+        (["--event", "OOPS"], "'OOPS' is not one of"),
+    ],
+)
+def test_a_wrong_option_says_what_is_allowed(run: Run, log: Path, arguments: list[str], message: str) -> None:
+    """A wrong value ends with status 2 and one message that names it and what is allowed."""
+    assert message in run("show", *arguments, log, status=2).stderr
+
+
+def test_what_a_model_wrote_cannot_drive_the_terminal(run: Run, hostile_log: Path) -> None:
+    """No command prints a control character, a bidirectional override or a line break of the log's texts."""
+    for arguments in (
+        ["show"],
+        ["show", "--full"],
+        ["tail", "-n", "999"],
+        ["stats", "--by", "user"],
+        ["check"],
+    ):
+        printed = run(*arguments, hostile_log, status=1 if arguments == ["check"] else 0).stdout
+        assert not CONTROL.search(printed), arguments
+        assert len(printed.splitlines()) == len(printed.split("\n")) - 1
+    assert len(run("show", hostile_log).stdout.splitlines()) == len(generated.hostile())
+
+
+def test_one_log_is_all_its_files(run: Run, log: Path) -> None:
+    """Rotated and compressed files, patterns, several logs and standard input are read."""
+    entries = log.read_bytes()
+    half = entries.index(b"\n[", len(entries) // 2) + 1
+    log.write_bytes(entries[half:])
+    log.with_name("events.log.1.gz").write_bytes(gzip.compress(entries[:half]))
+    assert run("show", "--full", log).stdout_bytes == entries
+    assert run("show", "--full", f"{log.parent}/ev*.log").stdout_bytes == entries
+    assert run("show", "--full").stdout_bytes == entries  # events.log of this folder
+    piped = subprocess.run(
+        [*COMMAND, "show", "--full", "-"], input=entries, capture_output=True, check=True, timeout=30
+    )
+    assert piped.stdout == entries
+    assert "there is no such log" in run("show", "nowhere.log", status=1).stderr
+
+
+def test_damage_is_told_and_hides_nothing(run: Run, log: Path) -> None:
+    """A torn entry is named on standard error with its place; all others are shown."""
+    entries = log.read_bytes()
+    log.write_bytes(entries[:200] + entries)
+    result = run("show", "--full", log)
+    assert result.stdout_bytes == entries
+    assert f"{log}: skipped 200 bytes at offset 0" in result.stderr
+
+
+def test_tail_shows_the_last(run: Run, log: Path) -> None:
+    """``tail -n`` shows the last entries of those that are wanted."""
+    shown = run("tail", "-n", "3", "--error", "--jsonl", log).stdout.splitlines()
+    errors = [event for event in read_events(log) if isinstance(event, LLMGenerationError)]
+    assert [records.from_object(json.loads(line)) for line in shown] == errors[-3:]
+    assert "has no end" in run("tail", "-f", "--json", log, status=2).stderr
+
+
+def test_tail_follows_across_rotation(log: Path) -> None:
+    """``tail -f`` shows what is there at once, then what is written, also after the log was moved away."""
+    more = list(generated.events(3, seed=7))
+    tail = subprocess.Popen(
+        [*COMMAND, "tail", "-f", "-n", "1", "--jsonl", log], stdout=subprocess.PIPE, text=True
+    )
+    stop = threading.Timer(30, tail.kill)
+    stop.start()
+    try:
+        assert tail.stdout is not None
+        assert records.from_object(json.loads(tail.stdout.readline())) == list(read_events(log))[-1]
+        with log.open("ab") as file:
+            file.write(render(more[0]).encode())
+        assert records.from_object(json.loads(tail.stdout.readline())) == more[0]
+        os.rename(log, f"{log}.1")
+        generated.write(log, more[1:])
+        for event in more[1:]:
+            assert records.from_object(json.loads(tail.stdout.readline())) == event
+        tail.send_signal(2)
+        assert tail.wait(10) == 0
+    finally:
+        stop.cancel()
+        tail.kill()
+        tail.wait()
+        assert tail.stdout is not None
+        tail.stdout.close()
+
+
+def test_a_trace_is_a_tree_in_order(run: Run, log: Path) -> None:
+    """``trace`` shows the calls of one trace in the order in which they began, with durations and Jaeger's URL."""
+    lines = run("trace", f"{2:032x}", log, "--jaeger", "http://localhost:16686/").stdout.splitlines()
+    assert lines[0] == f"trace {2:032x}"
+    assert lines[1] == f"http://localhost:16686/trace/{2:032x}"
+    assert sum(line.startswith(("├─", "└─")) for line in lines) == 3
+    tags = [event.tag for event in read_events(log) if event.trace_id == f"{2:032x}"]
+    assert sorted(tag for line in lines for tag in TAGS if f" {tag} " in line) == sorted(tags)
+    assert re.search(r"chat \S+ \d+\.\d{3} s", lines[2])
+
+
+def test_a_trace_that_is_not_there(run: Run, log: Path) -> None:
+    """An unknown trace and one that is none at all are two different errors."""
+    assert "no entry has a trace id" in run("trace", "abcdef", log, status=1).stderr
+    assert "must be hexadecimal digits" in run("trace", "xyz", log, status=2).stderr
+
+
+def test_the_last_entry_of_a_pipe_may_be_cut(log: Path) -> None:
+    """``show | head`` ends quietly."""
+    show = subprocess.Popen([*COMMAND, "show", log], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert show.stdout is not None
+    assert show.stderr is not None
+    show.stdout.readline()
+    show.stdout.close()
+    deadline = time.monotonic() + 30
+    assert show.wait(deadline - time.monotonic()) in (0, 1)
+    assert show.stderr.read() == b""
+    show.stderr.close()
