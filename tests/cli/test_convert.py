@@ -1,0 +1,124 @@
+"""``convert`` and ``check``: nothing is lost on the way out, and what is wrong with a log is found."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from tests import generated
+
+from openai_lifecycle import records
+from openai_lifecycle.eventslog.format import render
+from openai_lifecycle.eventslog.reader import read_events
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(params=["real", "made up", "hostile"])
+def any_log(request: pytest.FixtureRequest, real_log: Path, log: Path, hostile_log: Path) -> Path:
+    """Return one log after the other."""
+    return {"real": real_log, "made up": log, "hostile": hostile_log}[request.param]
+
+
+def test_jsonl_keeps_every_field(run: Run, any_log: Path, tmp_path: Path) -> None:
+    """The events that a JSON Lines file gives back render to the log, byte by byte."""
+    run("convert", "--to", "jsonl", "-o", tmp_path / "out.jsonl", any_log)
+    lines = (tmp_path / "out.jsonl").read_text(encoding="ascii").splitlines()
+    back = "".join(render(records.from_object(json.loads(line))) for line in lines)
+    assert back.encode() == any_log.read_bytes()
+
+
+def test_sqlite_keeps_every_field(run: Run, any_log: Path, tmp_path: Path) -> None:
+    """The events in the database render to the entries of the log, and its columns hold their values."""
+    run("convert", "--to", "sqlite", "-o", tmp_path / "out.db", any_log)
+    run("convert", "--to", "sqlite", "-o", tmp_path / "out.db", any_log)  # each event is there once
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        rows = database.execute("SELECT entry FROM openai_lifecycle_events").fetchall()
+        (tokens,) = database.execute("SELECT sum(input_tokens) FROM openai_lifecycle_events").fetchone()
+    events = list(read_events(any_log))
+    assert sorted(render(records.from_object(json.loads(row[0]))) for row in rows) == sorted(
+        map(render, events)
+    )
+    assert tokens == sum(int(event.metadata.custom_fields.get("input_tokens", 0)) for event in events)
+
+
+def test_csv_is_a_line_an_entry(run: Run, any_log: Path) -> None:
+    """The CSV has a heading and a line for each entry, with the columns of the table but the whole entry."""
+    text = run("convert", "--to", "csv", any_log).stdout
+    rows = list(csv.DictReader(text.splitlines()))
+    events = list(read_events(any_log))
+    assert len(text.splitlines()) == len(rows) + 1 == len(events) + 1
+    assert [row["event_type"] for row in rows] == [event.event_type for event in events]
+    assert list(rows[0]) == [column.name for column in records.COLUMNS[:-1]]
+
+
+def test_what_a_log_says_is_for_its_readers(run: Run, log: Path, tmp_path: Path) -> None:
+    """What is written from a log can be read by its owner only."""
+    run("convert", "--to", "csv", "-o", tmp_path / "out.csv", log)
+    assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o600
+
+
+def test_convert_says_what_is_wrong(run: Run, log: Path, tmp_path: Path) -> None:
+    """A missing file name, a folder and a file that is no database are one error each."""
+    assert "needs a file" in run("convert", "--to", "sqlite", log, status=2).stderr
+    assert "Is a directory" in run("convert", "--to", "csv", "-o", tmp_path, log, status=1).stderr
+    (tmp_path / "no.db").write_text(
+        "this is no database, and it is longer than a header of one hundred bytes" * 3
+    )
+    assert "the database" in run("convert", "--to", "sqlite", "-o", tmp_path / "no.db", log, status=1).stderr
+
+
+# ------------------------------------------------------------------ check
+def test_a_whole_log_is_whole(run: Run, real_log: Path, log: Path) -> None:
+    """The log of the real client has nothing wrong: status 0, and every entry counted."""
+    result = json.loads(run("check", "--json", real_log).stdout)
+    assert result["whole"]
+    assert sum(result["entries"].values()) == len(list(read_events(real_log)))
+    assert run("check", log).stdout.splitlines()[-1] == "whole"
+
+
+def test_what_is_wrong_is_found_with_its_place(run: Run, tmp_path: Path) -> None:
+    """A torn entry, a duplicate, a second ending and a call without one are named with their byte offsets."""
+    start, success, tool, *_ = generated.hostile()
+    whole = [render(event) for event in generated.events(3, seed=2)]
+    span = {"span_id": "abc", "timestamp": "2026-01-05T00:00:00.000000+00:00"}
+    begun = render(_with(start, span))
+    called = render(_with(tool, {**span, "span_id": "def"}))
+    torn = whole[0][:100]
+    parts = [whole[0], torn, whole[1], whole[0], begun, called]
+    log = tmp_path / "events.log"
+    log.write_text("".join(parts), encoding="utf-8")
+    offsets = [len("".join(parts[:index]).encode()) for index in range(len(parts))]
+    result = json.loads(run("check", "--json", log, status=1).stdout)
+    assert [(d["offset"], d["length"]) for d in result["damage"]] == [(offsets[1], 100)]
+    assert [d["offset"] for d in result["duplicates"]] == [offsets[3]]
+    assert [d["offset"] for d in result["without_ending"]] == [offsets[4], offsets[5]]
+    assert not result["whole"]
+    text = run("check", log, status=1).stdout
+    assert f"skipped 100 bytes at offset {offsets[1]}" in text
+    assert f"a call without an ending at offset {offsets[5]}" in text
+    again = _with(success, span)
+    log.write_text(
+        begun + render(again) + render(_with(success, {**span, "duration_ms": "1"})), encoding="utf-8"
+    )
+    (found,) = json.loads(run("check", "--json", log, status=1).stdout)["duplicates"]
+    assert found["problem"] == "a second ending (INIT_SUCCESS) of one call"
+
+
+def _with(event: records.LifecycleEvent, custom: dict[str, str]) -> records.LifecycleEvent:
+    from dataclasses import replace
+
+    return replace(event, metadata=replace(event.metadata, custom_fields=custom))
+
+
+def test_many_findings_are_cut_in_text_only(run: Run, tmp_path: Path) -> None:
+    """The text names the first twenty places, the JSON all."""
+    log = generated.write(tmp_path / "events.log", [*generated.events(1), *list(generated.events(1)) * 30])
+    assert "… --json has all" in run("check", log, status=1).stdout
+    assert len(json.loads(run("check", "--json", log, status=1).stdout)["duplicates"]) == 30
