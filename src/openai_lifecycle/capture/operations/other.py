@@ -38,11 +38,14 @@ def response(reply: Reply, body: Any) -> None:
 
 
 def chunk(reply: Reply, event: Any) -> None:
-    """Fold one event of a streamed run into ``reply``: ``openai/types/beta/assistant_stream_event.py``."""
+    """Fold one event of a streamed run into ``reply``: ``openai/types/beta/assistant_stream_event.py``.
+
+    The client joins the event's name and its data; read off the wire, there is only the data.
+    """
     e = fields(event)
-    kind = text(e.get("event"))
-    if kind.startswith("thread.run.") and not kind.startswith("thread.run.step."):
-        response(reply, e.get("data"))
+    run = fields(e.get("data", e))
+    if run.get("object") == "thread.run":
+        response(reply, run)
 
 
 def _error(job: Fields) -> tuple[str, str]:
