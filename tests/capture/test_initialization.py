@@ -1,0 +1,151 @@
+"""Client construction: START, then SUCCESS or ERROR, once; copies write nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+
+from openai_lifecycle.events import (
+    LLMInitializationError,
+    LLMInitializationStart,
+    LLMInitializationSuccess,
+)
+from tests import wire
+from tests.observed import Observed, entries
+from tests.scripted_server import ScriptedServer, reply
+
+KEY = "sk-secret-0123456789"
+AZURE: dict[str, Any] = {
+    "api_key": KEY,
+    "api_version": "2024-10-21",
+    "azure_endpoint": "https://acme.openai.azure.com",
+}
+#: class, arguments → provider, base_url
+CLIENTS: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "OpenAI": ("OpenAI", {"api_key": KEY}, "openai", "https://api.openai.com"),
+    "AsyncOpenAI": ("AsyncOpenAI", {"api_key": KEY}, "openai", "https://api.openai.com"),
+    "AzureOpenAI": ("AzureOpenAI", AZURE, "azure.ai.openai", "https://acme.openai.azure.com"),
+    "AsyncAzureOpenAI": ("AsyncAzureOpenAI", AZURE, "azure.ai.openai", "https://acme.openai.azure.com"),
+    "another provider": (
+        "OpenAI",
+        {"api_key": KEY, "base_url": "https://user:pass@api.deepseek.com:8443/v1?key=1"},
+        "deepseek",
+        "https://api.deepseek.com:8443",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_success(observed: Observed, name: str) -> None:
+    """Each client class leaves START and SUCCESS on one span, with provider, class and server."""
+    kind, arguments, provider, base_url = CLIENTS[name]
+    getattr(openai, kind)(**arguments)
+    start, success = entries()
+    assert isinstance(start, LLMInitializationStart)
+    assert isinstance(success, LLMInitializationSuccess)
+    assert success.capabilities == "text_generation,tool_calling,streaming"
+    assert observed.span(None).name == f"initialize {provider}"
+    for entry in (start, success):
+        custom = entry.metadata.custom_fields
+        assert (entry.provider, custom["client"], custom["base_url"]) == (provider, kind, base_url)
+    keys = list(success.metadata.custom_fields)
+    assert keys == [
+        "provider",
+        "status",
+        "capabilities",
+        "client",
+        "base_url",
+        "duration_ms",
+        "span_id",
+        "timestamp",
+    ]
+
+
+#: class, arguments → the exception's type
+FAILURES: dict[str, tuple[str, dict[str, Any], type[Exception]]] = {
+    "missing credentials": ("OpenAI", {}, openai.OpenAIError),
+    "missing credentials, async": ("AsyncOpenAI", {}, openai.OpenAIError),
+    "azure without version": ("AzureOpenAI", {"api_key": KEY, "azure_endpoint": "https://a.b"}, ValueError),
+    "azure without endpoint": ("AsyncAzureOpenAI", {"api_key": KEY, "api_version": "1"}, ValueError),
+    "azure with two endpoints": ("AzureOpenAI", {**AZURE, "base_url": "https://a.b"}, ValueError),
+    "max_retries None": ("OpenAI", {"api_key": KEY, "max_retries": None}, TypeError),
+    "http_client of the wrong kind": ("OpenAI", {"api_key": KEY, "http_client": "none"}, Exception),
+    "bad url": ("OpenAI", {"api_key": KEY, "base_url": "http://[::1"}, Exception),
+    "unknown argument": ("OpenAI", {"api_key": KEY, "nonsense": 1}, TypeError),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_error(observed: Observed, name: str) -> None:
+    """A constructor that raises raises the same, and leaves START and ERROR with its message and no key."""
+    kind, arguments, expected = FAILURES[name]
+    with pytest.raises(expected) as raised:
+        getattr(openai, kind)(**arguments)
+    start, error = entries()
+    assert isinstance(start, LLMInitializationStart)
+    assert isinstance(error, LLMInitializationError)
+    assert error.error == str(raised.value).replace(KEY, "[REDACTED]")
+    assert error.operation == "llm_initialization"
+    custom = error.metadata.custom_fields
+    assert (custom["status"], custom["error_type"]) == ("failed", type(raised.value).__qualname__)
+    span = observed.span(None)
+    assert span.status.description == error.error
+    assert KEY not in span.to_json()
+
+
+def test_copies_write_nothing(observed: Observed) -> None:
+    """copy() and with_options(), of subclasses too, are no initializations."""
+    client = openai.AzureOpenAI(**AZURE)
+    before = len(entries())
+    client.copy(timeout=1)
+    client.with_options(max_retries=3).with_options(timeout=2)
+    assert len(entries()) == before
+
+
+def test_a_subclass_is_initialized_once(observed: Observed) -> None:
+    """A subclass of the application's own, whose constructor builds another client too, is two, no more."""
+
+    class Mine(openai.OpenAI):
+        def __init__(self) -> None:
+            super().__init__(api_key=KEY)
+            self.other = openai.AsyncOpenAI(api_key=KEY)
+
+    Mine()
+    clients = [
+        e.metadata.custom_fields["client"] for e in entries() if isinstance(e, LLMInitializationSuccess)
+    ]
+    assert clients == ["Mine", "AsyncOpenAI"]
+
+
+def test_the_module_level_client(
+    server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module-level client is initialized at its first use, and its calls name the server they go to."""
+    import json
+
+    server.script(reply(json.dumps(wire.completion()).encode()))
+    monkeypatch.setattr(openai, "api_key", KEY)
+    monkeypatch.setattr(openai, "base_url", server.base_url)
+    try:
+        openai.chat.completions.create(**wire.REQUEST)
+    finally:
+        openai._reset_client()
+    port = int(server.base_url.split(":")[2].split("/")[0])
+    assert observed.attributes()["server.port"] == port
+    assert [type(e) for e in entries()][:2] == [LLMInitializationStart, LLMInitializationSuccess]
+
+
+def test_what_a_client_is_bound_to(observed: Observed) -> None:
+    """Model and sampling defaults come from the options, else from Azure's deployment; zeros are written."""
+    openai.AzureOpenAI(**AZURE, azure_deployment="gpt-deployed")
+    assert {e.model_id for e in entries()} == {"gpt-deployed"}
+    observed.instrument(model="gpt-4.1-mini", temperature=0.7, top_p=0.7, max_tokens=0)
+    openai.AzureOpenAI(**AZURE, azure_deployment="gpt-deployed")
+    start = entries()[2]
+    assert isinstance(start, LLMInitializationStart)
+    assert (start.model_id, start.temperature) == ("gpt-4.1-mini", 0.7)
+    metadata = start.metadata
+    assert (metadata.model_version, metadata.max_tokens, metadata.top_p) == ("gpt-4.1-mini", 0, 0.7)
+    assert metadata.user == "openai_user"

@@ -1,0 +1,160 @@
+"""The package's shape: its public names, its layers, its options and what the README says of them."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import openai_lifecycle
+from openai_lifecycle import environment_variables
+from openai_lifecycle.options import OPTIONS, Capture, Options, read
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "openai_lifecycle"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+#: Lower rank never imports higher; what stands on one line may know each other. The longest prefix counts.
+RANKS = [
+    ["version", "semconv", "environment_variables", "shield", "redaction"],
+    ["events"],
+    ["options", "codec", "sampling", "sdk"],
+    ["eventslog", "capture"],
+    ["records"],
+    ["sinks"],
+    ["eventslog.exporter"],
+    ["pipeline", "cli"],
+    ["instrumentor"],
+    [""],
+]
+#: The towers, which never know each other: the command starts without the client, the log needs none.
+TOWERS = {"eventslog": ["capture"], "sinks": ["capture"], "cli": ["capture"], "capture": ["eventslog", "sinks"]}
+
+
+def imports(file: Path) -> set[str]:
+    """Return the modules of this package that ``file`` imports at its top, without the package's name."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("openai_lifecycle"):
+            module = (node.module or "").removeprefix("openai_lifecycle").lstrip(".")
+            found |= {module} if module else {alias.name for alias in node.names}
+    return found
+
+
+def rank(module: str) -> int:
+    """Return the rank of a module by the longest name that it starts with."""
+    fitting = [name for names in RANKS for name in names if f"{module}.".startswith(f"{name}.") or not name]
+    return next(number for number, names in enumerate(RANKS) if max(fitting, key=len) in names)
+
+
+def test_lower_never_imports_higher() -> None:
+    """Every import goes down the ranks, and the two towers meet only at the bottom."""
+    for file in PACKAGE.rglob("*.py"):
+        module = ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+        for imported in imports(file):
+            assert rank(imported) <= rank(module), f"{module} imports {imported}"
+            strangers = TOWERS.get(module.split(".")[0], [])
+            assert imported.split(".")[0] not in strangers, f"{module} imports {imported}"
+
+
+def test_public_names() -> None:
+    """The public names are these, and every one of them is there."""
+    assert openai_lifecycle.__all__ == [
+        "EventsLogExporter",
+        "LLMGenerationError",
+        "LLMGenerationSuccess",
+        "LLMInitializationError",
+        "LLMInitializationStart",
+        "LLMInitializationSuccess",
+        "LifecycleEvent",
+        "Metadata",
+        "OpenAILifecycleInstrumentor",
+        "ToolCallDetected",
+        "__version__",
+        "instrument",
+        "read_events",
+        "uninstrument",
+    ]
+    assert all(getattr(openai_lifecycle, name) for name in openai_lifecycle.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = openai_lifecycle.nothing
+
+
+def test_every_option_has_a_row_in_the_readme() -> None:
+    """The README's options table is the one that options.py makes."""
+    lines = ["| `instrument()` | variable | default | allowed | meaning |", "|---|---|---|---|---|"]
+    for option in OPTIONS:
+        default = option.default.value if isinstance(option.default, Capture) else option.default
+        shown = (
+            "unset"
+            if default in (None, ())
+            else str(default).lower()
+            if isinstance(default, bool)
+            else default
+        )
+        variable = f"`{option.variable}`" if option.variable else "-"
+        lines.append(f"| `{option.name}` | {variable} | {shown} | {option.allowed} | {option.help} |")
+    assert "\n".join(lines) in README
+
+
+def test_options_and_variables_are_complete() -> None:
+    """Every field of Options has a row, and every row's own variable is registered as a flag."""
+    assert [option.name for option in OPTIONS] == list(Options.__slots__)  # type: ignore[attr-defined]
+    registered = {name for name in dir(environment_variables) if name.startswith("OTEL_")}
+    named = {option.variable for option in OPTIONS if option.variable}
+    assert registered == {name for name in named if name.startswith("OTEL_PYTHON_OPENAI_LIFECYCLE_")}
+    assert all(getattr(environment_variables, name) == name for name in registered)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("EVENTS_LOG", "none", None),
+        ("EVENTS_LOG", "/dev/stdout", "/dev/stdout"),
+        ("TEMPERATURE", "1", 1),
+        ("TEMPERATURE", "0.5", 0.5),
+        ("MAX_TOKENS", "0", 0),
+        ("DURABILITY", "fsync", "fsync"),
+        ("COMPRESS", "TRUE", True),
+        ("UTC", "0", False),
+    ],
+)
+def test_variables_are_read(name: str, text: str, value: object) -> None:
+    """A variable's text becomes the option's value, and a keyword wins over it."""
+    options = read({}, {f"OTEL_PYTHON_OPENAI_LIFECYCLE_{name}": text})
+    assert getattr(options, name.lower()) == value
+    assert (
+        read({"events_log": "mine"}, {"OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG": text}).events_log == "mine"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "capture"),
+    [("true", Capture.SPAN_AND_EVENT), ("False", Capture.NO_CONTENT), ("span_only", Capture.SPAN_ONLY)],
+)
+def test_capture_modes(text: str, capture: Capture) -> None:
+    """The official variable chooses the mode, with true and false for all and nothing."""
+    assert read({}, {"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": text}).capture is capture
+
+
+def test_the_readme_shows_what_the_quickstart_prints(tmp_path: Path) -> None:
+    """The output in the README is that of its command, but for times and ids."""
+    shown = re.search(r"```console\n\$ [^\n]*quickstart\.py[^\n]*\n(.*?)```", README, re.DOTALL)
+    assert shown is not None
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "quickstart.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert _steady(done.stdout) == _steady(shown[1])
+
+
+def _steady(text: str) -> str:
+    return re.sub(r"127\.0\.0\.1:\d+|/[^ ]*/events\.log|req_\w+", "…", text).strip()
