@@ -152,13 +152,16 @@ def _choice(reply: Reply, choice: Fields, position: int, where: str) -> None:
 def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
     """Keep what the span is to show of a message or of a fragment of one."""
     limit = reply.keep_text
-    choice.keep(text(message.get("reasoning_content")), limit, choice.thoughts)  # DeepSeek, vLLM and others
-    choice.keep(text(message.get("content")), limit, choice.text)
-    choice.keep(text(message.get("refusal")), limit, choice.text)
-    audio = fields(message.get("audio"))
-    choice.keep(text(audio.get("transcript")), limit, choice.text)
-    if audio and not choice.parts:  # of a stream's many fragments of audio, one is mentioned
-        choice.parts.append(messages.recording(audio))
+    for member in ("content", "refusal"):
+        if message.get(member):
+            choice.keep(text(message[member]), limit, choice.text)
+    if message.get("reasoning_content"):  # DeepSeek, vLLM and others
+        choice.keep(text(message["reasoning_content"]), limit, choice.thoughts)
+    if message.get("audio"):
+        audio = fields(message["audio"])
+        choice.keep(text(audio.get("transcript")), limit, choice.text)
+        if not choice.parts:  # of a stream's many fragments of audio, one is mentioned
+            choice.parts.append(messages.recording(audio))
 
 
 def _tool_calls(reply: Reply, choice: int, message: Fields) -> None:
