@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -684,3 +685,63 @@ def test_call_by_hand(server: ScriptedServer) -> None:
     with Observed() as observed, client_for(server, is_async=False) as client:
         client.post("/embeddings", body={"model": "m", "input": "x"}, cast_to=object)
         assert observed.generation().operation == "llm_embedding"
+
+
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [("completions.create", "Once upon"), ("images.generate", "A cat"), ("audio.speech.create", "Say it")],
+)
+def test_content_on_the_span(server: ScriptedServer, method: str, text: str) -> None:
+    """Where it is asked for, the span shows what was sent as a message of the user, and text that came back."""
+    case = next(case for case in CASES if case.method == method)
+    server.script(script(case, "plain", "success"))
+    with Observed(capture="span_and_event") as observed, client_for(server, is_async=False) as client:
+        attrgetter(method)(client)(**case.arguments)
+        attributes = observed.attributes(case.name.partition(" ")[0])
+    asked = [{"role": "user", "parts": [{"type": "text", "content": text}]}]
+    assert json.loads(attributes["gen_ai.input.messages"]) == asked
+    answered = [
+        {"role": "assistant", "parts": [{"type": "text", "content": " a time"}], "finish_reason": "stop"}
+    ]
+    assert json.loads(attributes.get("gen_ai.output.messages", "[]")) == (
+        answered if "completions" in method else []
+    )
+
+
+CANARY = "canary-4711"
+CONTENT = ("prompt", "input", "text", "b64_json", "url", "message", "question", "delta", "output")
+
+
+def planted(value: Any, *, content: bool = False) -> Any:
+    """Return ``value`` with the canary in place of every text that is content."""
+    if isinstance(value, dict):
+        return {key: planted(inner, content=key in CONTENT) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [planted(inner, content=content) for inner in value]
+    return CANARY if content and isinstance(value, str) else value
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("outcome", ["success", "http error"])
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
+def test_no_content_leaves_nothing(
+    server: ScriptedServer, case: Case, outcome: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With capture off, no text that was sent or received is in any span, entry, metric or log record."""
+    with client_for(server, is_async=False) as probe:
+        try:
+            attrgetter(case.method)(probe)
+        except AttributeError:
+            pytest.skip(f"this openai has no {case.method}")
+    answer = case.answer if case.kind == "application/json" else CANARY.encode()
+    body = planted(answer if outcome == "success" else wire.ERROR)
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    kind = case.kind if outcome == "success" else "application/json"
+    server.script(reply(data, kind=kind, status=200 if outcome == "success" else 400))
+    caplog.set_level("DEBUG", "openai_lifecycle")
+    with Observed(capture="no_content") as observed, client_for(server, is_async=False) as client:
+        asyncio.run(application(client, replace(case, arguments=planted(case.arguments)), "plain"))
+        seen_by_us = [span.to_json() for span in observed.spans(None)]
+        seen_by_us += [repr(observed.metrics()), Path("events.log").read_text(encoding="utf-8"), caplog.text]
+    assert len(observed.spans(None)) == 2
+    assert not [text for text in seen_by_us if CANARY in text]

@@ -56,6 +56,6 @@ def fold(reply: Reply, body: Any) -> None:
     usage(reply, fields(body).get("usage"))
 
 
-SPEECH = Operation("speech", speech_request, fold, fold)
+SPEECH = Operation("speech", speech_request, fold, fold, inputs.spoken("input"))
 TRANSCRIPTION = Operation("transcription", request, fold, fold)
 TRANSLATION = Operation("translation", request, fold, fold)

@@ -52,4 +52,4 @@ def _choice(reply: Reply, choice: Fields, position: int) -> None:
     known.finish_reason = text(choice.get("finish_reason")) or known.finish_reason
 
 
-COMPLETIONS = Operation("text_completion", request, fold, fold)
+COMPLETIONS = Operation("text_completion", request, fold, fold, inputs.spoken("prompt"))

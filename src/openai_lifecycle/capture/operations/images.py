@@ -43,4 +43,4 @@ def chunk(reply: Reply, event: Any) -> None:
         usage(reply, drawn.get("usage"))
 
 
-IMAGES = Operation("image_generation", request, response, chunk)
+IMAGES = Operation("image_generation", request, response, chunk, inputs.spoken("prompt"))

@@ -5,11 +5,12 @@ A text, a list of token ids, a part like those of a message, or a list of any of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from openai_lifecycle.capture import content
-from openai_lifecycle.capture.facts import FILES, Fields, integer, items
+from openai_lifecycle import semconv
+from openai_lifecycle.capture import content, messages
+from openai_lifecycle.capture.facts import FILES, Content, Fields, integer, items
 
 _PLACEHOLDERS = {"image": "[image]", "mask": "[image]", "file": "[audio]"}
 
@@ -34,3 +35,13 @@ def attached(body: Fields) -> Iterator[str]:
     """Yield a placeholder for each file that is uploaded with the request."""
     for name in items(body.get(FILES)):
         yield _PLACEHOLDERS.get(name, "[file]")
+
+
+def spoken(name: str) -> Callable[[Fields], Content]:
+    """Return what reads, for the span, the texts under ``name`` of a body: each is a message of the user."""
+
+    def read(body: Fields) -> Content:
+        texts = [one for one in split(body.get(name)) if isinstance(one, str)]
+        return {semconv.INPUT_MESSAGES: (texts, messages.response_item)}
+
+    return read
