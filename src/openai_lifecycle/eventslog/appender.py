@@ -18,7 +18,6 @@ from typing import Final
 
 from openai_lifecycle.eventslog import rotation
 
-_PATIENCE: Final = 1.0  # seconds to wait for a lock, or for somebody to read from a full pipe
 _ROTATION_PAUSE: Final = 60.0  # seconds until a rotation that failed is tried again
 _ROTATION_PATIENCE: Final = 0.1  # seconds to wait until nobody writes, so that files can be moved
 _TRIES: Final = 20
@@ -34,9 +33,12 @@ class Appender:
 
     A file that was moved, deleted or replaced is opened anew before the next entry, so logrotate and other
     processes may rotate it. ``max_bytes`` makes this process rotate it too (0: never), keeping ``backups`` files.
+    ``patience`` is how many seconds to wait for a lock, or for somebody to read from a full pipe.
     """
 
-    def __init__(self, path: str, *, max_bytes: int = 0, backups: int = 0, sync: bool = False) -> None:
+    def __init__(
+        self, path: str, *, max_bytes: int = 0, backups: int = 0, sync: bool = False, patience: float = 1.0
+    ) -> None:
         self.path = path
         self.progress = (
             0  # bytes of whole entries that append has put into the file; whoever calls it sets it to 0
@@ -51,7 +53,7 @@ class Appender:
         self._plain = True  # a file, not a pipe, terminal or device
         self._end = -1  # where the file ends if nobody else has written
         self._torn = False  # whether a pipe or terminal has taken a part of an entry
-        self._patience = _PATIENCE
+        self._most_patience = self._patience = patience
         self._rotate_after = 0.0
 
     def append(self, data: bytes) -> None:
@@ -173,7 +175,7 @@ class Appender:
     def _lock(self, descriptor: int, kind: int) -> bool:
         """Try to get the lock; after it was waited for in vain, nobody waits again until it was to be had."""
         locked = rotation.lock(descriptor, kind, self._patience)
-        self._patience = _PATIENCE if locked else 0.0
+        self._patience = self._most_patience if locked else 0.0
         return locked
 
     # -------------------------------------------------------------- rotation
@@ -218,7 +220,7 @@ class Appender:
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
         ready = bool(poll.poll(self._patience * 1000))
-        self._patience = _PATIENCE if ready else 0.0
+        self._patience = self._most_patience if ready else 0.0
         return ready
 
 

@@ -38,19 +38,20 @@ class EventsFile:
     def __init__(self, options: Options) -> None:
         self.path = os.path.abspath(options.events_log or "")
         self._options = options
-        self._lost: list[tuple[bytes, OSError]] = []  # entries on their way to stderr
         self._failures = 0  # entries that went to stderr since the last one that was written
         self._quiet_until = 0.0
-        self._appender = self._new_appender()
         self._buffer = Buffer(self._write) if options.durability == "buffered" else None
         self._reset()
         _files.add(self)
 
-    def _new_appender(self, *, rotating: bool = True) -> Appender:
+    def _new_appender(self, *, inner: bool = False) -> Appender:
         options = self._options
-        max_bytes = options.max_bytes if rotating else 0
         return Appender(
-            self.path, max_bytes=max_bytes, backups=options.backups, sync=options.durability == "fsync"
+            self.path,
+            max_bytes=0 if inner else options.max_bytes,
+            backups=options.backups,
+            sync=options.durability == "fsync",
+            patience=0.0 if inner else 1.0,  # the lock may be held further down this very stack
         )
 
     def _reset(self) -> None:
@@ -59,9 +60,11 @@ class EventsFile:
         # the application for good.
         self._lock = threading.RLock()
         self._busy = False
+        self._lost: list[tuple[bytes, OSError]] = []  # entries on their way to stderr
+        self._appender = self._new_appender()
 
     def after_fork(self) -> None:
-        """Begin anew in a child process: its threads and the holders of its locks stayed in the parent.
+        """Begin anew in a child process: what a thread was about here, it goes on with in the parent.
 
         The descriptor is closed because parent and child would otherwise share one lock on the file.
         """
@@ -94,7 +97,7 @@ class EventsFile:
         with self._lock:
             entered_again = self._busy
             # In the middle of the appender's work the same thread needs one that knows nothing of it.
-            appender = self._new_appender(rotating=False) if entered_again else self._appender
+            appender = self._new_appender(inner=True) if entered_again else self._appender
             self._busy = True
             try:
                 self._append(appender, entries)

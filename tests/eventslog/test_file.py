@@ -1,0 +1,262 @@
+"""Writing: one entry, one write; threads, processes, forks, finalizers, signals; where the entries go."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from openai_lifecycle.eventslog.file import EventsFile
+from openai_lifecycle.eventslog.reader import Damage, read_events
+from tests.eventslog import child
+from tests.eventslog.samples import entry
+
+LOG = Path("events.log")
+MODES = ["write", "fsync", "buffered"]
+COUNTS = {"write": 1000, "fsync": 60, "buffered": 1000}
+
+
+def written(path: str | Path = LOG) -> dict[str, list[int]]:
+    """Return the numbers that each writer's entries have, in the order of the log, which must be undamaged."""
+    found: dict[str, list[int]] = defaultdict(list)
+    damage: list[Damage] = []
+    for event in read_events(path, on_damage=damage.append):
+        found[event.model_id].append(getattr(event, "messages_count"))  # noqa: B009
+    assert damage == []
+    return dict(found)
+
+
+# ------------------------------------------------------------------ one entry
+@pytest.mark.parametrize("durability", ["write", "fsync"])
+def test_an_entry_is_in_the_file_when_write_returns(durability: str) -> None:
+    """The text of the entry, and nothing else, is in the file at once."""
+    file = EventsFile(child.options(durability=durability))
+    for number in range(3):
+        file.write(entry(number))
+        assert LOG.read_text(encoding="utf-8") == "".join(entry(n) for n in range(number + 1))
+    file.close()
+
+
+def test_one_entry_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each entry, also a large one, is handed to the kernel as one buffer."""
+    sizes = []
+    write = os.write
+
+    def spy(descriptor: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", spy)
+    file = EventsFile(child.options())
+    texts = [entry(1), entry(2).replace("x", "ß" * 50_000), entry(3)]
+    for text in texts:
+        file.write(text)
+    file.close()
+    assert sizes == [len(text.encode()) for text in texts]
+
+
+def test_fsync_reaches_the_disk_before_write_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In ``fsync`` mode each entry is synchronized, and so is the directory when the file is new."""
+    synced: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    )
+    file = EventsFile(child.options(durability="fsync"))
+    file.write(entry(1))
+    file.write(entry(2))
+    file.close()
+    log, directory = str(LOG.resolve()), str(Path.cwd().resolve())
+    assert synced == [directory, log, log]
+
+
+def test_a_new_file_is_private() -> None:
+    """The file is created for its owner alone, also where the process would let everybody read."""
+    old = os.umask(0)
+    try:
+        file = EventsFile(child.options())
+        file.write(entry(1))
+        file.close()
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(LOG.stat().st_mode) == 0o600
+
+
+def test_permissions_of_an_existing_file_stay() -> None:
+    """What an administrator has set for the file is not changed."""
+    LOG.touch()
+    LOG.chmod(0o640)
+    file = EventsFile(child.options())
+    file.write(entry(1))
+    file.close()
+    assert stat.S_IMODE(LOG.stat().st_mode) == 0o640
+
+
+def test_the_path_is_that_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path keeps its meaning when the application changes its directory."""
+    file = EventsFile(child.options())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    file.write(entry(1))
+    file.close()
+    assert written(tmp_path / "events.log") == {"": [1]}
+
+
+def test_writing_goes_on_after_close() -> None:
+    """An entry that comes after the file was closed opens it again."""
+    for durability in MODES:
+        file = EventsFile(child.options(durability=durability))
+        file.write(entry(1, durability))
+        file.close()
+        file.write(entry(2, durability))
+        assert written()[durability] == [1, 2]
+        file.close()
+
+
+# ------------------------------------------------------------------ many writers
+@pytest.mark.parametrize("durability", MODES)
+def test_threads(durability: str) -> None:
+    """Entries of many threads are whole, single, and in the order in which each thread wrote them."""
+    child.threads("t", count=200, threads=8, durability=durability)
+    assert written() == {f"t-{number}": list(range(200)) for number in range(8)}
+
+
+@pytest.mark.parametrize("durability", MODES)
+def test_unrelated_processes(durability: str) -> None:
+    """Processes that know nothing of each other append to one file."""
+    running = [
+        child.start("threads", writer=str(number), count=150, threads=2, durability=durability)
+        for number in range(3)
+    ]
+    for process in running:
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "")
+    assert written() == {f"{p}-{t}": list(range(150)) for p in range(3) for t in range(2)}
+
+
+@pytest.mark.parametrize("durability", MODES)
+def test_fork_in_mid_write(durability: str) -> None:
+    """Forking while threads write neither blocks a child nor loses or doubles an entry of either side."""
+    status, out, err = child.run("forks", children=20, count=20, durability=durability)
+    assert (status, err) == (0, "")
+    result = json.loads(out)
+    assert result["statuses"] == [0] * 20
+    parents = {f"parent-{index}": list(range(count)) for index, count in enumerate(result["written"])}
+    assert written() == parents | {f"child-{number}": list(range(20)) for number in range(20)}
+
+
+@pytest.mark.parametrize("durability", ["write", "buffered"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(method: str, durability: str) -> None:
+    """Children of ``multiprocessing`` write everything before they end, however they were started."""
+    status, _, err = child.run("processes", method=method, children=3, count=100, durability=durability)
+    assert (status, err) == (0, "")
+    parents = {"parent": [0]} if method == "fork" else {}
+    assert written() == parents | {str(number): list(range(100)) for number in range(3)}
+
+
+# ------------------------------------------------------------------ entered again
+@pytest.mark.parametrize("durability", MODES)
+@pytest.mark.parametrize("max_bytes", [0, 100_000], ids=["unlimited", "rotated"])
+def test_finalizers_may_write(durability: str, max_bytes: int) -> None:
+    """Finalizers that end a call in the middle of a write neither block nor tear or double an entry."""
+    status, out, err = child.run(
+        "finalizers", count=COUNTS[durability], durability=durability, max_bytes=max_bytes, backups=1000
+    )
+    assert (status, err) == (0, "")
+    assert {writer: len(set(numbers)) for writer, numbers in written().items()} == json.loads(out)
+    assert {writer: len(numbers) for writer, numbers in written().items()} == json.loads(out)
+
+
+@pytest.mark.parametrize("durability", MODES)
+@pytest.mark.parametrize("max_bytes", [0, 100_000], ids=["unlimited", "rotated"])
+def test_signal_handlers_may_write(durability: str, max_bytes: int) -> None:
+    """Signal handlers that end a call in the middle of a write neither block nor tear or double an entry."""
+    status, out, err = child.run(
+        "handlers", count=COUNTS[durability], durability=durability, max_bytes=max_bytes, backups=10_000
+    )
+    assert (status, err) == (0, "")
+    result = json.loads(out)
+    assert result["handler"] == COUNTS[durability]
+    assert {writer: sorted(numbers) for writer, numbers in written().items()} == {
+        writer: list(range(count)) for writer, count in result.items()
+    }
+
+
+@pytest.mark.parametrize("durability", ["write", "fsync"])
+@pytest.mark.parametrize("max_bytes", [0, 100_000], ids=["unlimited", "rotated"])
+def test_signal_handlers_may_raise(durability: str, max_bytes: int) -> None:
+    """An exception out of a signal handler leaves each entry either whole and single or, if it was raised, absent."""
+    status, out, err = child.run(
+        "interrupts", count=COUNTS[durability], durability=durability, max_bytes=max_bytes, backups=10_000
+    )
+    assert (status, err) == (0, "")
+    result = json.loads(out)
+    assert len(result["raised"]) > COUNTS[durability] // 20
+    numbers = written()["caller"]
+    assert len(numbers) == len(set(numbers))
+    assert set(numbers) >= set(result["returned"])
+
+
+# ------------------------------------------------------------------ descriptors
+def test_a_daemon_that_closes_every_descriptor() -> None:
+    """When the number of our descriptor means a socket of the application, nothing is written there."""
+    status, out, err = child.run("daemon")
+    assert (status, err) == (0, "")
+    result = json.loads(out)
+    assert result["leaked"] == []
+    assert 3 in result["taken"]
+    assert written() == {"": [0, 1]}
+
+
+def test_no_standard_stream_becomes_the_log() -> None:
+    """A process without standard streams does not print into the log."""
+    status, _, _ = child.run("streamless")
+    assert status == 0
+    assert written() == {"": [0, 1]}
+
+
+def prints(stdout: int) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "tests.eventslog.child", "prints", '{"events_log": "/dev/stdout"}'],
+        env={**os.environ, "PYTHONPATH": str(child.ROOT)},
+        stdout=stdout,
+        check=True,
+        timeout=60,
+    )
+
+
+PRINTED = "".join(f"line {number}\n{entry(number)}" for number in range(20)) + "done\n"
+
+
+def test_standard_output_is_a_file() -> None:
+    """In a redirected output, entries and what the application prints do not overwrite each other."""
+    with Path("out").open("wb") as out:
+        prints(out.fileno())
+    assert Path("out").read_text(encoding="utf-8") == PRINTED
+    assert os.listdir() == ["out"]
+
+
+def test_standard_output_is_a_pipe() -> None:
+    """Entries go through a pipe in order with what the application prints."""
+    readable, writable = os.pipe()
+    prints(writable)
+    os.close(writable)
+    with open(readable, encoding="utf-8") as out:
+        assert out.read() == PRINTED
+
+
+def test_standard_output_is_a_socket() -> None:
+    """A socket, as a service manager may give it, takes entries though it cannot be opened by its path."""
+    here, there = socket.socketpair()
+    with here, there:
+        prints(there.fileno())
+        there.close()
+        with here.makefile(encoding="utf-8") as out:
+            assert out.read() == PRINTED
