@@ -33,7 +33,8 @@ def count(log: Path) -> dict[str, Any]:
     endings = [e for e in read_events(log) if isinstance(e, (LLMGenerationSuccess, LLMGenerationError))]
 
     def total(name: str) -> int:
-        return sum(int(e.metadata.custom_fields.get(name, 0)) for e in endings)
+        texts = [e.metadata.custom_fields.get(name, "") for e in endings]
+        return sum(int(text) for text in texts if text.isdecimal())
 
     return {
         "calls": len(endings),

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 VARIABLE = "OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG"
 STDIN = "/dev/stdin"
+_SOON = 20_000_000  # bytes that are read before a progress bar could be
 _SHOWN = 5  # damaged places that are told one by one
 
 
@@ -125,7 +126,8 @@ def with_progress(paths: Sequence[str], entries: Iterator[tuple[T, Place]]) -> I
 
     The share of a compressed file is not known before its end, so it counts when it is done.
     """
-    if not sys.stderr.isatty():
+    total = _size(paths)
+    if not sys.stderr.isatty() or (total is not None and total < _SOON):
         yield from entries
         return
     from rich.console import Console
@@ -133,7 +135,7 @@ def with_progress(paths: Sequence[str], entries: Iterator[tuple[T, Place]]) -> I
 
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=_size(paths))
+        task = progress.add_task("", total=total)
         current, before, done = "", 0, 0
         for index, item in enumerate(entries):
             place = item[1]

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -394,16 +395,17 @@ def as_table(numbers: Numbers, width: int = 0) -> str:
         color_system="standard" if width else None,
         highlight=False,
     )
+    unbounded = console.options.update(width=100_000)
     shown = list(_SHOWN)
     table = _table(numbers, shown)
-    while width and len(shown) > 3 and Measurement.get(console, console.options, table).maximum > width:
+    while width and len(shown) > 3 and Measurement.get(console, unbounded, table).maximum > width:
         shown.remove(min(shown, key=lambda column: column.rank))
         table = _table(numbers, shown)
     with console.capture() as captured:
         console.print(table)
     left_out = [column.heading for column in _SHOWN if column not in shown]
-    note = f"Too narrow for: {', '.join(left_out)}. --json and --csv have all.\n" if left_out else ""
-    return "\n".join(line.rstrip() for line in captured.get().split("\n")) + note
+    note = f"Too narrow for: {', '.join(left_out)}. --json and --csv have all." if left_out else ""
+    return "\n".join(line.rstrip() for line in captured.get().split("\n")) + textwrap.fill(note, width or 70)
 
 
 def _table(numbers: Numbers, shown: Sequence[_Shown]) -> Table:

@@ -1,0 +1,115 @@
+"""``doctor``: it says what is in the way, and shows what a program would record."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from tests.cli.conftest import EXAMPLES
+
+from openai_lifecycle.cli import doctor
+
+Run = Callable[..., Result]
+
+
+def levels(topic: str) -> list[tuple[str, str]]:
+    """Return what ``doctor`` finds about ``topic``."""
+    return [(finding.level, finding.text) for finding in doctor.findings() if finding.topic == topic]
+
+
+def test_where_all_is_well(run: Run) -> None:
+    """In a sound environment every version is named, nothing is a problem, and the status is 0."""
+    shown = run("doctor").stdout
+    for name in ("openai-lifecycle", "openai", "opentelemetry-sdk"):
+        assert f"{name} " in shown
+    assert "problem" not in shown
+    assert "event_only" in shown
+
+
+def test_the_endpoint_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint that takes connections is fine, one that does not is a problem, and its password stays hidden."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://user:secret-word@127.0.0.1:{port}")
+        (found,) = levels("endpoint")
+        assert found[0] == "ok"
+        assert "secret-word" not in found[1]
+    ((level, text),) = levels("endpoint")
+    assert level == "problem"
+    assert "cannot be reached: Connection refused" in text
+
+
+@pytest.mark.parametrize("endpoint", ["http://[", "http://127.0.0.1:port"])
+def test_an_endpoint_that_is_none(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """An endpoint that is no URL is a problem, not a traceback."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)
+    assert [level for level, _ in levels("endpoint")] == ["problem"]
+
+
+def test_the_log_must_be_writable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder that does not exist, and a log that is a folder, are problems; ``none`` is worth a note."""
+    for path, level in ((tmp_path / "no" / "events.log", "problem"), (tmp_path, "problem"), ("none", "note")):
+        monkeypatch.setenv("OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG", str(path))
+        assert [found for found, _ in levels("events.log")] == [level]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "topic"),
+    [
+        ("OTEL_SDK_DISABLED", "true", "switch"),
+        ("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "redis, openai_lifecycle", "switch"),
+        ("OTEL_TRACES_EXPORTER", "nonsense", "exporter"),
+        ("OTEL_PYTHON_OPENAI_LIFECYCLE_SINKS", "nonsense://x", "sink"),
+    ],
+)
+def test_what_is_in_the_way_is_a_problem(
+    run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, topic: str
+) -> None:
+    """Each setting that keeps telemetry from being complete is named, and the status is 1."""
+    monkeypatch.setenv(variable, value)
+    assert "problem" in [level for level, _ in levels(topic)]
+    run("doctor", status=1)
+
+
+def test_another_instrumentation_is_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another instrumentor of openai is a problem, with the variable that switches it off."""
+    other = EntryPoint("openai_v2", "opentelemetry.instrumentation.openai_v2:X", "opentelemetry_instrumentor")
+    found = doctor.entry_points
+    monkeypatch.setattr(
+        doctor,
+        "entry_points",
+        lambda **wanted: EntryPoints([*found(**wanted), other]) if "name" not in wanted else found(**wanted),
+    )
+    (conflict,) = [text for level, text in levels("conflict") if level == "problem"]
+    assert "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=openai_v2" in conflict
+
+
+def test_a_program_is_run_and_what_it_does_is_shown(run: Run, tmp_path: Path) -> None:
+    """``doctor -- python app.py`` instruments the program, and shows its calls, tokens and models."""
+    program = tmp_path / "app.py"
+    program.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(EXAMPLES)!r})\n"
+        "import offline_server, openai\n"
+        "with offline_server.serve() as url:\n"
+        "    client = openai.OpenAI(base_url=url, api_key='offline')\n"
+        "    client.chat.completions.create(model='gpt-4o', messages=[{'role': 'user', 'content': '--flag'}])\n"
+        "sys.exit(3)\n"
+    )
+    shown = run("doctor", "--", "python", program).stdout
+    assert f"python {program}: exit status 3" in shown
+    assert "3 entries: " in shown
+    assert "\nwhole\n" in shown
+    assert "\ngpt-4o " in shown
+    assert not (tmp_path / "events.log").exists()
+
+
+def test_a_program_without_calls(run: Run) -> None:
+    """A program that never makes a client has nothing captured: the status is 1 and the reasons are named."""
+    shown = run("doctor", "--", sys.executable, "-c", "pass", status=1).stdout
+    assert "nothing was captured: the command made no OpenAI client" in shown

@@ -1,0 +1,191 @@
+"""``report``: the page says what the log says, in a real browser, and nothing in a log gets to run."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.ui import WebDriverWait
+from tests import generated
+from tests.cli.test_stats import count
+
+from openai_lifecycle.cli import stats
+from openai_lifecycle.cli.costs import Prices
+from openai_lifecycle.cli.report import Timeline
+from openai_lifecycle.eventslog.format import render
+from openai_lifecycle.eventslog.reader import read_events
+
+Run = Callable[..., Result]
+
+
+def data(page: Path) -> dict[str, Any]:
+    """Return the data that the page carries."""
+    found = re.search(r'id="data">([A-Za-z0-9+/=]+)</script>', page.read_text(encoding="utf-8"))
+    assert found is not None
+    return json.loads(gzip.decompress(base64.b64decode(found[1])))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("which", ["real_log", "log", "hostile_log"])
+def test_the_page_has_the_numbers_of_the_log(
+    run: Run, tmp_path: Path, which: str, request: pytest.FixtureRequest
+) -> None:
+    """Totals, tables and charts agree to the token with an independent count, and every entry is listed."""
+    log = request.getfixturevalue(which)
+    run("report", "-o", tmp_path / "report.html", log)
+    page, expected = data(tmp_path / "report.html"), count(log)
+    for part in ([page["total"]], page["timeline"]["points"], *page["tables"].values()):
+        assert {name: sum(group[name] for group in part) for name in expected} == expected
+    for point in page["timeline"]["points"]:
+        assert sum(point["calls_by_model"]) == point["calls"]
+    assert [entry[1] for entry in page["entries"]] == [event.tag for event in read_events(log)]
+    assert page["left_out"] == 0
+    assert sum(error["count"] for error in page["errors"]) >= expected["errors"]
+    durations = [float(call["duration_ms"]) for call in page["slowest"]]
+    assert durations == sorted(durations, reverse=True)
+    costs = [call["cost"] for call in page["dearest"]]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_the_list_may_be_shorter_than_the_log(run: Run, log: Path, tmp_path: Path) -> None:
+    """``--entries`` keeps the newest; the numbers stay those of all."""
+    run("report", "--entries", "5", "-o", tmp_path / "report.html", log)
+    page = data(tmp_path / "report.html")
+    assert [entry[8] for entry in page["entries"]] == [
+        event.trace_id for event in list(read_events(log))[-5:]
+    ]
+    assert page["left_out"] == len(list(read_events(log))) - 5
+    assert page["total"]["calls"] == 300
+
+
+def test_the_charts_stay_readable_over_years() -> None:
+    """However long the log spans, there are at most some hundred points, and nothing is lost between them."""
+    timeline, moments = Timeline(Prices()), 0
+    for event in generated.events(20):
+        for year in range(2000, 2026):
+            for month in range(1, 13):
+                custom = {
+                    **event.metadata.custom_fields,
+                    "timestamp": f"{year}-{month:02}-05T00:00:00.000000+00:00",
+                }
+                entry = stats.decode(render(event).encode())
+                entry.metadata.custom_fields.timestamp = custom["timestamp"]
+                timeline.add(entry)
+                moments += entry.event_type != "TOOL_CALL_DETECTED"
+    assert len(timeline.buckets) <= 400
+    assert sum(numbers.total().calls for numbers in timeline.buckets.values()) == moments
+
+
+# ------------------------------------------------------------------ in a browser
+@pytest.fixture(scope="module")
+def browser() -> Iterator[WebDriver]:
+    """Return a headless Chromium."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        if os.environ.get("OPENAI_LIFECYCLE_REQUIRE_BROWSER"):
+            pytest.fail(
+                "OPENAI_LIFECYCLE_REQUIRE_BROWSER is set, and there is no chromium or no chromedriver"
+            )
+        pytest.skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,2400"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})  # type: ignore[no-untyped-call]
+    running = webdriver.Chrome(options=options, service=Service(driver))
+    running.set_page_load_timeout(60)
+    yield running
+    running.quit()
+
+
+def opened(browser: WebDriver, page: Path) -> None:
+    """Open ``page``, and wait until it is ready; nothing may have gone wrong on the way."""
+    browser.get(page.as_uri())
+    WebDriverWait(browser, 60).until(
+        lambda b: b.execute_script("return document.body.dataset.ready") == "yes"
+    )
+    assert browser.get_log("browser") == []
+
+
+def text(browser: WebDriver, selector: str) -> str:
+    """Return the text of the first element that ``selector`` names."""
+    return browser.find_element(By.CSS_SELECTOR, selector).text
+
+
+def search(browser: WebDriver, words: str) -> str:
+    """Search the list for ``words``, and return what it says to have found."""
+    before = text(browser, "#found")
+    browser.execute_script(
+        "const box = document.getElementById('search'); box.value = arguments[0]; box.dispatchEvent(new Event('input'))",
+        words,
+    )
+    WebDriverWait(browser, 20).until(lambda b: text(b, "#found") != before)
+    return text(browser, "#found")
+
+
+def test_the_page_works(run: Run, log: Path, tmp_path: Path, browser: WebDriver) -> None:
+    """Charts are drawn, tables change with their tab, the list is searched, and a click shows the entry."""
+    run("report", "-o", tmp_path / "report.html", log)
+    opened(browser, tmp_path / "report.html")
+    assert text(browser, "#summary").startswith("300 calls, ")
+    assert len(browser.find_elements(By.CSS_SELECTOR, "figure .main-svg")) >= 6
+    assert text(browser, "#numbers tbody tr td") == "gpt-4o"
+    browser.find_elements(By.CSS_SELECTOR, "#by button")[1].click()
+    assert text(browser, "#numbers tbody tr td") == "openai"
+    total = len(list(read_events(log)))
+    assert text(browser, "#found") == f"{total} of {total} entries"
+    tools = sum(event.tag == "TOOL_CALL_DETECTED" for event in read_events(log))
+    assert search(browser, "reykjavík TOOL") == f"{tools} of {total} entries"
+    browser.find_element(By.CSS_SELECTOR, ".row").click()
+    assert "get_weather(" in text(browser, "#entry")
+    assert browser.get_log("browser") == []
+
+
+def test_nothing_in_a_log_runs(run: Run, hostile_log: Path, tmp_path: Path, browser: WebDriver) -> None:
+    """With markup and scripts in every field no script runs, no markup appears, and the texts are shown as they are."""
+    page = tmp_path / "<img src=x onerror=document.title='owned'>.html"
+    log = hostile_log.rename(tmp_path / "<script>document.title='owned'<|script>.log")
+    run("report", "-o", page, log)
+    opened(browser, page)
+    assert browser.title == str(log)
+    made = browser.execute_script(
+        "return [...document.querySelectorAll('main img, main a, main script, main b')].length"
+    )
+    assert made == 0
+    names = [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#numbers tbody td:first-child")]
+    assert generated.HOSTILE[0] in names
+    legend = browser.execute_script(
+        "return [...document.querySelectorAll('.legendtext')].map(t => t.textContent)"
+    )
+    assert any(entry.startswith("<") for entry in legend)
+    assert browser.get_log("browser") == []
+
+
+def test_a_hundred_thousand_entries(run: Run, tmp_path: Path, browser: WebDriver) -> None:
+    """A page of 100 000 entries holds a few rows at a time, scrolls to the last, and searches."""
+    unit = "".join(map(render, generated.events(1000)))
+    entries = len(list(generated.events(1000)))
+    times = -(-100_000 // entries)
+    last = render(next(generated.events(1, seed=9))).replace('"user: ', '"user: needle ')
+    (tmp_path / "events.log").write_text(unit * times + last, encoding="utf-8")
+    run("report", "-o", tmp_path / "report.html", tmp_path / "events.log")
+    opened(browser, tmp_path / "report.html")
+    assert "100,000 of 100,000 entries" in text(browser, "#found")
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".row")) < 100
+    browser.execute_script("const list = document.getElementById('list'); list.scrollTop = list.scrollHeight")
+    shown = "return document.getElementById('rows').textContent.includes('needle')"
+    WebDriverWait(browser, 20).until(lambda b: b.execute_script(shown))
+    assert search(browser, "needle").startswith("1 of 100,000 entries")
+    assert browser.get_log("browser") == []

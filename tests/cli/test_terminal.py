@@ -1,0 +1,181 @@
+"""The command as people meet it: in a terminal, without its extra, and in the README."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import shlex
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from fcntl import ioctl
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import Result
+from tests.cli.conftest import COMMAND
+
+from openai_lifecycle.cli import show
+from openai_lifecycle.cli.commands import cli
+from openai_lifecycle.eventslog.reader import read_events
+
+Run = Callable[..., Result]
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+README = Path(__file__).parents[2] / "README.md"
+
+
+def in_terminal(*arguments: str, columns: int = 100, status: int = 0) -> str:
+    """Run the command in a pseudo-terminal, and return what it shows."""
+    controller, terminal = pty.openpty()
+    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color", "PAGER": "cat", "LANG": "C.UTF-8"}
+    for name in ("COLUMNS", "LINES", "NO_COLOR"):
+        environment.pop(name, None)
+    child = subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    shown, deadline = b"", time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if select.select([controller], [], [], 0.1)[0]:
+            try:
+                chunk = os.read(controller, 65536)
+            except OSError:  # the other side is closed
+                break
+            shown += chunk
+    os.close(controller)
+    assert child.wait(10) == status, shown.decode()
+    return shown.decode().replace("\r\n", "\n")
+
+
+TERMINAL = [
+    ["show"],
+    ["show", "--full"],
+    ["show", "--json"],
+    ["tail", "-n", "3"],
+    ["trace", "TRACE"],
+    ["stats"],
+    ["stats", "--by", "hour", "--by", "user"],
+    ["report", "-o", "report.html"],
+    ["convert", "--to", "sqlite", "-o", "out.db"],
+    ["check"],
+]
+
+
+@pytest.mark.parametrize("arguments", TERMINAL, ids=" ".join)
+def test_each_command_works_in_a_terminal(real_log: Path, arguments: list[str]) -> None:
+    """In a terminal each command ends well, prints no escape sequence but colours, and keeps to the width."""
+    trace = list(read_events(real_log))[-1].trace_id
+    shown = in_terminal(*[trace if word == "TRACE" else word for word in arguments], str(real_log))
+    plain = COLOUR.sub("", shown)
+    if arguments[0] not in (
+        "report",
+        "convert",
+        "trace",
+    ):  # they have a progress bar, and a tree has its own width
+        assert "\x1b" not in plain
+    if arguments in (["show"], ["tail", "-n", "3"], ["stats"]):
+        assert max(map(len, plain.splitlines())) <= 100
+    if arguments[0] in ("show", "tail", "trace") and "--json" not in arguments:
+        assert COLOUR.search(shown)
+
+
+def test_doctor_works_in_a_terminal() -> None:
+    """``doctor`` ends well where nothing is wrong, in colour."""
+    shown = in_terminal("doctor")
+    assert "\x1b[32mok" in shown
+    assert "openai-lifecycle" in shown
+
+
+@pytest.mark.parametrize("columns", [30, 80, 100, 250])
+def test_a_row_fits_the_terminal(hostile_log: Path, columns: int) -> None:
+    """However wide the terminal, an entry is one line of it, wide characters counted as two."""
+    from rich.cells import cell_len
+
+    for event in read_events(hostile_log):
+        row = COLOUR.sub("", show.row(event, columns))
+        assert cell_len(row) <= columns
+        assert "\n" not in row
+
+
+def test_a_narrow_terminal_says_what_it_leaves_out(real_log: Path) -> None:
+    """Where the table of ``stats`` is too wide, columns go, and a line names them."""
+    shown = COLOUR.sub("", in_terminal("stats", str(real_log), columns=60))
+    table, _, note = shown.partition("Too narrow for: ")
+    assert max(map(len, table.splitlines())) <= 60
+    assert "tools" in note
+
+
+# ------------------------------------------------------------------ without the extra
+def test_without_its_extra_the_command_says_what_to_install() -> None:
+    """Where click is missing the command ends with one line that names the extra, and no traceback."""
+    code = "import sys; sys.modules['click'] = None; from openai_lifecycle.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert "pip install 'openai-lifecycle[cli]'" in ended.stderr
+
+
+def test_the_command_does_not_import_the_client() -> None:
+    """Reading a log loads neither openai nor the SDK's exporters, so the command starts at once."""
+    code = (
+        "import sys; from openai_lifecycle.cli.commands import cli; "
+        "print([m for m in ('openai', 'plotly', 'genai_prices', 'sqlalchemy', 'grpc') if m in sys.modules])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert ended.stdout.strip() == "[]"
+
+
+# ------------------------------------------------------------------ help and README
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_help_is_complete(run: Run, name: str) -> None:
+    """The help of each command explains it and every option, and its example is one that the command accepts."""
+    command = cli.commands[name]
+    shown = run(name, "--help").stdout
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+            assert parameter.opts[-1] in shown
+    example = re.search(r"Example: openai-lifecycle (.*)", command.epilog or "")
+    assert example is not None
+    accepted(example[1])
+
+
+def accepted(line: str) -> None:
+    """Fail unless the command accepts the arguments of ``line``."""
+    words = [word for word in shlex.split(line.partition("||")[0].partition("|")[0])]
+    name, *arguments = words
+    command = cli.commands[name]
+    context = click.Context(command, info_name=name, ignore_unknown_options=name == "doctor")
+    command.parse_args(context, arguments)
+
+
+def test_the_readme_shows_the_help() -> None:
+    """The README lists the commands as ``--help`` does, and every command line in it is accepted."""
+    readme = README.read_text(encoding="utf-8")
+    with click.Context(cli, info_name="openai-lifecycle") as context:
+        listed = [
+            f"  {name:8} {cli.commands[name].get_short_help_str(90)}" for name in cli.list_commands(context)
+        ]
+    for line in listed:
+        assert line.strip() in re.sub(" +", " ", readme) or line in readme, line
+    lines = re.findall(r"^(?:\$ )?openai-lifecycle (\w.*)$", readme, re.MULTILINE)
+    assert {line.split()[0] for line in lines} == set(cli.commands)
+    for line in lines:
+        accepted(line)
