@@ -9,21 +9,31 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-#: ``gen_ai.provider.name`` by the end of the host's name: the conventions' values, else the provider's own name.
+#: ``gen_ai.provider.name`` by the end of the host's name, label by label, ``*`` within one label: the conventions'
+#: values, else the provider's own name. Clouds host anybody's servers: there, only the service's own names count.
 PROVIDERS: Final[Mapping[str, str]] = {
     "openai.com": "openai",
     "openai.azure.com": "azure.ai.openai",
+    "openai.azure.us": "azure.ai.openai",
+    "openai.azure.cn": "azure.ai.openai",
     "cognitiveservices.azure.com": "azure.ai.openai",
     "services.ai.azure.com": "azure.ai.inference",
     "models.ai.azure.com": "azure.ai.inference",
-    "amazonaws.com": "aws.bedrock",
-    "api.aws": "aws.bedrock",
+    "bedrock*.*.amazonaws.com": "aws.bedrock",
+    "bedrock*.*.amazonaws.com.cn": "aws.bedrock",
+    "bedrock*.*.amazonaws.eu": "aws.bedrock",
+    "bedrock*.*.api.aws": "aws.bedrock",
     "aiplatform.googleapis.com": "gcp.vertex_ai",
+    "*-aiplatform.googleapis.com": "gcp.vertex_ai",
+    "aiplatform.*.rep.googleapis.com": "gcp.vertex_ai",
     "generativelanguage.googleapis.com": "gcp.gemini",
+    "ml.cloud.ibm.com": "ibm.watsonx.ai",
     "anthropic.com": "anthropic",
     "cohere.ai": "cohere",
     "cohere.com": "cohere",
@@ -41,6 +51,8 @@ PROVIDERS: Final[Mapping[str, str]] = {
 }
 #: Client classes that are one provider's whatever host they are given.
 _BY_CLASS: Final[Mapping[str, str]] = {"Azure": "azure.ai.openai", "Bedrock": "aws.bedrock"}
+#: The same for what ``OpenAI(provider=…)`` is given (``openai/providers``), whose host may be a gateway.
+_BY_RUNTIME: Final[Mapping[str, str]] = {"vertex": "gcp.vertex_ai", "bedrock": "aws.bedrock"}
 _DEFAULT_PORTS: Final[Mapping[str, int]] = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 
 
@@ -60,10 +72,16 @@ def provider_of(host: str, client: type | None = None) -> str:
         for marker, provider in _BY_CLASS.items():
             if marker in base.__name__ and base.__module__.startswith("openai."):
                 return provider
-    labels = host.lower().rstrip(".").split(".")
-    for start in range(len(labels)):
-        provider = PROVIDERS.get(".".join(labels[start:]), "")
-        if provider:
+    return _provider_at(host.lower().rstrip("."))
+
+
+@lru_cache(maxsize=256)
+def _provider_at(host: str) -> str:
+    """Return the provider that a host belongs to; a host of nobody we know speaks OpenAI's API."""
+    labels = host.split(".")
+    for pattern, provider in PROVIDERS.items():
+        wanted = pattern.split(".")
+        if len(labels) >= len(wanted) and all(map(fnmatchcase, labels[-len(wanted) :], wanted)):
             return provider
     return "openai"
 
@@ -92,19 +110,18 @@ def endpoint_of(client: Any) -> Endpoint:
     ``base_url`` from module variables on every access (``openai/__init__.py``, ``_ModuleClient``) and its
     ``_base_url`` is not the URL it calls, so there the property is asked each time.
     """
-    if "base_url" in _overridden(type(client)):
+    if type(client).__name__.endswith("ModuleClient"):
         return parse(client.base_url, type(client))
     current = client._base_url
     kept = _endpoints.get(client)
     if kept is not None and kept[0] is current:
         return kept[1]
     endpoint = parse(current, type(client))
+    runtime = getattr(client, "_provider_runtime", None)  # OpenAI(provider=…), since openai 2.54
+    if runtime is not None:
+        endpoint = replace(endpoint, provider=_BY_RUNTIME.get(runtime.name, endpoint.provider))
     _endpoints[client] = (current, endpoint)
     return endpoint
-
-
-def _overridden(client: type) -> tuple[str, ...]:
-    return ("base_url",) if client.__name__.endswith("ModuleClient") else ()
 
 
 def secrets_of(client: Any) -> tuple[str, ...]:
