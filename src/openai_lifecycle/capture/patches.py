@@ -143,10 +143,10 @@ class Patches:
                 return None
             operation, named = route
             asked = {**_body(options), **named} if named else _body(options)
-            call = self._recorder.begin(operation, asked, endpoint_of(client), secrets_of(client))
             # Our own copy: the caller's options are used again for the next page of a list.
             options = options.model_copy() if hasattr(options, "model_copy") else options.copy()
             previous = options.post_parser
+            call = self._recorder.begin(operation, asked, endpoint_of(client), secrets_of(client))
             options.post_parser = _Hook(call, previous.previous if isinstance(previous, _Hook) else previous)
             if self._recorder.options.propagate:
                 headers: dict[str, str] = {}
