@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from openai_lifecycle.events import (
     LifecycleEvent,
@@ -62,7 +63,7 @@ def events(count: int, seed: int = 1, characters: int = 60) -> Iterator[Lifecycl
         }
         last = {"span_id": f"{index + 1:016x}", "timestamp": moment.isoformat(timespec="microseconds")}
         first = {"provider": provider, "model_id": model}
-        common = {
+        common: dict[str, Any] = {
             "time": moment.replace(tzinfo=None, microsecond=0),
             "provider": provider,
             "model_id": model,
@@ -75,7 +76,7 @@ def events(count: int, seed: int = 1, characters: int = 60) -> Iterator[Lifecycl
             custom = {**first, "operation_name": "chat", "error_type": error, **timing, **last}
             yield LLMGenerationError(
                 operation="llm_generation", error="try again", metadata=_metadata(user, custom), **common
-            )  # type: ignore[arg-type]
+            )
             continue
         if kind < 0.3:
             call = {"tool_call_id": f"call_{index}", "tool_type": "function", "tool_name": "get_weather"}
@@ -85,7 +86,7 @@ def events(count: int, seed: int = 1, characters: int = 60) -> Iterator[Lifecycl
                 arguments='{"location": "Reykjavík"}',
                 metadata=_metadata("tool_call_user", {**first, **call, **last}),
                 **common,
-            )  # type: ignore[arg-type]
+            )
         custom = {
             **first,
             "operation_name": "chat",
@@ -103,7 +104,7 @@ def events(count: int, seed: int = 1, characters: int = 60) -> Iterator[Lifecycl
             choices_count=1,
             metadata=_metadata(user, {**custom, **timing, "time_to_first_token_ms": "12.5", **last}),
             **common,
-        )  # type: ignore[arg-type]
+        )
 
 
 def _metadata(user: str, custom: dict[str, str]) -> Metadata:
@@ -115,17 +116,10 @@ def hostile() -> list[LifecycleEvent]:
     found: list[LifecycleEvent] = []
     for index, text in enumerate(HOSTILE):
         moment = START + timedelta(minutes=index)
-        custom = {
-            name: text
-            for name in (
-                "provider",
-                "operation_name",
-                "response_model",
-                "finish_reasons",
-                "request_id",
-                "error_type",
-            )
-        }
+        custom = dict.fromkeys(
+            ("provider", "operation_name", "response_model", "finish_reasons", "request_id", "error_type"),
+            text,
+        )
         custom |= {
             text: text,
             "input_tokens": "10",
@@ -138,13 +132,19 @@ def hostile() -> list[LifecycleEvent]:
             model_version=text, stop_sequences=(text, ""), top_p=0, user=text, custom_fields=custom
         )
         time = moment.replace(tzinfo=None)
-        common = {"time": time, "provider": text, "model_id": text, "trace_id": text, "metadata": metadata}
+        common: dict[str, Any] = {
+            "time": time,
+            "provider": text,
+            "model_id": text,
+            "trace_id": text,
+            "metadata": metadata,
+        }
         found += [
-            LLMInitializationStart(temperature=10**300, **common),  # type: ignore[arg-type]
-            LLMInitializationSuccess(capabilities=text, **common),  # type: ignore[arg-type]
-            ToolCallDetected(tool_call_id=text, tool_name=text, arguments=text, **common),  # type: ignore[arg-type]
-            LLMGenerationSuccess(operation=text, message_content=text, messages_count=2**70, **common),  # type: ignore[arg-type]
-            LLMGenerationError(operation=text, message_content=text, error=text, **common),  # type: ignore[arg-type]
+            LLMInitializationStart(temperature=10**300, **common),
+            LLMInitializationSuccess(capabilities=text, **common),
+            ToolCallDetected(tool_call_id=text, tool_name=text, arguments=text, **common),
+            LLMGenerationSuccess(operation=text, message_content=text, messages_count=2**70, **common),
+            LLMGenerationError(operation=text, message_content=text, error=text, **common),
         ]
     return found
 

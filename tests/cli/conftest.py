@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from tests import generated
 
 from openai_lifecycle.cli.commands import cli
+from tests import generated
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COMMAND = (sys.executable, "-c", "from openai_lifecycle.cli import main; main()")

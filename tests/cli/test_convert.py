@@ -7,15 +7,17 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import Result
-from tests import generated
 
 from openai_lifecycle import records
+from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog.format import render
 from openai_lifecycle.eventslog.reader import read_events
+from tests import generated
 
 Run = Callable[..., Result]
 
@@ -111,9 +113,7 @@ def test_what_is_wrong_is_found_with_its_place(run: Run, tmp_path: Path) -> None
     assert found["problem"] == "a second ending (INIT_SUCCESS) of one call"
 
 
-def _with(event: records.LifecycleEvent, custom: dict[str, str]) -> records.LifecycleEvent:
-    from dataclasses import replace
-
+def _with(event: LifecycleEvent, custom: dict[str, str]) -> LifecycleEvent:
     return replace(event, metadata=replace(event.metadata, custom_fields=custom))
 
 

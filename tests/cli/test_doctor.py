@@ -5,14 +5,14 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 
 import pytest
 from click.testing import Result
-from tests.cli.conftest import EXAMPLES
 
 from openai_lifecycle.cli import doctor
+from tests.cli.conftest import EXAMPLES
 
 Run = Callable[..., Result]
 
@@ -79,7 +79,7 @@ def test_what_is_in_the_way_is_a_problem(
 def test_another_instrumentation_is_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another instrumentor of openai is a problem, with the variable that switches it off."""
     other = EntryPoint("openai_v2", "opentelemetry.instrumentation.openai_v2:X", "opentelemetry_instrumentor")
-    found = doctor.entry_points
+    found = entry_points
     monkeypatch.setattr(
         doctor,
         "entry_points",

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from tests import generated
-from tests.cli.conftest import COMMAND
 
 from openai_lifecycle import records
 from openai_lifecycle.cli.select import TAGS
 from openai_lifecycle.events import LLMGenerationError, ToolCallDetected
 from openai_lifecycle.eventslog.format import render
 from openai_lifecycle.eventslog.reader import read_events
+from tests import generated
+from tests.cli.conftest import COMMAND
 
 Run = Callable[..., Result]
 CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -17,13 +17,13 @@ import pytest
 from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import generated
 
 from openai_lifecycle.cli import costs, stats
 from openai_lifecycle.cli.costs import Prices
 from openai_lifecycle.events import LifecycleEvent, LLMGenerationError, LLMGenerationSuccess, ToolCallDetected
 from openai_lifecycle.eventslog.format import parse, render
 from openai_lifecycle.eventslog.reader import read_events
+from tests import generated
 
 Run = Callable[..., Result]
 

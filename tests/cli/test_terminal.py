@@ -19,11 +19,11 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import Result
-from tests.cli.conftest import COMMAND
 
 from openai_lifecycle.cli import show
 from openai_lifecycle.cli.commands import cli
 from openai_lifecycle.eventslog.reader import read_events
+from tests.cli.conftest import COMMAND
 
 Run = Callable[..., Result]
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -159,8 +159,7 @@ def test_help_is_complete(run: Run, name: str) -> None:
 
 def accepted(line: str) -> None:
     """Fail unless the command accepts the arguments of ``line``."""
-    words = [word for word in shlex.split(line.partition("||")[0].partition("|")[0])]
-    name, *arguments = words
+    name, *arguments = shlex.split(line.partition("||")[0].partition("|")[0])
     command = cli.commands[name]
     context = click.Context(command, info_name=name, ignore_unknown_options=name == "doctor")
     command.parse_args(context, arguments)
