@@ -121,13 +121,15 @@ def rotate(path: str, keep: int) -> None:
         OSError: a file could not be moved; the log is then still in its place.
     """
     moving = []
-    free = 1  # the first number that nothing has
+    free = 1  # the first number that nothing has: what is beyond it need not move
     for backup in backups(path):
-        if backup.number >= keep:
-            os.unlink(backup.path)
-        elif backup.number <= free:
-            moving.append(backup)
+        moves = backup.number <= free
+        if moves:
             free = backup.number + 1
+        if backup.number + moves > keep:
+            os.unlink(backup.path)
+        elif moves:
+            moving.append(backup)
     for number, old in reversed(moving):
         os.rename(old, f"{path}.{number + 1}{'.gz' if old.endswith('.gz') else ''}")
     status = os.stat(path)

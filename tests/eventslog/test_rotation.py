@@ -1,0 +1,330 @@
+"""Rotation: by this process, by several at once, by logrotate; compression and retention."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openai_lifecycle.eventslog import rotation
+from openai_lifecycle.eventslog.file import EventsFile
+from tests.eventslog import child
+from tests.eventslog.samples import entry
+from tests.eventslog.test_file import LOG, written
+
+SIZE = len(entry(0))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until ``condition`` holds; other threads are at work on it."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def names() -> list[str]:
+    return sorted(os.listdir())
+
+
+def fixed(number: int) -> str:
+    """Return an entry of exactly ``SIZE`` bytes."""
+    return entry(0).replace('"messages_count": 0', f'"messages_count": {number}')
+
+
+# ------------------------------------------------------------------ by this process
+def test_rotates_before_the_file_grows_beyond_its_size() -> None:
+    """Each file holds whole entries and at most ``max_bytes``; only one that is larger by itself exceeds it."""
+    file = EventsFile(child.options(max_bytes=3 * SIZE + 10, backups=9))
+    for number in range(8):
+        file.write(fixed(number))
+    large = entry(8).replace("xxxx", "x" * 5000)
+    file.write(large)
+    file.write(fixed(9))
+    file.close()
+    sizes = [
+        os.path.getsize(name) for name in ("events.log.4", "events.log.3", "events.log.2", "events.log.1")
+    ]
+    assert sizes == [3 * SIZE, 3 * SIZE, 2 * SIZE, len(large)]
+    assert written() == {"": list(range(10))}
+
+
+@pytest.mark.parametrize("backups", [0, 1, 3])
+def test_keeps_as_many_backups_as_asked_for(backups: int) -> None:
+    """The newest ``backups`` rotated files stay, older ones go, also those of a former, larger number."""
+    for number in range(1, 6):
+        Path(f"events.log.{number}").write_text(entry(90 + number))
+    file = EventsFile(child.options(max_bytes=SIZE, backups=backups))
+    for number in range(6):
+        file.write(fixed(number))
+    file.close()
+    assert names() == ["events.log", *(f"events.log.{number}" for number in range(1, backups + 1))]
+    assert written() == {"": list(range(5 - backups, 6))}
+
+
+def test_a_gap_in_the_numbers_is_filled_first() -> None:
+    """What a crash between two steps of a rotation left is no reason to delete a backup early."""
+    Path("events.log.1").write_text(entry(2))
+    Path("events.log.3").write_text(entry(1))
+    LOG.write_text(entry(3))
+    rotation.rotate("events.log", 3)
+    assert names() == ["events.log", "events.log.1", "events.log.2", "events.log.3"]
+    assert written() == {"": [1, 2, 3]}
+
+
+def test_the_next_file_has_the_permissions_of_the_last() -> None:
+    """Whoever was allowed to read the log, such as a log shipper's group, still is after a rotation."""
+    file = EventsFile(child.options(max_bytes=SIZE))
+    file.write(fixed(0))
+    LOG.chmod(0o640)
+    group = 4321 if os.getuid() == 0 else os.getgid()
+    os.chown(LOG, -1, group)
+    file.write(fixed(1))
+    file.close()
+    for name in ("events.log", "events.log.1"):
+        status = Path(name).stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o640, group)
+
+
+def test_a_link_stays_a_link() -> None:
+    """Where the path is a symbolic link, its target is rotated, beside itself."""
+    Path("data").mkdir()
+    LOG.symlink_to("data/real.log")
+    file = EventsFile(child.options(max_bytes=SIZE))
+    for number in range(3):
+        file.write(fixed(number))
+    file.close()
+    assert LOG.is_symlink()
+    assert sorted(os.listdir("data")) == ["real.log", "real.log.1", "real.log.2"]
+    assert written() == {"": [0, 1, 2]}
+
+
+def test_a_directory_that_does_not_let_files_be_moved(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log grows on, complete, and one warning says why."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    file = EventsFile(child.options(max_bytes=SIZE))
+    for number in range(5):
+        file.write(fixed(number))
+    file.close()
+    assert names() == ["events.log"]
+    assert written() == {"": [0, 1, 2, 3, 4]}
+    (record,) = caplog.records
+    assert "cannot be rotated and grows on: Permission denied" in record.getMessage()
+
+
+def test_somebody_who_holds_the_lock_does_not_stop_the_application() -> None:
+    """While another program keeps the file locked, entries are written and rotation waits."""
+    file = EventsFile(child.options(max_bytes=SIZE))
+    file.write(fixed(0))
+    with LOG.open() as other:
+        assert rotation.lock(other.fileno(), rotation.EXCLUSIVE, 0)
+        for number in range(1, 20):
+            file.write(fixed(number))
+        assert names() == ["events.log"]
+
+    def rotates() -> bool:
+        file.write(fixed(20))
+        return len(names()) > 1
+
+    until(rotates)
+    file.close()
+    assert sorted(set(written()[""])) == list(range(21))
+
+
+# ------------------------------------------------------------------ compression
+def test_backups_are_compressed() -> None:
+    """Rotated files become gzip files that the ordinary tool reads, with the permissions of the log."""
+    file = EventsFile(child.options(max_bytes=SIZE, compress=True))
+    file.write(fixed(0))
+    LOG.chmod(0o640)
+    for number in range(1, 4):
+        file.write(fixed(number))
+        until(lambda: not any(n.endswith("tmp") or n[-1].isdigit() for n in names()))
+    file.close()
+    assert names() == ["events.log", "events.log.1.gz", "events.log.2.gz", "events.log.3.gz"]
+    assert subprocess.check_output(["gzip", "-dc", "events.log.3.gz"], text=True) == fixed(0)
+    assert stat.S_IMODE(Path("events.log.3.gz").stat().st_mode) == 0o640
+    assert written() == {"": [0, 1, 2, 3]}
+
+
+CRASHES = [
+    "os.ftruncate",
+    "gzip.GzipFile",
+    "os.fchmod",
+    "os.replace",
+    "os.rename",
+]
+
+
+@pytest.mark.parametrize("step", CRASHES)
+def test_a_crash_while_compressing_loses_and_doubles_nothing(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever compression stops, every entry is there once, and the next run finishes the work."""
+    for number, name in ((1, "events.log.2"), (2, "events.log.1"), (3, "events.log")):
+        Path(name).write_text(fixed(number))
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object, **__: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"openai_lifecycle.eventslog.rotation.{step}", crash)
+        with pytest.raises(Crash):
+            rotation.compress("events.log")
+    assert written() == {"": [1, 2, 3]}
+    rotation.compress("events.log")
+    assert names() == ["events.log", "events.log.1.gz", "events.log.2.gz"]
+    assert written() == {"": [1, 2, 3]}
+
+
+@pytest.mark.parametrize(("keep", "left"), [(5, [1, 2, 3]), (1, [2, 3])], ids=["moved on", "deleted"])
+def test_rotation_goes_on_while_a_backup_is_compressed(
+    keep: int, left: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is moved on while it is compressed takes its new place; one that retention deletes stays so."""
+    Path("events.log.1").write_text(fixed(1))
+    LOG.write_text(fixed(2))
+    copy = shutil.copyfileobj
+    rotated = False
+
+    def copy_and_rotate(source: Any, target: Any, size: int) -> None:
+        nonlocal rotated
+        copy(source, target, size)
+        if not rotated:
+            rotated = True
+            rotation.rotate("events.log", keep)
+            LOG.write_text(fixed(3))
+
+    monkeypatch.setattr(shutil, "copyfileobj", copy_and_rotate)
+    rotation.compress("events.log")
+    assert names() == ["events.log", *(f"events.log.{number}.gz" for number in range(1, len(left)))]
+    assert written() == {"": left}
+
+
+# ------------------------------------------------------------------ by others
+def move_and_create() -> None:
+    os.rename("events.log", "events.log.1")
+    LOG.touch(0o640)
+
+
+def replace() -> None:
+    Path("new").write_text(fixed(7))
+    os.replace("new", "events.log")
+
+
+OTHERS: dict[str, tuple[Callable[[], None], dict[str, list[int]]]] = {
+    "moved": (lambda: os.rename("events.log", "events.log.1"), {"": [0, 1, 2, 3]}),
+    "moved and created": (move_and_create, {"": [0, 1, 2, 3]}),
+    "replaced": (replace, {"": [7, 2, 3]}),
+    "deleted": (lambda: os.unlink("events.log"), {"": [2, 3]}),
+    "truncated": (lambda: os.truncate("events.log", 0), {"": [2, 3]}),
+    "truncated in the middle": (lambda: os.truncate("events.log", SIZE), {"": [0, 2, 3]}),
+}
+
+
+@pytest.mark.parametrize("how", OTHERS)
+@pytest.mark.parametrize("durability", ["write", "fsync", "buffered"])
+def test_a_file_that_changes_underneath(how: str, durability: str) -> None:
+    """The next entry goes to the file that is there now, as a whole, and on a line of its own."""
+    change, left = OTHERS[how]
+    file = EventsFile(child.options(durability=durability))
+    file.write(fixed(0))
+    file.write(fixed(1))
+    file.flush(10)
+    change()
+    file.write(fixed(2))
+    file.write(fixed(3))
+    file.close()
+    assert written() == left
+
+
+def test_the_directory_is_gone_and_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """While the directory is missing entries go to stderr, and to the file as soon as it is there again."""
+    Path("logs").mkdir()
+    file = EventsFile(child.options(events_log="logs/events.log"))
+    file.write(fixed(0))
+    os.rename("logs", "old")
+    file.write(fixed(1))
+    Path("logs").mkdir()
+    file.write(fixed(2))
+    file.close()
+    assert capsys.readouterr().err == fixed(1)
+    assert (written("old/events.log"), written("logs/events.log")) == ({"": [0]}, {"": [2]})
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/sbin/logrotate"), reason="logrotate is not installed")
+@pytest.mark.parametrize("how", ["create 0600", "nocreate", "copytruncate"])
+def test_logrotate(how: str) -> None:
+    """The real logrotate rotates the log between entries, in each of its ways, with delayed compression."""
+    Path("conf").write_text(
+        f"{LOG.resolve()} {{\n rotate 9\n size 1\n {how}\n compress\n delaycompress\n su root root\n}}\n"
+    )
+    file = EventsFile(child.options())
+    for number in range(4):
+        file.write(fixed(number))
+        subprocess.run(["/usr/sbin/logrotate", "--state", "state", "conf"], check=True)
+    file.write(fixed(4))
+    file.close()
+    assert written() == {"": [0, 1, 2, 3, 4]}
+
+
+# ------------------------------------------------------------------ load
+def load(processes: int, threads: int, count: int, max_bytes: int, durability: str = "write") -> None:
+    """Let processes write to one log that they rotate while it is also moved away, and check every entry."""
+    running = [
+        child.start(
+            "threads",
+            writer=str(number),
+            count=count,
+            threads=threads,
+            max_bytes=max_bytes,
+            backups=10_000,
+            compress=number % 2 == 0,
+            durability=durability,
+        )
+        for number in range(processes)
+    ]
+    until(lambda: LOG.exists() and rotation.backups("events.log") != [])
+    with rotation.holding("events.log", rotation.EXCLUSIVE):  # as its numbers say when it was written
+        os.rename("events.log", "moved.log")
+    for process in running:
+        _, err = process.communicate(timeout=300)
+        assert (process.returncode, err) == (0, "")
+    found: dict[str, list[int]] = {}
+    moved = written("moved.log")
+    for writer, numbers in written().items():
+        # The moved file was between two rotations; its entries fit in at one point of each writer's order.
+        within = moved.get(writer, [])
+        at = next((i for i, number in enumerate(numbers) if within and number > within[-1]), len(numbers))
+        found[writer] = numbers[:at] + within + numbers[at:]
+    expected = list(range(count))
+    assert found == {f"{p}-{t}": expected for p in range(processes) for t in range(threads)}
+    assert len(rotation.backups("events.log")) > 5
+
+
+@pytest.mark.parametrize("durability", ["write", "buffered"])
+def test_load(durability: str) -> None:
+    """Of 8 processes with 4 threads each, every entry is found exactly once and in each thread's order."""
+    load(processes=8, threads=4, count=400, max_bytes=500_000, durability=durability)
+
+
+@pytest.mark.soak
+def test_load_for_long() -> None:
+    """The same with twenty times as many entries."""
+    load(processes=8, threads=4, count=8000, max_bytes=5_000_000)
