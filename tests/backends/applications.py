@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+
+from openai_lifecycle import LifecycleEvent, read_events
 
 from .harness import REPOSITORY
 
 QUICKSTART = REPOSITORY / "examples" / "quickstart.py"
-HEADER = re.compile(r"^\[[\d: -]{19}\] \[EVENT: \w+\]$", re.MULTILINE)
 
 
 def instrumented(script: Path, directory: Path, **environment: str) -> subprocess.Popen[bytes]:
@@ -30,7 +28,7 @@ def instrumented(script: Path, directory: Path, **environment: str) -> subproces
         return subprocess.Popen(command, env=inherited | own | environment, cwd=directory, stderr=errors)
 
 
-def run(script: Path, directory: Path, **environment: str) -> list[dict[str, Any]]:
+def run(script: Path, directory: Path, **environment: str) -> list[LifecycleEvent]:
     """Run `script` to its end, which must be a success; return the entries of its events.log."""
     with instrumented(script, directory, **environment) as process:
         try:
@@ -41,7 +39,7 @@ def run(script: Path, directory: Path, **environment: str) -> list[dict[str, Any
     return entries(directory)
 
 
-def entries(directory: Path) -> list[dict[str, Any]]:
+def entries(directory: Path) -> list[LifecycleEvent]:
     """Return the entries of the events.log in `directory`, none when there is no such file."""
     log = directory / "events.log"
-    return [json.loads(entry) for entry in HEADER.split(log.read_text())[1:]] if log.exists() else []
+    return list(read_events(log)) if log.exists() else []

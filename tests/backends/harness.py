@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listened on a moment ago; all different."""
+    """Return ports that nobody listened on a moment ago; all different."""
     with contextlib.ExitStack() as open_sockets:
         ports = []
         for _ in range(count):
@@ -66,32 +66,30 @@ class Process:
     """A program that runs until it is stopped; its output goes to a file."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str], log: Path) -> None:
-        self.command, self.environment, self.log_file = command, {**os.environ, **environment}, log
+        self._command, self._environment, self._log = command, {**os.environ, **environment}, log
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def log(self) -> str:
         """Everything the program has printed so far, over all its starts."""
-        return self.log_file.read_text(errors="replace")
+        return self._log.read_text(errors="replace")
 
     def ready(self) -> bool:
-        """Whether it answers."""
+        """Return whether it answers."""
         raise NotImplementedError
 
     def start(self) -> None:
         """Start it and wait until it answers. A program that ends instead is an AssertionError with its log."""
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(self.command, env=self.environment, stdout=log, stderr=log)
-        process = self._process
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
+        process, name = self._process, self._command[0]
 
         def running() -> bool:
             if process.poll() is not None:
-                raise AssertionError(
-                    f"{self.command[0]} ended with {process.returncode}:\n{self.log[-4000:]}"
-                )
+                raise AssertionError(f"{name} ended with {process.returncode}:\n{self.log[-4000:]}")
             return self.ready()
 
-        wait_for(f"{self.command[0]} is ready", running)
+        wait_for(f"{name} is ready", running)
 
     def stop(self) -> None:
         """Ask it to stop and wait until it has."""
@@ -114,41 +112,50 @@ class Process:
                 self._process = None
 
 
-class Collector(Process):
-    """A Collector running some files of `collector-config/`, with every port it may ask for its own."""
+class Configured(Process):
+    """A program that runs on files of `collector-config/` laid over each other, and takes its ports from `ports`."""
 
     def __init__(
-        self, binary: Path, configs: tuple[str, ...], environment: Mapping[str, str], directory: Path
+        self,
+        binary: Path,
+        configs: tuple[str, ...],
+        ports: Mapping[str, int],
+        environment: Mapping[str, object],
+        directory: Path,
     ) -> None:
-        grpc_port, http_port, self.health_port, self.telemetry_port, self.prometheus_port = free_ports(5)
-        self.grpc, self.http = f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}"
-        self.queue = directory / "queue"
-        ports = {
-            "LISTEN_HOST": "127.0.0.1",
-            "OTLP_GRPC_PORT": grpc_port,
-            "OTLP_HTTP_PORT": http_port,
-            "HEALTH_PORT": self.health_port,
-            "TELEMETRY_PORT": self.telemetry_port,
-            "PROMETHEUS_PORT": self.prometheus_port,
-            "QUEUE_DIR": self.queue,
-        }
-        self.grpc_port = grpc_port
-        arguments = [
-            part for name in configs for part in ("--config", name if ":" in name else str(CONFIGS / name))
-        ]
+        named = {"LISTEN_HOST": "127.0.0.1", **ports, **environment}
+        # A name with a colon is a setting given in place, such as `yaml:…`.
+        files = [name if ":" in name else str(CONFIGS / name) for name in configs]
         super().__init__(
-            [str(binary), *arguments],
-            {**{name: str(value) for name, value in ports.items()}, **environment},
-            directory / "collector.log",
+            [str(binary), *(part for file in files for part in ("--config", file))],
+            {name: str(value) for name, value in named.items()},
+            directory / f"{binary.name}.log",
         )
 
+
+class Collector(Configured):
+    """A Collector, with every port that a configuration may ask for."""
+
+    def __init__(
+        self, binary: Path, configs: tuple[str, ...], environment: Mapping[str, object], directory: Path
+    ) -> None:
+        names = ("OTLP_GRPC_PORT", "OTLP_HTTP_PORT", "HEALTH_PORT", "TELEMETRY_PORT", "PROMETHEUS_PORT")
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.grpc = f"127.0.0.1:{ports['OTLP_GRPC_PORT']}"
+        self.http = f"http://127.0.0.1:{ports['OTLP_HTTP_PORT']}"
+        self._health = f"http://127.0.0.1:{ports['HEALTH_PORT']}"
+        self._telemetry = f"http://127.0.0.1:{ports['TELEMETRY_PORT']}/metrics"
+        self._prometheus = f"http://127.0.0.1:{ports['PROMETHEUS_PORT']}/metrics"
+        self.queue = directory / "queue"
+        super().__init__(binary, configs, ports, {"QUEUE_DIR": self.queue, **environment}, directory)
+
     def ready(self) -> bool:
-        """Whether its health check is content."""
-        return fetch(f"http://127.0.0.1:{self.health_port}") is not None
+        """Return whether its health check is content."""
+        return fetch(self._health) is not None
 
     def prometheus(self) -> str:
         """Return what Prometheus would scrape."""
-        return fetch(f"http://127.0.0.1:{self.prometheus_port}/metrics") or ""
+        return fetch(self._prometheus) or ""
 
     def span_calls(self, attribute: str, value: str) -> int:
         """Return how many spans with this attribute the span metrics have counted, sampled or not."""
@@ -161,44 +168,29 @@ class Collector(Process):
         return sum(int(float(line.rsplit(" ", 1)[1])) for line in calls if label in line)
 
     def queue_size(self, exporter: str) -> int | None:
-        """Items in the sending queue of an exporter, as the Collector itself reports; None before it does."""
-        metrics = fetch(f"http://127.0.0.1:{self.telemetry_port}/metrics") or ""
+        """Return the items in an exporter's sending queue, as the Collector itself reports; None before it does."""
+        metrics = fetch(self._telemetry) or ""
         pattern = rf'^otelcol_exporter_queue_size\{{[^}}]*exporter="{re.escape(exporter)}"[^}}]*\}} (\S+)'
         found = re.search(pattern, metrics, re.MULTILINE)
         return int(float(found[1])) if found else None
 
 
-class Jaeger(Process):
+class Jaeger(Configured):
     """Jaeger, and its HTTP API v3."""
 
     def __init__(
-        self, binary: Path, configs: tuple[str, ...], environment: Mapping[str, str], directory: Path
+        self, binary: Path, configs: tuple[str, ...], environment: Mapping[str, object], directory: Path
     ) -> None:
-        ui, query_grpc, otlp_grpc, otlp_http, health = free_ports(5)
-        self.api, self.otlp_grpc, self.otlp_http = (
-            f"http://127.0.0.1:{ui}/api/v3",
-            f"127.0.0.1:{otlp_grpc}",
-            f"http://127.0.0.1:{otlp_http}",
-        )
-        self.health_port = health
-        ports = {
-            "LISTEN_HOST": "127.0.0.1",
-            "JAEGER_UI_PORT": ui,
-            "JAEGER_QUERY_GRPC_PORT": query_grpc,
-            "JAEGER_OTLP_GRPC_PORT": otlp_grpc,
-            "JAEGER_OTLP_HTTP_PORT": otlp_http,
-            "JAEGER_HEALTH_PORT": health,
-            "JAEGER_DATA_DIR": directory / "data",
-        }
-        arguments = [part for name in configs for part in ("--config", str(CONFIGS / name))]
-        super().__init__(
-            [str(binary), *arguments],
-            {**{name: str(value) for name, value in ports.items()}, **environment},
-            directory / "jaeger.log",
-        )
+        names = ("UI", "QUERY_GRPC", "OTLP_GRPC", "OTLP_HTTP", "HEALTH")
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.api = f"http://127.0.0.1:{ports['UI']}/api/v3"
+        self.otlp_grpc = f"127.0.0.1:{ports['OTLP_GRPC']}"
+        variables = {f"JAEGER_{name}_PORT": port for name, port in ports.items()}
+        data = {"JAEGER_DATA_DIR": directory / "data"}
+        super().__init__(binary, ("jaeger.yaml", *configs), variables, {**data, **environment}, directory)
 
     def ready(self) -> bool:
-        """Whether its API answers."""
+        """Return whether its API answers."""
         return fetch(f"{self.api}/services") is not None
 
     def services(self) -> list[str]:
@@ -207,7 +199,7 @@ class Jaeger(Process):
         return list(found.get("services") or [])
 
     def spans(self, service: str) -> list[Json]:
-        """Every span of a service that Jaeger has now, as OTLP JSON with its attributes as a plain mapping."""
+        """Return every span of a service that Jaeger has now, as OTLP JSON with its attributes as a plain mapping."""
         now = time.time()
         query = urllib.parse.urlencode(
             {
@@ -221,7 +213,7 @@ class Jaeger(Process):
         return _plain_spans(json.loads(body)) if body else []
 
     def trace(self, trace_id: str) -> list[Json]:
-        """Every span of a trace, in order of their start; empty while Jaeger has none."""
+        """Return every span of a trace, in order of their start; empty while Jaeger has none."""
         body = fetch(f"{self.api}/traces/{trace_id}")
         spans = _plain_spans(json.loads(body)) if body else []
         return sorted(spans, key=lambda span: int(span["startTimeUnixNano"]))
@@ -303,7 +295,7 @@ class Kafka(Process):
         super().start()
 
     def ready(self) -> bool:
-        """Whether it listens."""
+        """Return whether it listens."""
         try:
             socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
         except OSError:
@@ -317,21 +309,12 @@ class OpenSearch(Process):
     def __init__(self, jars: Path, directory: Path) -> None:
         http, transport = free_ports(2)
         self.url = f"http://127.0.0.1:{http}"
-        classpath = f"{jars}:{jars}/*"
-        command = [
-            "java",
-            "-Xmx512m",
-            "-cp",
-            classpath,
-            "SingleNode",
-            str(directory),
-            str(http),
-            str(transport),
-        ]
-        super().__init__(command, {}, directory / "opensearch.log")
+        java = ["java", "-Xmx512m", "-cp", f"{jars}:{jars}/*"]
+        arguments = [str(directory), str(http), str(transport)]
+        super().__init__([*java, "SingleNode", *arguments], {}, directory / "opensearch.log")
 
     def ready(self) -> bool:
-        """Whether it answers."""
+        """Return whether it answers."""
         return fetch(self.url) is not None
 
 
@@ -346,14 +329,12 @@ class Backends:
         self._started: list[Process] = []
 
     def collector(self, *configs: str, **environment: object) -> Collector:
-        """Start a Collector with these files of `collector-config/` laid over each other."""
-        plain = {name: str(value) for name, value in environment.items()}
-        return self._start(Collector(self._program("otelcol"), configs, plain, self._fresh()))
+        """Start a Collector."""
+        return self._start(Collector(self._program("otelcol"), configs, environment, self._fresh()))
 
     def jaeger(self, *configs: str, **environment: object) -> Jaeger:
         """Start Jaeger on `jaeger.yaml` and what is laid over it."""
-        plain = {name: str(value) for name, value in environment.items()}
-        return self._start(Jaeger(self._program("jaeger"), ("jaeger.yaml", *configs), plain, self._fresh()))
+        return self._start(Jaeger(self._program("jaeger"), configs, environment, self._fresh()))
 
     def kafka(self) -> Kafka:
         """Start a Kafka broker."""
@@ -365,12 +346,12 @@ class Backends:
 
     def stop(self) -> None:
         """Stop what still runs, last started first. A Collector must not have warned of anything deprecated."""
-        for process in reversed(self._started):
-            process.stop()
-        for process in self._started:
-            if isinstance(process, Collector):
-                deprecated = [line for line in process.log.splitlines() if "deprecated" in line.lower()]
-                assert not deprecated, deprecated
+        with contextlib.ExitStack() as stack:  # one that does not stop keeps none of the others
+            for process in self._started:
+                stack.callback(process.stop)
+        logs = [process.log for process in self._started if isinstance(process, Collector)]
+        deprecated = [line for log in logs for line in log.splitlines() if "deprecated" in line.lower()]
+        assert not deprecated, deprecated
 
     def _fresh(self) -> Path:
         directory = self._directory / str(len(self._started))

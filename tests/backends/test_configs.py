@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,14 @@ def test_no_file_is_forgotten() -> None:
     tested = {file for several in COMBINATIONS.values() for files in several for file in files}
     delivered = {path.name for path in CONFIGS.glob("*.yaml")}
     assert delivered - tested <= {"docker-compose.yaml"}  # for Docker, not for these programs
+
+
+def test_compose_runs_the_tested_collector() -> None:
+    """The image in `docker-compose.yaml` is of the version that is built for these tests."""
+    manifest = (Path(__file__).parent / "collector" / "manifest.yaml").read_text()
+    (version,) = re.findall(r"^  version: (\S+)$", manifest, re.MULTILINE)
+    compose = (CONFIGS / "docker-compose.yaml").read_text()
+    assert f"image: otel/opentelemetry-collector-contrib:{version} " in compose
 
 
 def test_every_documented_command_is_tested() -> None:

@@ -36,7 +36,7 @@ def test_quickstart_is_seen_in_jaeger(backends: Backends, tmp_path: Path, protoc
     entries = run(
         QUICKSTART, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_EXPORTER_OTLP_PROTOCOL=protocol
     )
-    trace_ids = {entry["trace_id"] for entry in entries}
+    trace_ids = {entry.trace_id for entry in entries}
     wait_for("the service", lambda: "quickstart" in jaeger.services())
     wait_for("every trace", lambda: {span["traceId"] for span in jaeger.spans("quickstart")} == trace_ids)
     found = jaeger.spans("quickstart")
@@ -44,9 +44,9 @@ def test_quickstart_is_seen_in_jaeger(backends: Backends, tmp_path: Path, protoc
     # Every entry of the file is an event of the span it names.
     by_id = {span["spanId"]: span for span in found}
     for entry in entries:
-        span = by_id[entry["metadata"]["custom_fields"]["span_id"]]
-        assert span["traceId"] == entry["trace_id"]
-        assert entry["event_type"] in [event["name"] for event in span["events"]]
+        span = by_id[entry.metadata.custom_fields["span_id"]]
+        assert span["traceId"] == entry.trace_id
+        assert entry.event_type in [event["name"] for event in span["events"]]
     assert sum(event["name"] in KINDS for span in found for event in span["events"]) == len(entries)
 
     calls = [span for span in found if span["kind"] == 3]
@@ -102,7 +102,7 @@ def test_calls_are_children_of_the_application(backends: Backends, tmp_path: Pat
     script = tmp_path / "application.py"
     script.write_text(APPLICATION.format(examples=str(QUICKSTART.parent)))
     entries = run(script, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{jaeger.otlp_grpc}")
-    (trace_id,) = {entry["trace_id"] for entry in entries}
+    (trace_id,) = {entry.trace_id for entry in entries}
     trace = wait_for("the trace", lambda: [found for found in [jaeger.trace(trace_id)] if len(found) == 4])[0]
     names = {span["spanId"]: span["name"] for span in trace}
     parents = {span["name"]: names.get(span.get("parentSpanId", "")) for span in trace}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from openai_lifecycle import semconv
+
 from .applications import QUICKSTART, entries, instrumented
 from .harness import Backends, wait_for
 
@@ -46,22 +48,22 @@ def test_collector_down_under_load(backends: Backends, tmp_path: Path) -> None:
             wait_for("the end of the outage", lambda: time.monotonic() > until, seconds=OUTAGE + 10)
             up = len(entries(tmp_path))
             collector.start()
-            last = entries(tmp_path)[-1]["trace_id"]
+            last = entries(tmp_path)[-1].trace_id
             wait_for("a span of after the outage", lambda: jaeger.trace(last))
             (tmp_path / "stop").touch()
             assert application.wait(timeout=120) == 0
         finally:
             application.kill()
     calls = int((tmp_path / "calls").read_text())
-    written = [entry for entry in entries(tmp_path) if entry["event_type"] == "LLM_GENERATION_SUCCESS"]
+    written = [entry for entry in entries(tmp_path) if entry.event_type == semconv.GENERATION_SUCCESS]
     assert len(written) == calls
     assert up > down + 100  # there was load in between
     logged = (tmp_path / "stderr").read_text().splitlines()
     assert 1 <= len(logged) <= OUTAGE, logged
-    expected = {entry["trace_id"] for entry in written}
+    expected = {entry.trace_id for entry in written}
     seen = {span["traceId"] for span in jaeger.spans("load")}
     missing = expected - seen
     batches_given_up = OUTAGE // 10 + 1
     assert len(missing) <= 512 * batches_given_up
-    after = {entry["trace_id"] for entry in entries(tmp_path)[up:]}
+    after = {entry.trace_id for entry in entries(tmp_path)[up:]}
     assert not missing & after
