@@ -1,4 +1,4 @@
-"""One application in every form in which a chat can be called and left, sync and async alike.
+"""One application in every form in which a chat or a response can be called and left, sync and async alike.
 
 :func:`run` returns a trail of all that the application saw: values, types, laziness, exceptions. Two runs of
 the same form, with and without instrumentation, must leave the same trail.
@@ -9,16 +9,31 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import openai
 
-from tests import wire
+from tests import wire, wire_responses
 from tests.scripted_server import ScriptedServer
 
 FORMS = ("plain", "parse", "stream", "helper", "raw", "raw_stream", "streaming", "streaming_stream")
 STREAMED = ("stream", "helper", "raw_stream", "streaming_stream")
 Trail = list[Any]
+
+
+@dataclass(frozen=True)
+class Api:
+    """What has all these forms: the resource, a request, and what the stream helper calls its result."""
+
+    resource: Callable[[Any], Any]
+    request: dict[str, Any]
+    final: str
+
+
+CHAT = Api(attrgetter("chat.completions"), wire.REQUEST, "get_final_completion")
+RESPONSES = Api(attrgetter("responses"), wire_responses.REQUEST, "get_final_response")
 
 
 async def settle(value: Any) -> Any:
@@ -56,65 +71,68 @@ def seen(value: Any) -> Any:
     return type(value), getattr(value, "data", value)
 
 
-async def run(client: Any, form: str, leave: str = "drained", **request: Any) -> Trail:
-    """Call a chat in ``form`` and leave it as ``leave`` says."""
+async def run(client: Any, form: str, leave: str = "drained", api: Api = CHAT, **request: Any) -> Trail:
+    """Make a call in ``form`` and leave it as ``leave`` says."""
     trail: Trail = []
     try:
-        await _FORMS[form](client, leave, trail, {**wire.REQUEST, **request})
+        await _FORMS[form](_Target(client, api), leave, trail, {**api.request, **request})
     except Exception as error:  # the client's; before openai 3.20 the transport's too, in mid-stream
         trail.append(seen(error))
     return trail
 
 
-def structured(client: Any) -> Any:
-    """Return where ``parse()`` and ``stream()`` are: under ``beta`` before openai 1.92."""
-    completions = client.chat.completions
-    return completions if hasattr(completions, "parse") else client.beta.chat.completions
+class _Target:
+    def __init__(self, client: Any, api: Api) -> None:
+        self.resource = api.resource(client)
+        beta = client.beta.chat.completions if api is CHAT and not hasattr(self.resource, "parse") else None
+        self.structured = beta or self.resource  # where parse() and stream() were before openai 1.92
+        self.final = api.final
+        self.is_async = isinstance(client, openai.AsyncOpenAI)
 
 
-async def _plain(client: Any, _: str, trail: Trail, request: dict[str, Any]) -> None:
-    trail.append(seen(await settle(client.chat.completions.create(**request))))
+async def _plain(target: _Target, _: str, trail: Trail, request: dict[str, Any]) -> None:
+    trail.append(seen(await settle(target.resource.create(**request))))
 
 
-async def _parse(client: Any, _: str, trail: Trail, request: dict[str, Any]) -> None:
-    trail.append(seen(await settle(structured(client).parse(**request))))
+async def _parse(target: _Target, _: str, trail: Trail, request: dict[str, Any]) -> None:
+    trail.append(seen(await settle(target.structured.parse(**request))))
 
 
-async def _stream(client: Any, leave: str, trail: Trail, request: dict[str, Any]) -> None:
-    stream = await settle(client.chat.completions.create(**request, stream=True))
+async def _stream(target: _Target, leave: str, trail: Trail, request: dict[str, Any]) -> None:
+    stream = await settle(target.resource.create(**request, stream=True))
     trail.append(type(stream))
     await _iterate(stream, leave, trail)
 
 
-async def _helper(client: Any, leave: str, trail: Trail, request: dict[str, Any]) -> None:
-    async with entered(structured(client).stream(**request)) as stream:
+async def _helper(target: _Target, leave: str, trail: Trail, request: dict[str, Any]) -> None:
+    async with entered(target.structured.stream(**request)) as stream:
         if leave == "never":
             return
         async for event in each(stream):
             trail.append(getattr(event, "type", type(event)))
             if leave != "drained" and len(trail) >= 3:
                 return
-        trail.append(seen(await settle(stream.get_final_completion())))
+        trail.append(seen(await settle(getattr(stream, target.final)())))
 
 
-async def _raw(client: Any, _: str, trail: Trail, request: dict[str, Any]) -> None:
-    response = await settle(client.chat.completions.with_raw_response.create(**request))
+async def _raw(target: _Target, _: str, trail: Trail, request: dict[str, Any]) -> None:
+    response = await settle(target.resource.with_raw_response.create(**request))
     trail += [type(response), response.status_code, response.retries_taken, sorted(response._parsed_by_type)]
     trail.append(seen(await settle(response.parse())))
     trail.append(response.parse() is response.parse())
 
 
-async def _raw_stream(client: Any, leave: str, trail: Trail, request: dict[str, Any]) -> None:
-    response = await settle(client.chat.completions.with_raw_response.create(**request, stream=True))
+async def _raw_stream(target: _Target, leave: str, trail: Trail, request: dict[str, Any]) -> None:
+    response = await settle(target.resource.with_raw_response.create(**request, stream=True))
     trail += [type(response), response.http_response.is_closed, response.http_response.is_stream_consumed]
     if leave == "unparsed":
-        await _close(response.http_response, is_async=isinstance(client, openai.AsyncOpenAI))
+        await _close(response.http_response, is_async=target.is_async)
     elif leave != "dropped":
         await _iterate(await settle(response.parse()), leave, trail)
 
 
-async def _streaming(client: Any, leave: str, trail: Trail, request: dict[str, Any]) -> None:
-    async with entered(client.chat.completions.with_streaming_response.create(**request)) as response:
+async def _streaming(target: _Target, leave: str, trail: Trail, request: dict[str, Any]) -> None:
+    async with entered(target.resource.with_streaming_response.create(**request)) as response:
         trail += [type(response), response.http_response.is_stream_consumed]
         if leave == "drained":
             trail.append(seen(await settle(response.parse())))
@@ -124,8 +142,8 @@ async def _streaming(client: Any, leave: str, trail: Trail, request: dict[str, A
             trail.append(b"".join([data async for data in each(response.iter_bytes(7))]))
 
 
-async def _streaming_stream(client: Any, leave: str, trail: Trail, request: dict[str, Any]) -> None:
-    create = client.chat.completions.with_streaming_response.create
+async def _streaming_stream(target: _Target, leave: str, trail: Trail, request: dict[str, Any]) -> None:
+    create = target.resource.with_streaming_response.create
     async with entered(create(**request, stream=True)) as response:
         trail += [type(response), response.http_response.is_stream_consumed]
         if leave == "lines":
@@ -157,7 +175,7 @@ async def _close(closable: Any, *, is_async: bool) -> None:
     await settle(getattr(closable, "aclose" if is_async and hasattr(closable, "aclose") else "close")())
 
 
-_FORMS: dict[str, Callable[[Any, str, Trail, dict[str, Any]], Any]] = {
+_FORMS: dict[str, Callable[[_Target, str, Trail, dict[str, Any]], Any]] = {
     "plain": _plain,
     "parse": _parse,
     "stream": _stream,
