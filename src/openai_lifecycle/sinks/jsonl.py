@@ -23,7 +23,7 @@ class JsonLinesSink:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.netloc or not parts.path.strip("/") or parts.query:
-            raise ValueError("jsonl: needs a path and nothing else, as in jsonl:///var/log/llm.jsonl")
+            raise ValueError("it needs a path and nothing else, as in jsonl:///var/log/llm.jsonl")
         self._path = os.path.abspath(unquote(parts.path))
         self._descriptor: int | None = None
 

@@ -38,7 +38,7 @@ class WebhookSink:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url.removeprefix("webhook+"))
         if not parts.hostname or (parts.port is not None and not parts.port):
-            raise ValueError("webhook: needs a host, as in webhook+https://host/path")
+            raise ValueError("it needs a host, as in webhook+https://host/path")
         host = parts.netloc.rpartition("@")[2]
         self._url = urlunsplit((parts.scheme, host, parts.path or "/", parts.query, ""))
         self._headers = {

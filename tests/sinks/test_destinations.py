@@ -1,0 +1,145 @@
+"""The option ``sinks``: which destinations there are, and that a wrong one stops nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import offline_server
+import openai
+import pytest
+
+import openai_lifecycle
+from openai_lifecycle import options, records, sinks
+from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.sinks import EventSink
+from tests.observed import entries
+from tests.sinks.conftest import Sink
+
+
+@pytest.fixture(scope="module")
+def base_url() -> Iterator[str]:
+    """Return the address of an offline server."""
+    with offline_server.serve() as url:
+        yield url
+
+
+def call(base_url: str, content: str = "hello") -> None:
+    """Make a client and one call."""
+    with openai.OpenAI(base_url=base_url, api_key="offline") as client:
+        client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": content}])
+
+
+def lines(path: str) -> list[LifecycleEvent]:
+    """Return the events of a JSON Lines file."""
+    return [
+        records.from_object(json.loads(line)) for line in Path(path).read_text(encoding="ascii").splitlines()
+    ]
+
+
+def test_a_call_reaches_every_destination(base_url: str) -> None:
+    """URLs and an object get what the file gets, by the time ``uninstrument`` returns."""
+    sink = Sink()
+    assert isinstance(sink, EventSink)
+    openai_lifecycle.instrument(sinks=["jsonl:out.jsonl", "sqlite:///out.db", sink])
+    call(base_url)
+    openai_lifecycle.uninstrument()
+    assert len(entries()) == 3
+    assert sink.taken == lines("out.jsonl") == entries()
+    assert sink.calls[-1] == "close"
+    assert Path("out.db").stat().st_size
+
+
+def test_the_variable_names_several(base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable takes URLs separated by commas; destinations work without the file, too."""
+    monkeypatch.setenv("OTEL_PYTHON_OPENAI_LIFECYCLE_SINKS", "jsonl:a.jsonl, jsonl:b.jsonl")
+    openai_lifecycle.instrument(events_log="none")
+    call(base_url)
+    openai_lifecycle.uninstrument()
+    assert not Path("events.log").exists()
+    assert lines("a.jsonl") == lines("b.jsonl")
+    assert len(lines("a.jsonl")) == 3
+
+
+def test_a_url_may_contain_commas() -> None:
+    """Only a comma before a scheme ends a URL: a database may have several hosts."""
+    read = options.read({"sinks": "postgresql+psycopg://a,b/db?x=1,2,jsonl:x,y.jsonl"})
+    assert read.sinks == ("postgresql+psycopg://a,b/db?x=1,2", "jsonl:x,y.jsonl")
+    with pytest.raises(ValueError, match="sinks=3 is not allowed: it must be URLs"):
+        options.read({"sinks": 3})
+    with pytest.raises(ValueError, match="sinks="):
+        options.read({"sinks": [object()]})
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("nonsense://user:secret-word@host/", "SQLAlchemy cannot use it"),
+        ("no-url", "it is no URL"),
+        ("jsonl:", "it needs a path"),
+        ("webhook+https://", "it needs a host"),
+    ],
+)
+def test_a_wrong_url_is_one_error_and_stops_nothing(
+    base_url: str, caplog: pytest.LogCaptureFixture, url: str, reason: str
+) -> None:
+    """A URL that cannot be used is one error that names option, value and what is allowed; all else goes on."""
+    openai_lifecycle.instrument(sinks=[url, "jsonl:out.jsonl"])
+    call(base_url)
+    openai_lifecycle.uninstrument()
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert line.startswith("sinks=")
+    assert f"is not allowed: {reason}" in line
+    assert "it must be jsonl:///path" in line
+    assert "secret-word" not in line
+    assert lines("out.jsonl") == entries()
+
+
+def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where SQLAlchemy is missing, a database's URL says what to install."""
+
+    def missing(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr(sinks, "import_module", missing)
+    with pytest.raises(ImportError, match=r"pip install 'openai-lifecycle\[sql\]'"):
+        sinks.destination("sqlite:///x.db")
+
+
+MADE: list[str] = []
+
+
+def make(url: str) -> Sink:
+    """Make a sink for a URL, as an entry point does."""
+    MADE.append(url)
+    return Sink()
+
+
+def test_an_entry_point_adds_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package's own scheme is found in the entry-point group, and its sink gets the URL."""
+    found = entry_points
+    mine = EntryPoint("mine", "tests.sinks.test_destinations:make", sinks.GROUP)
+    monkeypatch.setattr(
+        sinks,
+        "entry_points",
+        lambda **wanted: (mine,) if wanted == {"group": sinks.GROUP, "name": "mine"} else found(**wanted),
+    )
+    destination = sinks.destination("mine://user:word@there/x")
+    assert isinstance(destination.open(), Sink)
+    assert MADE[-1] == "mine://user:word@there/x"
+    assert destination.name == "mine://there/x"
+
+
+def test_a_transform_comes_first(base_url: str) -> None:
+    """What ``transform`` drops or changes is dropped or changed for destinations as it is for the file."""
+    openai_lifecycle.instrument(
+        sinks="jsonl:out.jsonl", transform=lambda event: event if event.tag.startswith("GENERATION") else None
+    )
+    call(base_url)
+    openai_lifecycle.uninstrument()
+    assert lines("out.jsonl") == entries()
+    assert len(entries()) == 1

@@ -1,0 +1,272 @@
+"""The dispatcher: no sink delays the application or another sink, and what is lost is counted."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+
+from openai_lifecycle import records
+from openai_lifecycle.sinks import Rejected, SinkError, Unavailable, dispatch
+from tests import generated
+from tests.sinks.conftest import EVENTS, Dispatch, Sink
+
+
+def test_every_sink_gets_every_event_in_order(dispatcher: Dispatch) -> None:
+    """After a flush each sink has all events, once and in order, and was flushed."""
+    sinks = Sink(), Sink()
+    dispatching = dispatcher(a=sinks[0], b=sinks[1])
+    for event in EVENTS:
+        dispatching.put((event,))
+    assert dispatching.flush(10)
+    for sink in sinks:
+        assert sink.taken == EVENTS
+        assert sink.calls[-1] == "flush"
+    dispatching.close()
+    for sink in sinks:
+        assert sink.calls[-2:] == ["flush", "close"]
+    assert dispatcher.lost() == {}
+
+
+def test_a_hanging_sink_delays_nobody(dispatcher: Dispatch, caplog: pytest.LogCaptureFixture) -> None:
+    """While one sink hangs, the other has everything; closing gives up on it, and counts what it held."""
+    release = threading.Event()
+    hanging, sound = Sink(release.wait), Sink()  # type: ignore[arg-type]
+    dispatching = dispatcher(hanging=hanging, sound=sound)
+    dispatching.put(EVENTS[:1])
+    assert hanging.arrived.wait(10)
+    dispatching.put(EVENTS[1:])
+    assert not dispatching.flush(0.5)
+    assert sound.taken == EVENTS
+    dispatching.close(0.1)
+    assert dispatcher.lost() == {"hanging": len(EVENTS)}
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert line == f"sink hanging: {len(EVENTS)} events lost: time was up"
+    release.set()
+
+
+def test_a_sink_that_hung_is_left_alone(dispatcher: Dispatch) -> None:
+    """After a hanging sink was given up, what comes later goes to a new thread; the old one takes nothing more."""
+    release = threading.Event()
+    hanging = Sink(release.wait)  # type: ignore[arg-type]
+    dispatching = dispatcher(hanging=hanging)
+    dispatching.put(EVENTS[:2])
+    assert hanging.arrived.wait(10)
+    dispatching.close(0.01)
+    old = [thread for thread in threading.enumerate() if thread.name == "sink hanging"]
+    dispatching.put(EVENTS[2:])
+    release.set()
+    assert dispatching.flush(10)
+    for thread in old:
+        thread.join(10)
+    assert hanging.taken[-len(EVENTS[2:]) :] == EVENTS[2:] or hanging.taken[: len(EVENTS[2:])] == EVENTS[2:]
+    assert len(hanging.taken) == len(EVENTS)
+
+
+def test_a_sink_that_fails_is_tried_again(dispatcher: Dispatch) -> None:
+    """What a sink did not take comes again until it does, in order, and nothing is lost."""
+    failures = iter([OSError("no"), Unavailable("busy", 0.001), ValueError("what?")])
+
+    def fail() -> None:
+        error = next(failures, None)
+        if error is not None:
+            raise error
+
+    sink = Sink(fail)
+    dispatching = dispatcher(sink=sink)
+    dispatching.put(EVENTS)
+    assert dispatching.flush(10)
+    assert sink.taken == EVENTS
+    assert sink.calls.count("write") == 4
+    assert dispatcher.lost() == {}
+
+
+def test_what_a_sink_refuses_is_lost_at_once(dispatcher: Dispatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A batch that the sink rejects is not tried again; it is counted, reported once, and the next one is tried."""
+    refusals = iter([Rejected("too sad"), Rejected("too sad")])
+
+    def refuse() -> None:
+        error = next(refusals, None)
+        if error is not None:
+            raise error
+
+    sink = Sink(refuse)
+    dispatching = dispatcher(sink=sink)
+    for part in (EVENTS[:2], EVENTS[2:5], EVENTS[5:]):
+        dispatching.put(part)
+        assert dispatching.flush(10)
+    assert sink.taken == EVENTS[5:]
+    assert dispatcher.lost() == {"sink": 5}
+    assert [record.getMessage() for record in caplog.records] == ["sink sink: 2 events lost: too sad"]
+    dispatching.close()
+    assert caplog.records[-1].getMessage() == "sink sink: 3 events lost: too sad"
+
+
+def test_a_sink_that_fails_for_too_long_is_given_up(
+    dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that cannot be delivered within the patience is lost, so that it does not block the next for ever."""
+    monkeypatch.setattr(dispatch, "_PATIENCE", 0.02)
+
+    def fail() -> None:
+        raise OSError
+
+    dispatching = dispatcher(sink=Sink(fail))
+    dispatching.put(EVENTS)
+    assert dispatching.flush(10)
+    assert dispatcher.lost() == {"sink": len(EVENTS)}
+
+
+def test_a_full_queue_loses_what_comes_and_never_blocks(
+    dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What exceeds the queue is counted as lost; what was queued first is delivered."""
+    monkeypatch.setattr(dispatch, "QUEUE", 5)
+    release = threading.Event()
+    sink = Sink(release.wait)  # type: ignore[arg-type]
+    dispatching = dispatcher(sink=sink)
+    dispatching.put(EVENTS[:1])
+    assert sink.arrived.wait(10)
+    for event in EVENTS[1:]:
+        dispatching.put((event,))
+    assert dispatcher.lost() == {"sink": len(EVENTS) - 5}
+    release.set()
+    assert dispatching.flush(10)
+    assert sink.taken == EVENTS[:5]
+
+
+def test_a_report_quotes_nothing(dispatcher: Dispatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Of an error that is not ours only the type is logged: its text may hold a prompt or a password."""
+
+    def fail() -> None:
+        raise RuntimeError("the prompt was: hello")
+
+    dispatching = dispatcher(sink=Sink(fail))
+    dispatching.put(EVENTS)
+    dispatching.close(5)
+    assert "RuntimeError" in caplog.text
+    assert "hello" not in caplog.text
+
+
+def test_flush_and_close_may_fail(dispatcher: Dispatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A sink whose ``flush`` and ``close`` raise is one warning each, and delivery goes on."""
+
+    class Broken(Sink):
+        def flush(self) -> None:
+            raise SinkError("cannot flush")
+
+        def close(self) -> None:
+            raise SinkError("cannot close")
+
+    sink = Broken()
+    dispatching = dispatcher(sink=sink)
+    dispatching.put(EVENTS)
+    assert dispatching.flush(10)
+    dispatching.close()
+    assert sink.taken == EVENTS
+    assert "flush failed: cannot flush" in caplog.text
+    assert "close failed: cannot close" in caplog.text
+
+
+def test_a_closed_dispatcher_opens_again(dispatcher: Dispatch) -> None:
+    """What is put after ``close`` is delivered too."""
+    sink = Sink()
+    dispatching = dispatcher(sink=sink)
+    for part in (EVENTS[:5], EVENTS[5:]):
+        dispatching.put(part)
+        dispatching.close()
+    assert sink.taken == EVENTS
+
+
+def test_a_sink_s_own_calls_are_not_instrumented(dispatcher: Dispatch) -> None:
+    """What a sink does is no work of the application: instrumentation is suppressed in its thread."""
+    seen: list[bool] = []
+    dispatching = dispatcher(sink=Sink(lambda: seen.append(is_instrumentation_enabled())))
+    dispatching.put(EVENTS)
+    assert dispatching.flush(10)
+    assert seen == [False]
+
+
+def test_nothing_to_do_is_done_at_once(dispatcher: Dispatch) -> None:
+    """Flushing and closing what never got an event starts no thread and succeeds."""
+    dispatching = dispatcher(sink=Sink())
+    assert dispatching.flush(0)
+    dispatching.close()
+
+
+# ------------------------------------------------------------------ processes
+FORKING = """
+import os, sys
+from tests import generated
+from openai_lifecycle.sinks import destinations
+from openai_lifecycle.sinks.dispatch import Dispatcher
+events = list(generated.events(40))
+dispatching = Dispatcher(destinations(["jsonl:out.jsonl", "sqlite:///out.db"]))
+dispatching.put(events[:10])
+if len(sys.argv) > 1:
+    dispatching.flush(10)
+dispatching.put(events[10:20])
+child = os.fork()
+dispatching.put(events[20:30] if child else events[30:])
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+else:
+    dispatching.close(10)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["flushed"]], ids=["with a queue", "with open connections"])
+def test_a_fork_doubles_and_loses_nothing(tmp_path: Path, arguments: list[str]) -> None:
+    """A child writes its own events with connections of its own; its parent's are written by the parent alone."""
+    run(FORKING, tmp_path, *arguments)
+    expected = sorted(map(records.to_json, generated.events(40)))
+    assert sorted((tmp_path / "out.jsonl").read_text().splitlines()) == expected
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        rows = database.execute("SELECT entry FROM openai_lifecycle_events ORDER BY entry").fetchall()
+    assert [row[0] for row in rows] == expected
+
+
+ENDING = """
+from tests import generated
+from openai_lifecycle.sinks import Destination, destinations
+from openai_lifecycle.sinks.dispatch import Dispatcher
+import threading, time
+class Hanging:
+    def write(self, events): time.sleep(600)
+    def flush(self): pass
+    def close(self): pass
+dispatching = Dispatcher([*destinations(["jsonl:out.jsonl"]), Destination("hanging", Hanging)])
+dispatching.put(list(generated.events(20)))
+"""
+
+
+def test_at_exit_all_is_written_within_a_deadline(tmp_path: Path) -> None:
+    """A program that just ends has its events written, and a sink that hangs does not keep it."""
+    ended = run(ENDING, tmp_path)
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert lines == list(map(records.to_json, generated.events(20)))
+    assert f"sink hanging: {len(EVENTS)} events lost: time was up" in ended.stderr
+
+
+def run(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of Python in ``folder``."""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'src'}"}
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )

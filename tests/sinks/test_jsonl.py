@@ -1,0 +1,85 @@
+"""The JSON Lines sink: a file that several processes share, that others may move, on a disk that may be full."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from openai_lifecycle import records
+from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.sinks.jsonl import JsonLinesSink
+from tests import generated
+from tests.sinks.conftest import EVENTS
+
+
+def lines(path: Path) -> list[LifecycleEvent]:
+    """Return the events in a file."""
+    return [records.from_object(json.loads(line)) for line in path.read_text(encoding="ascii").splitlines()]
+
+
+def test_every_field_is_kept(tmp_path: Path) -> None:
+    """Each event, hostile ones too, is a line of ASCII that gives it back; the file is for its owner."""
+    sink = JsonLinesSink(f"jsonl://{tmp_path}/with%20space.jsonl")
+    sink.write(EVENTS)
+    sink.write(generated.hostile())
+    sink.flush()
+    sink.close()
+    assert lines(tmp_path / "with space.jsonl") == [*EVENTS, *generated.hostile()]
+    assert (tmp_path / "with space.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_was_moved_is_made_again(tmp_path: Path) -> None:
+    """After logrotate moved the file away, the next batch is in a new one."""
+    sink = JsonLinesSink("jsonl:out.jsonl")
+    sink.write(EVENTS[:1])
+    os.rename("out.jsonl", "old.jsonl")
+    sink.write(EVENTS[1:])
+    sink.close()
+    assert lines(tmp_path / "old.jsonl") == EVENTS[:1]
+    assert lines(tmp_path / "out.jsonl") == EVENTS[1:]
+
+
+LIMITED = """
+import resource, signal
+from tests.sinks.conftest import EVENTS
+from openai_lifecycle.sinks.jsonl import JsonLinesSink
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sink = JsonLinesSink("jsonl:out.jsonl")
+sink.write(EVENTS[:1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+for _ in range(2):
+    try:
+        sink.write(EVENTS[1:])
+    except OSError as error:
+        print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+sink.write(EVENTS[1:])
+"""
+
+
+def test_a_batch_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
+    """Where only a part of a batch fits, none of it stays: tried again, it is there once."""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'src'}"}
+    ended = subprocess.run(
+        [sys.executable, "-c", LIMITED],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert len(ended.stdout.splitlines()) == 2
+    assert lines(tmp_path / "out.jsonl") == EVENTS
+
+
+@pytest.mark.parametrize("url", ["jsonl:", "jsonl://host/path", "jsonl:///", "jsonl:///x?y"])
+def test_a_url_without_a_path_is_refused(url: str) -> None:
+    """A URL that names no file, or more than a file, raises at once."""
+    with pytest.raises(ValueError, match="needs a path and nothing else"):
+        JsonLinesSink(url)
