@@ -308,13 +308,6 @@ def buffered_exit(how: str, count: int) -> None:
     if how in ("SIGTERM", "own handler"):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
-    if how == "SIGTERM in a loop":
-        print("ready", flush=True)
-        number = count
-        while True:
-            file.write(entry(number))
-            os.write(1, b".")
-            number += 1
     if how == "SIGTERM in a child":
         pid = os.fork()
         if pid == 0:
@@ -322,6 +315,15 @@ def buffered_exit(how: str, count: int) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
         print(os.waitpid(pid, 0)[1])
+
+
+def buffered_until_sigterm(log: str, count: str) -> None:
+    """Write in buffered mode until SIGTERM comes; the file ``count`` grows by a byte for every entry."""
+    file = EventsFile(options(events_log=log, durability="buffered"))
+    with Path(count).open("wb", buffering=0) as returned:
+        for number in range(1 << 30):
+            file.write(entry(number))
+            returned.write(b".")
 
 
 def unprivileged(uid: int, **values: Any) -> None:

@@ -1,0 +1,209 @@
+"""What is safe when: killed processes, and every way in which a process with a buffer may end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+import pytest
+
+from openai_lifecycle.eventslog.buffer import Buffer
+from openai_lifecycle.eventslog.file import EventsFile
+from openai_lifecycle.eventslog.reader import Damage, read_events
+from tests.eventslog import child
+from tests.eventslog.samples import entry
+from tests.eventslog.test_file import LOG, written
+
+
+# ------------------------------------------------------------------ kill -9
+def kill(kills: int, durability: str) -> None:
+    """Kill writing processes and read the log after every kill; ten leave their traces in one log."""
+    torn = interrupted = 0
+    with child.start("kills", kills=kills, durability=durability) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            for number in range(kills):
+                returned = json.loads(process.stdout.readline())
+                damage: list[Damage] = []
+                found: dict[str, list[int]] = {f"{number}-0": [], f"{number}-1": []}
+                log = Path(f"{number // 10}.log")
+                if log.exists():
+                    for event in read_events(log, on_damage=damage.append):
+                        found.setdefault(event.model_id, []).append(getattr(event, "messages_count"))  # noqa: B009
+                for thread, count in enumerate(returned):
+                    numbers = found[f"{number}-{thread}"]
+                    # One more may be there: its write had not returned yet.
+                    assert numbers in (list(range(count)), list(range(count + 1)))
+                    interrupted += len(numbers) - count
+                torn += len(damage)
+                assert len(damage) <= number % 10 + 1  # what a process leaves is at most one half of an entry
+                process.stdin.write("\n")
+                process.stdin.flush()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    assert torn or interrupted, "no kill has hit a write"
+
+
+@pytest.mark.parametrize("durability", ["write", "fsync"])
+def test_killed_processes_lose_nothing_that_returned(durability: str) -> None:
+    """After ``kill -9`` at 200 random instants every entry whose write had returned is there, and the log reads."""
+    kill(200, durability)
+
+
+# ------------------------------------------------------------------ buffered: every end of a process
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [
+        ("end", 0),
+        ("exception", 1),
+        ("exit", 3),
+        ("SIGTERM", -signal.SIGTERM),
+        ("own handler", 7),
+    ],
+)
+def test_a_process_that_ends_has_written_everything(how: str, status: int) -> None:
+    """Buffered entries are written at the end, and on SIGTERM, whose effect stays what it was."""
+    ended, _, err = child.run("buffered_exit", how=how, count=300)
+    assert ended == status
+    assert ("Error: the application failed" in err) == (how == "exception")
+    assert written() == {"": list(range(300))}
+
+
+def test_sigterm_while_entries_are_added() -> None:
+    """SIGTERM in the middle of the work loses nothing of what was handed over before."""
+    for number in range(5):
+        log, count = Path(f"{number}.log"), Path(f"{number}.count")
+        process = child.start("buffered_until_sigterm", log=str(log), count=str(count))
+        deadline = time.monotonic() + 60
+        while not count.exists() or count.stat().st_size < 500:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.terminate()
+        assert process.communicate(timeout=60) == ("", "")
+        assert process.returncode == -signal.SIGTERM
+        returned = count.stat().st_size
+        assert written(log)[""] in (list(range(returned)), list(range(returned + 1)))
+
+
+def test_sigterm_in_a_forked_child() -> None:
+    """A forked child, which inherits the handler, writes its own entries and dies of the signal."""
+    status, out, err = child.run("buffered_exit", how="SIGTERM in a child", count=100)
+    assert (status, int(out), err) == (0, signal.SIGTERM, "")
+    assert written() == {"": list(range(100)), "child": list(range(100))}
+
+
+def test_an_application_s_handler_is_left_alone() -> None:
+    """Where the application has a handler for SIGTERM, or ignores it, nothing is installed."""
+    for handler in (signal.SIG_IGN, lambda *_: None):
+        old = signal.signal(signal.SIGTERM, handler)
+        try:
+            file = EventsFile(child.options(durability="buffered"))
+            file.write(entry(1))
+            assert signal.getsignal(signal.SIGTERM) is handler
+            file.close()
+        finally:
+            signal.signal(signal.SIGTERM, old)
+
+
+# ------------------------------------------------------------------ buffered: the queue
+def test_buffered_entries_arrive_by_themselves() -> None:
+    """Without any flush an entry is in the file soon."""
+    file = EventsFile(child.options(durability="buffered"))
+    file.write(entry(1))
+    deadline = time.monotonic() + 20
+    while not LOG.exists() or LOG.read_text(encoding="utf-8") != entry(1):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    file.close()
+
+
+def test_buffered_entries_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was queued goes to the file in few writes, each of whole entries."""
+    file = EventsFile(child.options(durability="buffered"))
+    assert file._buffer is not None
+    sizes: list[int] = []
+    write = os.write
+    with file._buffer._lock:
+        for number in range(500):
+            file.write(entry(number))
+
+    def spy(descriptor: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", spy)
+    assert file.flush(20)
+    assert len(sizes) <= 5
+    assert written() == {"": list(range(500))}
+    file.close()
+
+
+def test_a_full_queue_delays_and_drops_nothing() -> None:
+    """When the file is slower than the application the queue stays bounded and the application waits."""
+    released = threading.Event()
+    done: list[bytes] = []
+    longest = 0
+
+    def write_slowly(entries: deque[bytes]) -> None:
+        released.wait(20)
+        done.extend(entries)
+        entries.clear()
+
+    buffer = Buffer(write_slowly)
+
+    def put_many() -> None:
+        nonlocal longest
+        for number in range(20_000):
+            buffer.put(b"%d" % number)
+            longest = max(longest, len(buffer._entries))
+
+    thread = threading.Thread(target=put_many)
+    thread.start()
+    thread.join(0.3)  # many times what it needs when it need not wait
+    assert thread.is_alive()
+    released.set()
+    thread.join(20)
+    assert buffer.flush(20)
+    buffer.close()
+    assert done == [b"%d" % number for number in range(20_000)]
+    assert longest <= 4097
+
+
+def test_flush_gives_up_when_asked_to() -> None:
+    """A file system that does not answer holds ``flush`` no longer than its timeout."""
+    released = threading.Event()
+    entered = threading.Event()
+
+    def hang(entries: deque[bytes]) -> None:
+        entered.set()
+        released.wait(20)
+        entries.clear()
+
+    buffer = Buffer(hang)
+    buffer.put(b"1")
+    assert entered.wait(20)
+    assert not buffer.flush(0.01)
+    released.set()
+    assert buffer.flush(20)
+    buffer.close()
+
+
+def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no thread, entries are written by those who add them."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    file = EventsFile(child.options(durability="buffered"))
+    for number in range(3):
+        file.write(entry(number))
+        assert written() == {"": list(range(number + 1))}
+    file.close()
