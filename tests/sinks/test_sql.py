@@ -44,13 +44,9 @@ class PostgreSQL:
         self._process: subprocess.Popen[bytes] | None = None
 
     def _run(self, program: str, *arguments: str) -> None:
+        command: list[str] = [str(self._binaries / program), *arguments]
         subprocess.run(
-            [str(self._binaries / program), *arguments],
-            check=True,
-            capture_output=True,
-            timeout=60,
-            cwd=self._folder,
-            **self._as_user,
+            command, check=True, capture_output=True, timeout=60, cwd=self._folder, **self._as_user
         )
 
     def start(self) -> None:
@@ -65,7 +61,7 @@ class PostgreSQL:
                 cwd=self._folder,
                 **self._as_user,
             )
-        ready = [self._binaries / "pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-t", "1"]
+        ready = [str(self._binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-t", "1"]
         for _ in range(300):
             if subprocess.run(ready, capture_output=True, check=False, timeout=10).returncode == 0:
                 return
