@@ -62,6 +62,14 @@ async def entered(manager: Any) -> AsyncIterator[Any]:
             yield value
 
 
+def fitting(method: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments for ``method``; what this version of the client has no name for goes into the body."""
+    known = inspect.signature(method).parameters
+    extra = {name: value for name, value in request.items() if name not in known}
+    given = {name: value for name, value in request.items() if name in known}
+    return {**given, **({"extra_body": extra} if extra else {})}
+
+
 def seen(value: Any) -> Any:
     """Return a comparable form of what the application got."""
     if isinstance(value, openai.BaseModel):

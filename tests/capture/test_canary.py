@@ -19,7 +19,7 @@ import pytest
 
 from openai_lifecycle.shield import SHIELD
 from tests import wire, wire_responses
-from tests.capture.application import client_for
+from tests.capture.application import client_for, fitting
 from tests.observed import Observed
 from tests.scripted_server import ScriptedServer, Step, event_stream, reply
 
@@ -77,11 +77,11 @@ FAILURE = {"error": {"message": CANARY, "type": "invalid_request_error", "param"
 
 
 def _chat(client: openai.OpenAI) -> None:
-    client.chat.completions.create(**CHAT)
+    client.chat.completions.create(**fitting(client.chat.completions.create, CHAT))
 
 
 def _chat_stream(client: openai.OpenAI) -> None:
-    list(client.chat.completions.create(**CHAT, stream=True))
+    list(client.chat.completions.create(**fitting(client.chat.completions.create, {**CHAT, "stream": True})))
 
 
 CHAT_CALLS = [
@@ -153,11 +153,11 @@ SIMPLE = wire_responses.response(output=[OUTPUT[0], OUTPUT[1], OUTPUT[3]])
 
 
 def _response(client: openai.OpenAI) -> None:
-    client.responses.create(**RESPONSE)
+    client.responses.create(**fitting(client.responses.create, RESPONSE))
 
 
 def _response_stream(client: openai.OpenAI) -> None:
-    list(client.responses.create(**RESPONSE, stream=True))
+    list(client.responses.create(**fitting(client.responses.create, {**RESPONSE, "stream": True})))
 
 
 def _read(client: openai.OpenAI) -> None:
@@ -165,11 +165,12 @@ def _read(client: openai.OpenAI) -> None:
 
 
 def _cancel(client: openai.OpenAI) -> None:
-    client.responses.cancel("resp_1")
+    client.post("/responses/resp_1/cancel", cast_to=object)
 
 
 def _compact(client: openai.OpenAI) -> None:
-    client.responses.compact(model=wire.MODEL, input=RESPONSE["input"], instructions=CANARY)
+    body = {"model": wire.MODEL, "input": RESPONSE["input"], "instructions": CANARY}
+    client.post("/responses/compact", cast_to=object, body=body)
 
 
 ERROR_EVENT = {

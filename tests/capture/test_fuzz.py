@@ -55,9 +55,9 @@ def respond(client: Any, stream: bool) -> Any:
     return client.responses.create(**wire_responses.REQUEST, stream=stream)
 
 
-def read(client: Any, stream: bool) -> Any:
+def read(client: Any, _: bool) -> Any:
     """Read a response."""
-    return client.responses.retrieve("resp_1", stream=stream)
+    return client.responses.retrieve("resp_1")
 
 
 RICH = wire_responses.response(
@@ -170,11 +170,7 @@ async def trail(client: Any, call: Call, form: str, *, stream: bool) -> list[Any
     found: list[Any] = []
     try:
         if form == "raw":
-            responses = client.responses if call is not chat else client.chat.completions
-            raw = getattr(responses.with_raw_response, "retrieve" if call is read else "create")
-            requests: dict[Call, Any] = {chat: wire.REQUEST, respond: wire_responses.REQUEST}
-            asked = requests.get(call, {"response_id": "resp_1"})
-            value = await settle((await settle(raw(**asked, stream=stream))).parse())
+            value = await settle((await settle(call(_Raw(client), stream))).parse())
         else:
             value = await settle(call(client, stream))
         if not stream:
@@ -185,6 +181,14 @@ async def trail(client: Any, call: Call, form: str, *, stream: bool) -> list[Any
     except Exception as error:
         found.append((type(error), str(error)))
     return found
+
+
+class _Raw:
+    """A client whose methods all return raw responses."""
+
+    def __init__(self, client: Any) -> None:
+        self.responses = client.responses.with_raw_response
+        self.chat = client.chat.with_raw_response
 
 
 def said(value: Any) -> Any:

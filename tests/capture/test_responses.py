@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from typing import Any
 
@@ -15,7 +16,7 @@ from openai_lifecycle.capture.facts import Reply
 from openai_lifecycle.capture.operations.responses import FETCH, RESPONSES
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from tests import wire_responses as wire
-from tests.capture.application import client_for, closing, each, entered, settle
+from tests.capture.application import client_for, closing, each, entered, fitting, settle
 from tests.observed import Observed, entries
 from tests.scripted_server import ScriptedServer, Step, event_stream, reply
 from tests.wire import ANSWERED_BY, MODEL, TIME, WEATHER
@@ -32,7 +33,7 @@ def create(server: ScriptedServer, body: dict[str, Any] | None = None, **request
     """Create one response, which is ``body``."""
     server.script(whole(wire.response() if body is None else body))
     with client_for(server, is_async=False) as client:
-        return client.responses.create(**{**wire.REQUEST, **request})
+        return client.responses.create(**fitting(client.responses.create, {**wire.REQUEST, **request}))
 
 
 def calls(observed: Observed) -> list[tuple[str, str, str]]:
@@ -115,6 +116,8 @@ def test_every_way_to_create(
     client = client_for(server, is_async=is_async)
     if "beta" in call.__name__ and not hasattr(client.beta, "responses"):
         pytest.skip("this version of openai has no beta.responses")
+    if call is _helper and openai.__version__.startswith("1.66."):
+        pytest.skip("the first version of the helper fails by itself")
     server.script(
         event_stream(*wire.events(), x_request_id="req_1") if call in STREAMED else whole(wire.response())
     )
@@ -190,7 +193,7 @@ def test_the_conversation(server: ScriptedServer, observed: Observed, conversati
 @pytest.mark.parametrize("absent", [None, openai.NOT_GIVEN, getattr(openai, "omit", openai.NOT_GIVEN)])
 def test_absent_values_add_nothing(server: ScriptedServer, observed: Observed, absent: Any) -> None:
     """None, NOT_GIVEN and omit for any argument neither raise nor become attributes."""
-    names = ("temperature", "top_p", "reasoning", "text", "tools", "prompt", "instructions", "conversation")
+    names = ("temperature", "top_p", "reasoning", "text", "tools", "instructions", "previous_response_id")
     create(server, **dict.fromkeys(names, absent))
     assert [n for n in observed.attributes() if n.startswith("gen_ai.request.")] == ["gen_ai.request.model"]
     assert observed.generation().temperature is None
@@ -538,6 +541,8 @@ def test_reading_that_raises(server: ScriptedServer, observed: Observed) -> None
 
 def test_reading_as_a_stream(server: ScriptedServer, observed: Observed) -> None:
     """A response can be streamed again: chunks are timed, tokens are not counted, tool calls told once."""
+    if "stream" not in inspect.signature(openai.resources.responses.Responses.retrieve).parameters:
+        pytest.skip("this version of openai cannot stream a response again")
     create(server, wire.pending(), background=True)
     for leave_early in (True, False):
         server.script(event_stream(*wire.events()))
@@ -562,7 +567,8 @@ def test_cancelling(server: ScriptedServer, observed: Observed) -> None:
     create(server, wire.pending(), background=True)
     server.script(whole(wire.pending("cancelled")))
     with client_for(server, is_async=False) as client:
-        client.responses.cancel("resp_1")
+        # The method is there since openai 1.81; what it does is this.
+        client.post("/responses/resp_1/cancel", cast_to=object)
     assert kinds() == ["GENERATION_SUCCESS"]
     attributes = observed.attributes("cancel_response")
     assert (attributes["gen_ai.response.id"], attributes["gen_ai.response.status"]) == ("resp_1", "cancelled")
@@ -576,7 +582,8 @@ def test_compacting(server: ScriptedServer, observed: Observed) -> None:
     body = {"id": "resp_c", "object": "response.compaction", "created_at": 1, "output": [asked, summary]}
     server.script(whole({**body, "usage": wire.USAGE}))
     with client_for(server, is_async=False) as client:
-        client.responses.compact(model=MODEL, input="Hi there")
+        # The method is there since openai 2.9; what it does is this.
+        client.post("/responses/compact", cast_to=object, body={"model": MODEL, "input": "Hi there"})
     attributes, entry = observed.attributes("compact"), observed.generation()
     assert observed.span("compact").name == f"compact {MODEL}"
     assert attributes["gen_ai.usage.input_tokens"] == 19
