@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from openai_lifecycle import codec
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog.file import EventsFile
-from openai_lifecycle.eventslog.format import render
+from openai_lifecycle.eventslog.format import KEYS, render
 from openai_lifecycle.eventslog.overlap import Overlap
 from openai_lifecycle.options import Options, read
 from openai_lifecycle.shield import SHIELD
@@ -53,7 +53,7 @@ class EventsLogExporter(SpanExporter):
         self._options = options or read(keywords)
         self._file = EventsFile(self._options) if self._options.events_log else None
         self._sinks = _dispatcher(self._options) if self._options.sinks else None
-        self._reported: set[str] = set()  # at most one element per line of the transform hook
+        self._reported: set[str] = set()  # failures of the transform hook, at most one for each of its lines
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write the entries of ``spans``; an entry that cannot be written goes to stderr, so this succeeds."""
@@ -89,19 +89,18 @@ class EventsLogExporter(SpanExporter):
         try:
             with suppress_instrumentation():  # it may ask a model itself
                 kept = transform(event)
-            return kept, "" if kept is None else render(kept)
+            if kept is None or type(kept) in KEYS:
+                return kept, "" if kept is None else render(kept)
+            failure = f"it returned a {type(kept).__name__}, not a LifecycleEvent or None"
         except Exception as error:  # noqa: BLE001 - it is not our code, and must not cost the entry
-            self._report_transform(error)
-            bare = _without_content(event)
-            return bare, render(bare)
-
-    def _report_transform(self, error: Exception) -> None:
-        # The text of the exception may quote what was to be redacted.
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f"{type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}"
-        if place not in self._reported:
-            self._reported.add(place)
-            _logger.error("transform failed, entries are written without their content: %s", place)
+            # Without the exception's text, which may quote what was to be redacted.
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            failure = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
+        if failure not in self._reported:
+            self._reported.add(failure)
+            _logger.error("transform failed, entries are written without their content: %s", failure)
+        bare = _without_content(event)
+        return bare, render(bare)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Return once everything exported so far is as safe as the durability option says."""

@@ -1,0 +1,354 @@
+"""Spans to entries: what is written once, what the transform hook may do, and what is never in the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+from opentelemetry.trace import Status, StatusCode, set_span_in_context
+
+from openai_lifecycle import codec, semconv
+from openai_lifecycle.events import LifecycleEvent, LLMGenerationSuccess, ToolCallDetected
+from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProcessor
+from openai_lifecycle.eventslog.reader import read_events
+
+LOG = Path("events.log")
+
+
+def entries() -> list[LifecycleEvent]:
+    return list(read_events(LOG)) if LOG.exists() else []
+
+
+@pytest.fixture
+def provider() -> Iterator[TracerProvider]:
+    provider = TracerProvider(shutdown_on_exit=False)
+    yield provider
+    provider.shutdown()
+
+
+def generate(provider: TracerProvider, content: str = "user: What is my PIN?", **attributes: Any) -> None:
+    """End a span of ours with a tool call and a success."""
+    with provider.get_tracer(semconv.SCOPE).start_as_current_span(
+        "chat m",
+        attributes={
+            semconv.OPERATION: "chat",
+            semconv.PROVIDER: "openai",
+            semconv.REQUEST_MODEL: "m",
+            **attributes,
+        },
+    ) as span:
+        span.add_event(
+            semconv.TOOL_CALL_DETECTED,
+            codec.tool_call(call_id="call_1", name="ask", kind="function", arguments='{"pin": 1234}'),
+        )
+        span.add_event(
+            semconv.GENERATION_SUCCESS,
+            codec.generation_success(
+                messages_count=1,
+                message_content=content,
+                temperature=None,
+                response_length=2,
+                choices_count=1,
+            ),
+        )
+
+
+# ------------------------------------------------------------------ once
+def test_a_span_s_entries_are_written_when_it_ends(provider: TracerProvider) -> None:
+    """The processor writes in the thread that ends the span, tool calls before the generation."""
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter()))
+    generate(provider)
+    assert [event.tag for event in entries()] == ["TOOL_CALL_DETECTED", "GENERATION_SUCCESS"]
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_span_that_comes_twice_is_written_once(provider: TracerProvider, batch_first: bool) -> None:
+    """With our processor and ``OTEL_TRACES_EXPORTER=events_log`` on one provider each entry is single."""
+    processors = [EventsLogProcessor(EventsLogExporter()), BatchSpanProcessor(EventsLogExporter())]
+    for processor in reversed(processors) if batch_first else processors:
+        provider.add_span_processor(processor)
+    for _ in range(20):
+        generate(provider)
+    assert provider.force_flush()
+    assert len(entries()) == 40
+
+
+def test_two_logs_each_get_the_entry(provider: TracerProvider) -> None:
+    """Exporters with different paths do not keep entries from each other."""
+    for path in ("events.log", "other.log"):
+        provider.add_span_processor(SimpleSpanProcessor(EventsLogExporter(events_log=path)))
+    generate(provider)
+    assert entries() == list(read_events("other.log")) != []
+
+
+def test_the_log_can_be_turned_off(provider: TracerProvider) -> None:
+    """With ``none`` for a path there is no file, and nothing fails."""
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter(events_log="none")))
+    generate(provider)
+    assert provider.force_flush()
+    assert list(Path().iterdir()) == []
+
+
+def test_a_span_after_shutdown_is_still_written(provider: TracerProvider) -> None:
+    """A call that ends after the SDK was shut down, as at the end of a process, is in the file."""
+    exporter = EventsLogExporter(durability="buffered")
+    provider.add_span_processor(EventsLogProcessor(exporter))
+    generate(provider)
+    exporter.shutdown()
+    generate(provider)
+    assert len(entries()) == 4
+
+
+def test_header_and_timestamp_are_the_same_instant(
+    provider: TracerProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The header shows local time, or UTC where asked for, to the second of the exact timestamp."""
+    for zone, utc, offset in (
+        ("Asia/Kolkata", False, "+05:30"),
+        ("Asia/Kolkata", True, "+00:00"),
+        ("UTC", False, "+00:00"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", zone)
+            time.tzset()
+            exporter = EventsLogExporter(utc=utc)
+            provider.add_span_processor(SimpleSpanProcessor(exporter))
+            LOG.unlink(missing_ok=True)
+            generate(provider)
+            stamp = entries()[-1].metadata.custom_fields["timestamp"]
+            assert stamp.endswith(offset)
+            assert entries()[-1].time.isoformat() == stamp[:19]
+            provider.shutdown()
+            provider = TracerProvider(shutdown_on_exit=False)
+    time.tzset()
+
+
+# ------------------------------------------------------------------ transform
+def transformed(provider: TracerProvider, transform: Callable[[LifecycleEvent], Any]) -> list[LifecycleEvent]:
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter(transform=transform)))
+    generate(provider)
+    return entries()
+
+
+def test_transform_may_change_an_entry(provider: TracerProvider) -> None:
+    """What the hook returns is what is written."""
+
+    def redact(event: LifecycleEvent) -> LifecycleEvent:
+        return (
+            dataclasses.replace(event, message_content="-")
+            if isinstance(event, LLMGenerationSuccess)
+            else event
+        )
+
+    tool, generation = transformed(provider, redact)
+    assert isinstance(tool, ToolCallDetected)
+    assert tool.arguments == '{"pin": 1234}'
+    assert isinstance(generation, LLMGenerationSuccess)
+    assert generation.message_content == "-"
+
+
+def test_transform_may_drop_an_entry(provider: TracerProvider) -> None:
+    """An entry for which the hook returns ``None`` is not written; others are."""
+    (event,) = transformed(provider, lambda event: None if isinstance(event, ToolCallDetected) else event)
+    assert event.tag == "GENERATION_SUCCESS"
+
+
+def refuse(event: LifecycleEvent) -> LifecycleEvent:
+    raise ValueError(f"cannot redact {event}")
+
+
+@pytest.mark.parametrize(
+    ("transform", "reported"),
+    [
+        (refuse, "ValueError at "),
+        (lambda event: "nonsense", "it returned a str, not a LifecycleEvent or None"),
+        (lambda event: dataclasses.replace(event, provider=None), "TypeError at "),
+    ],
+    ids=["raises", "returns no event", "returns an event that cannot be written"],
+)
+def test_a_failing_transform_costs_the_content_and_not_the_entry(
+    provider: TracerProvider,
+    transform: Callable[[LifecycleEvent], Any],
+    reported: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The entry is written without its content; one log line, without content, says where the hook failed."""
+    events = transformed(provider, transform)
+    generate(provider)
+    assert [event.tag for event in entries()] == ["TOOL_CALL_DETECTED", "GENERATION_SUCCESS"] * 2
+    assert "PIN" not in LOG.read_text() + caplog.text
+    assert "1234" not in LOG.read_text() + caplog.text
+    assert [getattr(event, "response_length", None) for event in events] == [None, 2]
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert reported in record.getMessage()
+
+
+# ------------------------------------------------------------------ other instrumentations
+FOREIGN: dict[str, Any] = {
+    semconv.OPERATION: "chat",
+    semconv.PROVIDER: "anthropic",
+    semconv.REQUEST_MODEL: "claude",
+    semconv.MAX_TOKENS: 99,
+    semconv.INPUT_TOKENS: 10,
+    semconv.OUTPUT_TOKENS: 5,
+    semconv.FINISH_REASONS: ["tool_call"],
+    semconv.SYSTEM_INSTRUCTIONS: '[{"type": "text", "content": "Be kind."}]',
+    semconv.INPUT_MESSAGES: '[{"role": "user", "parts": [{"type": "text", "content": "Use key sk-abcdefgh12345678"},'
+    ' {"type": "uri", "modality": "image", "uri": "https://example.com/a.png"},'
+    ' {"type": "tool_call_response", "id": "toolu_0", "response": "x"}, {"type": "strange"}]}]',
+    semconv.OUTPUT_MESSAGES: '[{"role": "assistant", "parts": [{"type": "text", "content": "Hi there"},'
+    ' {"type": "tool_call", "id": "toolu_1", "name": "look", "arguments": {"city": "Paris"}}]}]',
+}
+
+
+def trace_foreign(provider: TracerProvider, **attributes: Any) -> None:
+    tracer = provider.get_tracer("opentelemetry.instrumentation.genai.anthropic")
+    tracer.start_span("chat claude", attributes={**FOREIGN, **attributes}).end()
+
+
+@pytest.fixture
+def writing(provider: TracerProvider) -> TracerProvider:
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter()))
+    return provider
+
+
+def test_a_foreign_span_has_its_entries(writing: TracerProvider) -> None:
+    """A span that follows the GenAI conventions is written with all that it says, credentials replaced."""
+    trace_foreign(writing)
+    tool, generation = entries()
+    assert isinstance(tool, ToolCallDetected)
+    assert (tool.tool_call_id, tool.tool_name, tool.arguments) == ("toolu_1", "look", '{"city": "Paris"}')
+    assert isinstance(generation, LLMGenerationSuccess)
+    assert (generation.provider, generation.model_id, generation.operation) == (
+        "anthropic",
+        "claude",
+        "llm_generation",
+    )
+    assert generation.message_content == (
+        "system: Be kind. | user: Use key [REDACTED] [image] [tool_result toolu_0] [strange]"
+    )
+    assert (generation.messages_count, generation.choices_count, generation.response_length) == (1, 1, 8)
+    assert generation.metadata.max_tokens == 99
+    assert generation.metadata.custom_fields["total_tokens"] == "15"
+    assert generation.metadata.custom_fields["finish_reasons"] == "tool_call"
+    assert "stream" not in generation.metadata.custom_fields
+
+
+def test_a_foreign_error(writing: TracerProvider) -> None:
+    """A failed foreign call is an error entry with its type and message, credentials replaced."""
+    span = writing.get_tracer("foreign").start_span(
+        "chat", attributes={**FOREIGN, semconv.ERROR_TYPE: "Timeout"}
+    )
+    span.set_status(Status(StatusCode.ERROR, "gave up on Bearer abcdefghijkl"))
+    span.end()
+    (event,) = entries()
+    assert (event.tag, getattr(event, "error")) == ("GENERATION_ERROR", "gave up on Bearer [REDACTED]")  # noqa: B009
+    assert event.metadata.custom_fields["error_type"] == "Timeout"
+
+
+ODD: list[dict[str, Any]] = [
+    {semconv.INPUT_MESSAGES: "{not json", semconv.OUTPUT_MESSAGES: "17"},
+    {
+        semconv.INPUT_MESSAGES: '["text", 1, null]',
+        semconv.OUTPUT_MESSAGES: '[{"parts": [1, {"type": "tool_call"}]}]',
+    },
+    {
+        semconv.INPUT_MESSAGES: '[{"role": 5, "content": "plain"}]',
+        semconv.OUTPUT_MESSAGES: '[{"parts": {"a": 1}}]',
+    },
+    {semconv.REQUEST_MODEL: 5, semconv.PROVIDER: ["x"], semconv.MAX_TOKENS: "many", semconv.TOP_P: True},
+    {semconv.FINISH_REASONS: "stop", semconv.INPUT_TOKENS: 1.5, semconv.RESPONSE_ID: ["a", "b"]},
+    {semconv.INPUT_MESSAGES: [{"role": "user", "parts": [{"type": "text", "content": "structured"}]}]},
+    {semconv.SYSTEM_INSTRUCTIONS: "[" * 100_000},
+]
+
+
+@pytest.mark.parametrize("attributes", ODD, ids=range(len(ODD)))
+def test_odd_attributes_degrade_to_what_is_known(writing: TracerProvider, attributes: dict[str, Any]) -> None:
+    """Whatever an instrumentation writes, exactly one generation entry comes of it, without an exception."""
+    trace_foreign(writing, **attributes)
+    assert [event.tag for event in entries()].count("GENERATION_SUCCESS") == 1
+
+
+def test_the_former_name_of_the_provider(writing: TracerProvider) -> None:
+    """Instrumentations that still write ``gen_ai.system`` have a provider too."""
+    writing.get_tracer("older").start_span(
+        "chat", attributes={semconv.OPERATION: "chat", "gen_ai.system": "cohere"}
+    ).end()
+    assert [event.provider for event in entries()] == ["cohere"]
+
+
+def test_spans_that_are_no_generations(writing: TracerProvider) -> None:
+    """Agents, tools and everything outside of GenAI have no entries."""
+    for operation in ("invoke_agent", "execute_tool", "create_agent", "retrieval", ["chat"]):
+        trace_foreign(writing, **{semconv.OPERATION: operation})
+    writing.get_tracer("http").start_span("GET").end()
+    assert entries() == []
+
+
+@pytest.mark.parametrize("capture", ["no_content", "span_only"])
+def test_a_foreign_span_s_content_follows_the_option(provider: TracerProvider, capture: str) -> None:
+    """Where our events carry no content, entries of other instrumentations carry none either."""
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter(capture=capture)))
+    trace_foreign(provider)
+    tool, generation = entries()
+    assert (getattr(tool, "arguments"), getattr(generation, "message_content")) == ("", "")  # noqa: B009
+    for said in ("kind", "Paris", "Use key"):
+        assert said not in LOG.read_text()
+
+
+def test_a_foreign_prompt_is_cut(provider: TracerProvider) -> None:
+    """The limit of ``message_content`` holds for every entry."""
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter(content_limit=10)))
+    trace_foreign(provider)
+    assert getattr(entries()[1], "message_content").startswith("system: Be… [+")  # noqa: B009
+
+
+# ------------------------------------------------------------------ one call, two spans
+def test_a_call_that_others_trace_too_is_written_once(writing: TracerProvider) -> None:
+    """Of a foreign span around ours, and a framework's around that, only ours is written; others are all written."""
+    attributes: dict[str, Any] = {semconv.OPERATION: "chat", semconv.REQUEST_MODEL: "m"}
+    with writing.get_tracer("framework").start_as_current_span("chat", attributes=attributes):
+        with writing.get_tracer("openai").start_as_current_span("chat m", attributes=attributes):
+            generate(writing)
+        trace_foreign(writing)
+    generate(writing)
+    assert [event.model_id for event in entries() if event.tag == "GENERATION_SUCCESS"] == [
+        "m",
+        "claude",
+        "m",
+    ]
+
+
+def test_a_foreign_span_that_ends_first(writing: TracerProvider) -> None:
+    """A foreign span of a stream that ends before ours does has no entry either."""
+    outer = writing.get_tracer("openai").start_span(
+        "chat m", attributes={semconv.OPERATION: "chat", semconv.REQUEST_MODEL: "m"}
+    )
+    context = set_span_in_context(outer)
+    inner = writing.get_tracer(semconv.SCOPE).start_span(
+        "chat m", context, attributes={semconv.OPERATION: "chat", semconv.REQUEST_MODEL: "m"}
+    )
+    outer.end()
+    inner.add_event(
+        semconv.GENERATION_ERROR,
+        codec.generation_error(messages_count=1, message_content="", temperature=None, error="x"),
+    )
+    inner.end()
+    assert [event.tag for event in entries()] == ["GENERATION_ERROR"]
+
+
+def test_another_model_within_is_another_call(writing: TracerProvider) -> None:
+    """A foreign call within which one of ours is made, with another model, keeps its entry."""
+    with writing.get_tracer("anthropic").start_as_current_span("chat claude", attributes=FOREIGN):
+        generate(writing)
+    models = [event.model_id for event in entries() if event.tag == "GENERATION_SUCCESS"]
+    assert models == ["m", "claude"]
