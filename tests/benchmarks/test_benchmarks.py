@@ -1,0 +1,58 @@
+"""The benchmarks run; how fast is for ``python -m tests.benchmarks`` to say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.benchmarks import __main__ as benchmarks
+from tests.benchmarks import exporter, imports, measure
+from tests.benchmarks.scenarios import SCENARIOS
+from tests.benchmarks.variants import OURS
+
+SILENT = {"bare", "bare again", "not sampled, file", "not sampled", "nothing recorded"}
+
+
+@pytest.mark.parametrize("variant", OURS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_each_call_makes_one_span(scenario: str, variant: str) -> None:
+    """Every variant makes the same calls in every scenario, and one span each unless it is to make none."""
+    with measure.installed(scenario, variant) as (subject, telemetry):
+        before = telemetry.exported()  # of the client's own initialization
+        times = subject.times(2)
+        assert telemetry.exported() - before == (0 if variant in SILENT else 2)
+    assert len(times) == 2
+    assert min(times) > 0
+
+
+def test_the_table_compares_with_bare_and_floor(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command measures variants in interleaved processes and prints them next to bare, as table or JSON."""
+    asked = ["--scenarios", "chat", "--variants", "floor with metrics", "--rounds", "2", "--calls", "1"]
+    benchmarks.main(asked)
+    header, _, bare, floor = capsys.readouterr().out.splitlines()
+    assert "times floor with metrics" in header
+    assert "**chat** | bare" in bare
+    assert "| floor with metrics |" in floor
+    assert "| 1.00 |" in floor
+    benchmarks.main([*asked, "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["variant"] for row in rows] == ["bare", "floor with metrics"]
+
+
+def test_the_exporter_is_measured_in_every_mode() -> None:
+    """The table of the exporter has a row for each durability, next to what it is compared with."""
+    rows = exporter.table(count=3, rounds=1).splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "render alone",
+        "render and write(2)",
+        "decode alone",
+        "exporter, buffered",
+        "exporter, write",
+        "exporter, fsync",
+    ]
+
+
+def test_imports_are_measured_in_processes() -> None:
+    """A program's start is measured in a process of its own."""
+    assert imports.milliseconds("import json") > 0
