@@ -422,3 +422,18 @@ def test_credentials_are_redacted(server: ScriptedServer, observed: Observed) ->
     assert "sk-test" not in attributes
     assert "abcdefghijklmnop" not in attributes
     assert attributes.count("[REDACTED]") >= 5
+
+
+@pytest.mark.parametrize("call", [chat, respond])
+def test_the_clients_own_key_is_redacted(server: ScriptedServer, observed: Observed, call: Any) -> None:
+    """A key that looks like nothing special, as Azure's do, is replaced because the client uses it."""
+    observed.instrument(capture="span_and_event")
+    key = "0123456789abcdef0123456789abcdef"
+    server.script(reply(b"{}"))
+    said = f"my key is {key}"
+    request = {"messages": [{"role": "user", "content": said}]} if call is chat else {"input": said}
+    with client_for(server, is_async=False, api_key=key) as client:
+        method = client.chat.completions if call is chat else client.responses
+        method.create(model="m", **request)
+    assert key not in observed.span().to_json()
+    assert observed.generation().message_content == "user: my key is [REDACTED]"

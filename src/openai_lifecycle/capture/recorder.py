@@ -58,6 +58,7 @@ class Recorder:
         request = Request()
         with SHIELD:  # a request that cannot be read is recorded all the same
             request = operation.request(body, options.content_limit if options.capture.on_events else 0)
+            request.content = redact(request.content, secrets)
         attributes = request.attributes
         attributes[semconv.OPERATION] = operation.name
         attributes[semconv.PROVIDER] = endpoint.provider
