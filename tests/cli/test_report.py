@@ -93,7 +93,8 @@ def test_the_charts_stay_readable_over_years() -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
     """Return a headless Chromium."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    # Ubuntu's chromium is a snap, which does not see temporary files; its runners have Google's.
+    chromium, driver = shutil.which("google-chrome") or shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         if os.environ.get("OPENAI_LIFECYCLE_REQUIRE_BROWSER"):
             pytest.fail(

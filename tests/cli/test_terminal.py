@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
 from openai_lifecycle.cli import show
 from openai_lifecycle.cli.commands import cli
@@ -166,15 +166,15 @@ def accepted(line: str) -> None:
 
 
 def test_the_readme_shows_the_help() -> None:
-    """The README lists the commands as ``--help`` does, and every command line in it is accepted."""
+    """The README has the output of ``--help``, an example of every command, and no command line that is refused."""
     readme = README.read_text(encoding="utf-8")
-    with click.Context(cli, info_name="openai-lifecycle") as context:
-        listed = [
-            f"  {name:8} {cli.commands[name].get_short_help_str(90)}" for name in cli.list_commands(context)
-        ]
-    for line in listed:
-        assert line.strip() in re.sub(" +", " ", readme) or line in readme, line
-    lines = re.findall(r"^(?:\$ )?openai-lifecycle (\w.*)$", readme, re.MULTILINE)
+    shown = CliRunner().invoke(cli, ["--help"], prog_name="openai-lifecycle", terminal_width=80).stdout
+    assert shown in readme
+    blocks = "".join(re.findall(r"^```(?:console|sh)\n(.*?)^```", readme, re.MULTILINE | re.DOTALL))
+    prices = re.search(r"^```json\n(.*?\"cached\".*?)^```", readme, re.MULTILINE | re.DOTALL)
+    assert prices is not None
+    Path("prices.json").write_text(prices[1], encoding="utf-8")  # the example names it
+    lines = re.findall(r"^(?:\$ )?openai-lifecycle (\w.*)$", blocks, re.MULTILINE)
     assert {line.split()[0] for line in lines} == set(cli.commands)
     for line in lines:
         accepted(line)

@@ -23,11 +23,6 @@ from openai_lifecycle.version import __version__
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _logs = click.argument("log", nargs=-1, type=str)
-_LOGS = """
-\b
-LOG is events.log, or a pattern, or - for standard input; its rotated and compressed files are
-read too. Without LOG it is what OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG says, else events.log.
-"""
 
 
 def _format_options(command: _Command) -> _Command:
@@ -43,7 +38,11 @@ def _format_options(command: _Command) -> _Command:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def cli() -> None:
-    """Read events.log: what your application asked of its models, and what came of it."""
+    """Read events.log: what your application asked of its models, and what came of it.
+
+    LOG is a log, a pattern, or - for standard input; rotated and compressed files are read with their log. Without LOG
+    it is what OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG says, else events.log.
+    """
 
 
 def _lines(events: Iterator[LifecycleEvent], form: str | None) -> Iterator[str]:
@@ -83,7 +82,7 @@ def tail(log: Sequence[str], *, follow: bool, lines: int, wanted: Filter, form: 
     """Show the last entries, and with -f those to come."""
     if follow and form == "json":
         raise click.UsageError("--follow has no end, and so has no JSON array: use --jsonl")
-    paths = log if follow and log and "-" not in log else logs.expand(log)
+    paths = logs.expand(log, awaited=follow)
     last: deque[LifecycleEvent] = deque(maxlen=lines)
     printing = False
 
@@ -197,9 +196,10 @@ def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | Non
 @_prices_option
 @filter_options
 def report_(log: Sequence[str], output: str, entries: int, prices: Any, wanted: Filter) -> None:
-    """Write one HTML page, which needs no network: charts over time, errors, slowest and dearest calls, entries.
+    """Write one HTML page: charts, errors, calls, entries.
 
-    The page holds the first 500 characters of what entries say, prompts included: give it to those who may read the log.
+    The page needs no network. It has the numbers over time, the errors, the slowest and the most expensive calls, and
+    a list of entries to search. It holds the first 500 characters of what entries say, prompts included: give it to those who may read the log.
     """
     from openai_lifecycle.cli import report, stats
 
@@ -266,9 +266,9 @@ def _writing(path: str) -> Iterator[TextIO]:
 @_logs
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 def check_(log: Sequence[str], form: str | None) -> None:
-    """Verify a log: damage with byte offsets, duplicates, calls without an ending.
+    """Verify a log: damage, duplicates, missing endings.
 
-    The exit status is 0 when the log is whole, 1 when it is not, 2 when the command is used wrongly.
+    Each finding comes with its byte offset. The exit status is 0 when the log is whole, 1 when it is not, 2 when the command is used wrongly.
     """
     from openai_lifecycle.cli.check import Check
 
@@ -291,9 +291,9 @@ def check_(log: Sequence[str], form: str | None) -> None:
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def doctor_(command: Sequence[str]) -> None:
-    """Say what instrumentation would do here; with a COMMAND run it and say what was captured.
+    """Say what instrumentation would do here.
 
-    Shows versions, entry points, exporters, whether the OTLP endpoint and the log can be written to, other
+    With a COMMAND run it, and say what was captured. Shows versions, entry points, exporters, whether the OTLP endpoint and the log can be written to, other
     instrumentations of openai, and where content may appear. COMMAND runs under opentelemetry-instrument with an
     events.log of its own, which is deleted afterwards. The exit status is 1 when there is a problem.
     """

@@ -25,10 +25,10 @@ _SOON = 20_000_000  # bytes that are read before a progress bar could be
 _SHOWN = 5  # damaged places that are told one by one
 
 
-def expand(given: Sequence[str]) -> list[str]:
+def expand(given: Sequence[str], *, awaited: bool = False) -> list[str]:
     """Return the logs that ``given`` names: paths, patterns, ``-`` for standard input.
 
-    Without any it is the log that the application would write.
+    Without any it is the log that the application would write. A log that is ``awaited`` need not be there yet.
 
     Raises:
         click.ClickException: one of them does not exist.
@@ -41,6 +41,8 @@ def expand(given: Sequence[str]) -> list[str]:
             paths.append(name)
         elif found := sorted(glob.glob(name, recursive=True)):
             paths += [path for path in found if os.path.isfile(path)]
+        elif awaited:
+            paths.append(name)
         else:
             raise click.ClickException(f"{clean(name)}: there is no such log")
     return paths

@@ -29,6 +29,7 @@
   const plain = (text) => (text.length > 24 ? text.slice(0, 23) + "…" : text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const line = data.timeline;
   const x = line.points.map((p) => p.time);
+  const COLOURS = ["#3b6fd4", "#2a9d8f", "#e9a13b", "#8a5cc2", "#d1495b", "#5fa8d3", "#7a8b3c", "#b0793f", "#98a2b3"];
   const chart = (id, title, traces, axis) => {
     const shown = traces.filter((trace) => trace.y.some((value) => value));
     at(id).hidden = !shown.length;
@@ -36,13 +37,13 @@
       title: { text: title, font: { size: 14 }, x: 0.01 }, barmode: "stack", bargap: 0.1,
       margin: { l: 55, r: 10, t: 34, b: 40 }, legend: { orientation: "h", y: -0.22, font: { size: 11 } },
       xaxis: { type: "date" }, yaxis: { rangemode: "tozero", ...axis }, showlegend: shown.length > 1,
-      colorway: ["#3b6fd4", "#2a9d8f", "#e9a13b", "#8a5cc2", "#d1495b", "#5fa8d3", "#7a8b3c", "#b0793f", "#98a2b3"],
+      colorway: COLOURS,
     }, { responsive: true, displayModeBar: false });
   };
   const bars = (name, y, more) => ({ type: "bar", name: plain(name), x, y, ...more });
   const lines = (name, y) => ({ type: "scatter", mode: x.length > 60 ? "lines" : "lines+markers", name: plain(name), x, y });
   const byModel = (field) => [...line.models, "other models"]
-    .map((model, i) => bars(model, line.points.map((p) => p[field][i])));
+    .map((model, i) => bars(model, line.points.map((p) => p[field][i]), { marker: { color: COLOURS[i % COLOURS.length] } }));
   const units = { 60: "minute", 600: "10 minutes", 3600: "hour", 21600: "6 hours", 86400: "day", 604800: "week" };
   const per = `per ${units[line.size] || "period"} (${line.zone})`;
   const of = (field, scale = 1) => line.points.map((p) => p[field] === null ? null : p[field] * scale);
