@@ -160,6 +160,11 @@ class Call:
             self.end()
 
     # -------------------------------------------------------------- end
+    @property
+    def ongoing(self) -> bool:
+        """Whether the call has not ended."""
+        return self in _open
+
     def end(self, error: BaseException | None = None) -> None:
         """Record the end, once: well, or with the error that the application gets."""
         try:
@@ -177,7 +182,7 @@ class Call:
         Called by the garbage collector, which may run in any allocation, even one inside the SDK or this
         package while this very thread holds one of their locks. Then the call ends a little later.
         """
-        if self not in _open:
+        if not self.ongoing:
             return
         if _holding_locks():
             _abandoned.append(self)

@@ -103,10 +103,16 @@ class Patches:
             _Point(base, "SyncAPIClient._process_response", self._process_response),
             _Point(base, "AsyncAPIClient._process_response", self._aprocess_response),
             _Point(base, "BaseClient._calculate_retry_timeout", self._retry_delay),
+            # Another instrumentation may have put a ``request`` into a client class, where it hides the base's:
+            # openinference/instrumentation/openai/__init__.py, ``_instrument`` and ``_uninstrument``.
+            *(_Point(m, f"{name}.request", self._request_of(name), required=False) for m, name, _ in clients),
             *(_Point(m, f"{name}.__init__", construct, required) for m, name, required in clients),
             *(_Point(m, f"{name}.copy", copy, required) for m, name, required in clients),
             *(_Point(m, f"{name}.with_options", copy, required) for m, name, required in clients),
         )
+
+    def _request_of(self, client: str) -> Callable[..., Any]:
+        return self._arequest if client.startswith("Async") else self._request
 
     def _lazy_table(self) -> Iterator[_Point]:
         for module, path, wrapper in WebSockets(self._recorder, lambda: self._active).points():
@@ -141,11 +147,13 @@ class Patches:
             route = routes.find(options.method, options.url)
             if route is None or not is_instrumentation_enabled():
                 return None
+            previous = options.post_parser
+            if isinstance(previous, _Hook) and previous.call.ongoing:
+                return None  # it came through the wrapper of a subclass's ``request`` already
             operation, named = route
             asked = {**_body(options), **named} if named else _body(options)
             # Our own copy: the caller's options are used again for the next page of a list.
             options = options.model_copy() if hasattr(options, "model_copy") else options.copy()
-            previous = options.post_parser
             call = self._recorder.begin(operation, asked, endpoint_of(client), secrets_of(client))
             options.post_parser = _Hook(call, previous.previous if isinstance(previous, _Hook) else previous)
             if self._recorder.options.propagate:

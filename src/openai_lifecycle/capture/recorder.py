@@ -10,7 +10,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from openai_lifecycle import codec, semconv
-from openai_lifecycle.capture import messages
+from openai_lifecycle.capture import company, messages
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.clients import Endpoint
 from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request
@@ -51,9 +51,13 @@ class Recorder:
         self.pipeline = pipeline
         self.options = options
         self.generations = Generations()
+        self._looked_around = False
 
     def begin(self, operation: Operation, body: Fields, endpoint: Endpoint, secrets: tuple[str, ...]) -> Call:
         """Start the span of a call and return the call."""
+        if not self._looked_around:  # not earlier: another instrumentation may be set up after this one
+            self._looked_around = True
+            company.warn()
         options = self.options
         request = Request()
         with SHIELD:  # a request that cannot be read is recorded all the same
