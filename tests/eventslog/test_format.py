@@ -24,7 +24,8 @@ from openai_lifecycle.events import (
     ToolCallDetected,
 )
 from openai_lifecycle.eventslog.format import parse, render
-from tests.eventslog.samples import SUCCESS, events
+from tests.eventslog.samples import SUCCESS
+from tests.eventslog.strategies import events
 
 INIT_START = """\
 [2025-01-27 14:30:25] [EVENT: INIT_START]

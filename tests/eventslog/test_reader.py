@@ -19,7 +19,8 @@ from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import reader
 from openai_lifecycle.eventslog.format import parse, render
 from openai_lifecycle.eventslog.reader import Damage, read_entries, read_events
-from tests.eventslog.samples import SUCCESS, entry, events, numbered
+from tests.eventslog.samples import SUCCESS, entry, numbered
+from tests.eventslog.strategies import events
 
 LOG = Path("events.log")
 
