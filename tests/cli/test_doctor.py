@@ -65,6 +65,7 @@ def test_the_log_must_be_writable(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         ("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "redis, openai_lifecycle", "switch"),
         ("OTEL_TRACES_EXPORTER", "nonsense", "exporter"),
         ("OTEL_PYTHON_OPENAI_LIFECYCLE_SINKS", "nonsense://x", "sink"),
+        ("OTEL_PYTHON_OPENAI_LIFECYCLE_MAX_BYTES", "plenty", "option"),
     ],
 )
 def test_what_is_in_the_way_is_a_problem(

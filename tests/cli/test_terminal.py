@@ -22,7 +22,9 @@ from click.testing import CliRunner, Result
 
 from openai_lifecycle.cli import show
 from openai_lifecycle.cli.commands import cli
+from openai_lifecycle.eventslog.format import render
 from openai_lifecycle.eventslog.reader import read_events
+from tests import generated
 from tests.cli.conftest import COMMAND
 
 Run = Callable[..., Result]
@@ -115,6 +117,25 @@ def test_a_narrow_terminal_says_what_it_leaves_out(real_log: Path) -> None:
     table, _, note = shown.partition("Too narrow for: ")
     assert max(map(len, table.splitlines())) <= 60
     assert "tools" in note
+
+
+def test_a_large_log_shows_how_far_it_is(tmp_path: Path) -> None:
+    """In a terminal the reading of a large log has a progress bar with bytes, rate and time left; a pipe has none."""
+    unit = "".join(map(render, generated.events(1000))).encode()
+    (tmp_path / "large.log").write_bytes(unit * (40_000_000 // len(unit)))
+    shown = in_terminal("stats", str(tmp_path / "large.log"))
+    assert re.search(r"[\d.]+/3\d\.\d MB", shown)
+    piped = subprocess.run([*COMMAND, "stats", "large.log"], capture_output=True, check=True, timeout=60)
+    assert piped.stderr == b""
+
+
+@pytest.mark.parametrize(
+    "command", ["show", "tail", "stats", "stats --json", "stats --csv", "check", "report"]
+)
+def test_an_empty_log_is_no_error(run: Run, tmp_path: Path, command: str) -> None:
+    """A log without entries has none to show; that is all."""
+    (tmp_path / "events.log").touch()
+    run(*command.split())
 
 
 # ------------------------------------------------------------------ without the extra

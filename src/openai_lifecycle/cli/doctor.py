@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import socket
@@ -47,8 +48,31 @@ class Finding:
     text: str
 
 
+class _Complaints(logging.Handler):
+    """Keeps what this package logs, such as a variable with a value that is not allowed."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the line."""
+        self.found.append(record.getMessage())
+
+
 def findings() -> Iterator[Finding]:
     """Yield what is to be said about this environment."""
+    complaints, logger = _Complaints(), logging.getLogger("openai_lifecycle")
+    logger.addHandler(complaints)
+    try:
+        yield from _findings()
+    finally:
+        logger.removeHandler(complaints)
+    for complaint in dict.fromkeys(complaints.found):
+        yield Finding("problem", "option", complaint)
+
+
+def _findings() -> Iterator[Finding]:
     read = options.read()
     yield Finding("ok", "version", f"openai-lifecycle {__version__}, Python {platform.python_version()}")
     yield from _versions()

@@ -47,9 +47,7 @@ class Dispatcher:
             semconv.EVENTS_LOST, "{event}", "Events that a destination could not take."
         )
         self._lanes = [_Lane(destination, lost) for destination in destinations]
-        if self._lanes:
-            _forked.add(self)
-            atexit.register(self.close)
+        _dispatchers.add(self)
 
     def put(self, events: Sequence[LifecycleEvent]) -> None:
         """Queue ``events`` for every destination; never blocks."""
@@ -77,15 +75,21 @@ class Dispatcher:
             lane.after_fork()
 
 
-_forked: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
+_dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for dispatcher in list(_forked):
+    for dispatcher in list(_dispatchers):
         dispatcher.after_fork()
 
 
+def _at_exit() -> None:
+    for dispatcher in list(_dispatchers):
+        dispatcher.close()
+
+
 os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
 
 
 class _Lane:
