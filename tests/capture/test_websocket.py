@@ -34,13 +34,16 @@ def sockets() -> Iterator[SocketServer]:
 
 
 def client_for(server: SocketServer, *, is_async: bool) -> Any:
-    # Loading the certificates takes a tenth of a second, and nothing here speaks TLS.
+    # Older clients speak TLS unless they are told where to connect to. Loading the certificates takes a tenth
+    # of a second, and nothing here speaks TLS.
+    options: dict[str, Any] = {
+        "api_key": KEY,
+        "base_url": server.base_url,
+        "websocket_base_url": server.base_url.replace("http", "ws"),
+    }
     if is_async:
-        asynchronous = openai.DefaultAsyncHttpxClient(verify=False)
-        return openai.AsyncOpenAI(api_key=KEY, base_url=server.base_url, http_client=asynchronous)
-    return openai.OpenAI(
-        api_key=KEY, base_url=server.base_url, http_client=openai.DefaultHttpxClient(verify=False)
-    )
+        return openai.AsyncOpenAI(http_client=openai.DefaultAsyncHttpxClient(verify=False), **options)
+    return openai.OpenAI(http_client=openai.DefaultHttpxClient(verify=False), **options)
 
 
 def manager_of(client: Any, api: str, **options: Any) -> Any:
@@ -557,7 +560,8 @@ assert isinstance(vars(late.RealtimeConnectionManager)["enter"], wrapt.FunctionW
 openai_lifecycle.uninstrument()
 assert not isinstance(vars(late.RealtimeConnectionManager)["enter"], wrapt.FunctionWrapper)
 import openai.resources.responses.responses as later
-assert not isinstance(vars(later.ResponsesConnectionManager)["enter"], wrapt.FunctionWrapper)
+manager = getattr(later, "ResponsesConnectionManager", None)  # since openai 2.22
+assert manager is None or not isinstance(vars(manager)["enter"], wrapt.FunctionWrapper)
 """
     if not hasattr(openai, "omit"):
         pytest.skip("older versions of openai import their resources themselves")
