@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 RANKS = [
     ["version", "semconv", "environment_variables", "shield", "redaction"],
     ["events"],
-    ["options", "codec", "sampling", "sdk"],
+    ["options", "codec", "losses", "sampling", "sdk"],
     ["eventslog", "capture"],
     ["records"],
     ["sinks"],

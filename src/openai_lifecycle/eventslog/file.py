@@ -15,15 +15,12 @@ import weakref
 from collections import deque
 from typing import Final
 
-from opentelemetry.metrics import get_meter
-
-from openai_lifecycle import semconv
+from openai_lifecycle import losses, semconv
 from openai_lifecycle.eventslog import rotation
 from openai_lifecycle.eventslog.appender import Appender
 from openai_lifecycle.eventslog.buffer import Buffer
 from openai_lifecycle.options import Options
 from openai_lifecycle.shield import SHIELD
-from openai_lifecycle.version import __version__
 
 _logger = logging.getLogger(__name__)
 
@@ -156,10 +153,7 @@ class EventsFile:
                 threading.Thread(target=self._compress, name="events.log gzip", daemon=True).start()
 
     def _count(self, lost: list[tuple[bytes, OSError]]) -> None:
-        meter = get_meter(semconv.SCOPE, __version__, self._options.meter_provider, semconv.SCHEMA_URL)
-        counter = meter.create_counter(
-            semconv.EVENTS_LOST, "{entry}", "Entries that events.log could not take and that went to stderr."
-        )
+        counter = losses.counter(self._options.meter_provider)
         for _, error in lost:
             counter.add(1, {semconv.ERROR_TYPE: errno.errorcode.get(error.errno or 0, type(error).__name__)})
 

@@ -19,12 +19,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from opentelemetry.metrics import Counter, get_meter
+from opentelemetry.metrics import Counter
 
-from openai_lifecycle import semconv
+from openai_lifecycle import losses
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.sinks import Destination, EventSink, Rejected, SinkError, Unavailable
-from openai_lifecycle.version import __version__
 
 _logger = logging.getLogger(__name__)
 
@@ -42,10 +41,7 @@ class Dispatcher:
     """Hands events to every destination, each in a thread of its own."""
 
     def __init__(self, destinations: Iterable[Destination], meter_provider: Any = None) -> None:
-        meter = get_meter(semconv.SCOPE, __version__, meter_provider, semconv.SCHEMA_URL)
-        lost = meter.create_counter(
-            semconv.EVENTS_LOST, "{event}", "Events that a destination could not take."
-        )
+        lost = losses.counter(meter_provider)
         self._lanes = [_Lane(destination, lost) for destination in destinations]
         _dispatchers.add(self)
 
