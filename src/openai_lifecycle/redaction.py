@@ -16,8 +16,10 @@ _SECRET = re.compile(
     | \b(?: gsk_ | AIza | ghp_ | hf_ )[\w-]{16,}
     | \b(?: AKIA | ASIA )[A-Z0-9]{16}\b
     | (?<= bearer\s )[\w.~+/*-]{8,}=*
-    | (?<= api-key:\s )[\w*-]{8,}
-    | (?<= api[_-]key=)[\w*-]{8,}
+    | (?<= api[_-]key:\s )[\w*-]{8,}
+    | (?<= api[_-]key["']:\s["'] )[\w*-]{8,}
+    | (?<= api[_-]key= )[\w*-]{8,}
+    | (?<= api[_-]key=["'] )[\w*-]{8,}
     | (?<= :// )[^/@\s"']{1,256}(?= @ )
     """,
     re.VERBOSE | re.IGNORECASE,

@@ -1,0 +1,65 @@
+"""Credentials in any text are replaced; ordinary text stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from openai_lifecycle.redaction import redact
+
+KEY = "abcDEF1234567890abcDEF12"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Incorrect API key provided: sk-{KEY}. You can find",
+        f"sk-proj-{KEY}-_x",
+        "Incorrect API key provided: sk-abc***********wxyz.",
+        f"sess-{KEY}",
+        f"gsk_{KEY}",
+        f"xai-{KEY}",
+        f"pplx-{KEY}",
+        f"sk-ant-api03-{KEY}",
+        f"AIza{KEY}",
+        "AKIAIOSFODNN7EXAMPLE",
+        f"Authorization: Bearer {KEY}",
+        f"authorization: bearer {KEY}.{KEY}.x==",
+        f"{{'api-key': '{KEY}'}}",
+        f'{{"api_key": "{KEY}"}}',
+        f"x-api-key: {KEY}",
+        f"https://example.com/?api_key={KEY}&x=1",
+        f"OpenAI(api_key='{KEY}')",
+        f"postgresql://user:{KEY}@host/db",
+    ],
+)
+def test_credentials_are_replaced(text: str) -> None:
+    """No part of a credential that is long enough to be of use stays, and the text around it does."""
+    redacted = redact(text)
+    assert "[REDACTED]" in redacted
+    assert KEY not in redacted
+    assert "wxyz" not in redacted
+    assert "IOSFODNN7" not in redacted
+    assert redacted.split("[REDACTED]")[0] == text[: len(redacted.split("[REDACTED]")[0])]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "The task-based approach: ask-me-anything about risk-management.",
+        "Write to jane.doe@example.com or see https://example.com/a@b?x=y.",
+        "The API key is missing. Use Bearer auth.",
+        "sk-short, rk-1, pk-2, hf_model, 12:30@noon",
+    ],
+)
+def test_ordinary_text_stays(text: str) -> None:
+    """What is no credential is not touched."""
+    assert redact(text) == text
+
+
+def test_known_secrets_are_replaced_wherever_they_stand() -> None:
+    """The client's own key goes, whatever its form; a placeholder of a few characters is none."""
+    assert (
+        redact("the key my-own-token-42 was refused", ["my-own-token-42"]) == "the key [REDACTED] was refused"
+    )
+    assert redact("an x is an x", ["x"]) == "an x is an x"
