@@ -132,12 +132,12 @@ class Report:
     # -------------------------------------------------------------- the page
     def page(self, names: Iterable[str]) -> str:
         """Return the page; ``names`` are the logs that it is about."""
-        plotly, script = get_plotlyjs().replace("</script", "<\\/script"), _file("report.js")
+        plotly, script = get_plotlyjs().replace("</script", "<\\/script"), _file("page.js")
         packed = gzip.compress(json.dumps(self.data()).encode(), 6, mtime=0)
         parts = {
             "TITLE": html.escape(", ".join(map(clean, names))),
             "POLICY": " ".join(map(_digest, (plotly, script))),
-            "STYLE": _file("report.css"),
+            "STYLE": _file("page.css"),
             "VERSION": __version__,
             "DATA": base64.b64encode(packed).decode(),
             "PLOTLY": plotly,
@@ -145,7 +145,7 @@ class Report:
         }
         return "".join(
             parts[piece] if index % 2 else piece
-            for index, piece in enumerate(_file("report.html").split("%%"))
+            for index, piece in enumerate(_file("page.html").split("%%"))
         )
 
     def data(self) -> dict[str, Any]:
