@@ -32,7 +32,11 @@ ROOT = Path(__file__).parents[2]
 def start(role: str, **arguments: Any) -> subprocess.Popen[str]:
     """Start a process that plays ``role``; its output is piped."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.eventslog.child", role, json.dumps(arguments)],
+        # Newer versions of Python warn of a fork beside threads, which is what is tested here.
+        [
+            *(sys.executable, "-W", "ignore::DeprecationWarning"),
+            *("-m", "tests.eventslog.child", role, json.dumps(arguments)),
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -56,6 +56,17 @@ def test_rotates_before_the_file_grows_beyond_its_size() -> None:
     assert written() == {"": list(range(10))}
 
 
+def test_batches_are_small_beside_the_size_of_a_file() -> None:
+    """In ``buffered`` mode too no file grows beyond ``max_bytes``."""
+    file = EventsFile(child.options(durability="buffered", max_bytes=20 * SIZE, backups=99))
+    for number in range(500):
+        file.write(fixed(number))
+    file.close()
+    assert max(map(os.path.getsize, names())) <= 20 * SIZE
+    assert len(names()) > 24
+    assert written() == {"": list(range(500))}
+
+
 @pytest.mark.parametrize("backups", [0, 1, 3])
 def test_keeps_as_many_backups_as_asked_for(backups: int) -> None:
     """The newest ``backups`` rotated files stay, older ones go, also those of a former, larger number."""

@@ -91,10 +91,9 @@ class Appender:
             except OSError:
                 pass
             self._descriptor = None
-        descriptor = _open(self.path)
-        if (
-            descriptor < 3
-        ):  # the application has closed its standard streams; what it prints must not land here
+        descriptor = _open_path(self.path)
+        if descriptor < 3:
+            # The application has closed its standard streams; what it prints must not land here.
             low = descriptor
             descriptor = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
             os.close(low)
@@ -149,9 +148,8 @@ class Appender:
         try:
             written = os.write(descriptor, rest)
             if written < len(rest):
-                self._lock(
-                    descriptor, rotation.EXCLUSIVE
-                )  # nobody gets in between the pieces, or has already
+                # With this lock nobody gets in between the pieces, unless somebody has already.
+                self._lock(descriptor, rotation.EXCLUSIVE)
                 while written < len(rest) and os.lseek(descriptor, 0, os.SEEK_CUR) == _size(descriptor):
                     written += os.write(descriptor, rest[written:])
         except BaseException:
@@ -224,7 +222,7 @@ class Appender:
         return ready
 
 
-def _open(path: str) -> int:
+def _open_path(path: str) -> int:
     inherited = _INHERITED.fullmatch(path)
     if inherited:
         number = {"stdout": 1, "stderr": 2}.get(inherited[1]) or int(inherited[2] or inherited[3])

@@ -21,8 +21,8 @@ from typing import Final
 
 from openai_lifecycle.shield import SHIELD
 
-_LIMIT: Final = 4096  # entries
-_BATCH: Final = 256 * 1024  # bytes
+_LIMIT: Final = 4096  # entries that may be queued
+BATCH: Final = 256 * 1024  # bytes that are written at once
 _GRACE: Final = 5.0  # seconds that SIGTERM waits for a file system that does not answer
 
 
@@ -33,7 +33,7 @@ class Buffer:
     done with. It is never called by two threads at a time.
     """
 
-    def __init__(self, write: Callable[[deque[bytes]], None], batch: int = _BATCH) -> None:
+    def __init__(self, write: Callable[[deque[bytes]], None], batch: int = BATCH) -> None:
         self._write = write
         self._batch = batch
         self.reset()

@@ -24,7 +24,7 @@ from openai_lifecycle import codec
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.format import KEYS, render
-from openai_lifecycle.eventslog.overlap import Overlap
+from openai_lifecycle.eventslog.overlap import Overlap, is_ours
 from openai_lifecycle.options import Options, read
 from openai_lifecycle.shield import SHIELD
 
@@ -137,27 +137,36 @@ def _without_content(event: LifecycleEvent) -> LifecycleEvent:
 
 
 class EventsLogProcessor(SpanProcessor):
-    """Hands every ended span to ``exporter`` at once, sampled or not; does nothing while it is ``None``."""
+    """Hands every ended span to its exporter at once, sampled or not."""
 
     def __init__(self, exporter: EventsLogExporter | None = None) -> None:
-        self.exporter = exporter
+        self._exporter = exporter
+        self._joined = exporter is not None
+
+    def join(self, exporter: EventsLogExporter) -> None:
+        """Hand spans to ``exporter`` from now on."""
+        self._exporter, self._joined = exporter, True
+
+    def leave(self) -> None:
+        """Take no more spans but those of ours that are open: their calls go on, and end in an entry."""
+        self._joined = False
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
         """Remember around which span a call of ours begins; entries are made of finished spans."""
-        if self.exporter is not None:
+        if self._joined:
             with SHIELD:
                 _OVERLAP.note(span)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Write the entries of ``span``."""
-        if self.exporter is not None:
-            self.exporter.export((span,))
+        if self._exporter is not None and (self._joined or is_ours(span)):
+            self._exporter.export((span,))
 
     def shutdown(self) -> None:
         """Flush and close the file."""
-        if self.exporter is not None:
-            self.exporter.shutdown()
+        if self._exporter is not None:
+            self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the file."""
-        return self.exporter is None or self.exporter.force_flush(timeout_millis)
+        return self._exporter is None or self._exporter.force_flush(timeout_millis)

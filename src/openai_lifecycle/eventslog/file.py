@@ -18,7 +18,7 @@ from typing import Final
 from openai_lifecycle import losses, semconv
 from openai_lifecycle.eventslog import rotation
 from openai_lifecycle.eventslog.appender import Appender
-from openai_lifecycle.eventslog.buffer import Buffer
+from openai_lifecycle.eventslog.buffer import BATCH, Buffer
 from openai_lifecycle.options import Options
 from openai_lifecycle.shield import SHIELD
 
@@ -37,7 +37,9 @@ class EventsFile:
         self._options = options
         self._failures = 0  # entries that went to stderr since the last one that was written
         self._quiet_until = 0.0
-        self._buffer = Buffer(self._write) if options.durability == "buffered" else None
+        # A batch is one write, so it must be small beside the size at which files are rotated.
+        batch = min(BATCH, options.max_bytes // 4) if options.max_bytes else BATCH
+        self._buffer = Buffer(self._write, batch) if options.durability == "buffered" else None
         self._reset()
         _files.add(self)
 
@@ -103,9 +105,8 @@ class EventsFile:
                 if entered_again:
                     appender.close()
         # Logging, stderr and metrics have locks of their own: none of them is taken while ours is held.
-        if (
-            self._lost or self._failures or appender.has_rotated or appender.rotation_error
-        ) and not entered_again:
+        news = self._lost or self._failures or appender.has_rotated or appender.rotation_error
+        if news and not entered_again:
             with SHIELD:
                 self._report(appender)
 

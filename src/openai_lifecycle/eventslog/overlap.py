@@ -26,13 +26,13 @@ class Overlap:
 
     def note(self, span: ReadableSpan) -> None:
         """Remember the parent of ``span`` if that is a generation of ours."""
-        if _is_ours(span) and codec.is_generation(span.attributes or {}):
+        if is_ours(span) and codec.is_generation(span.attributes or {}):
             self._remember_parent(span)
 
     def is_double(self, span: ReadableSpan) -> bool:
         """Return whether ``span``, another instrumentation's, stands for a call that has a span of ours."""
         context = span.get_span_context()
-        if context is None or _is_ours(span) or _key(context.span_id, span) not in self._parents:
+        if context is None or is_ours(span) or _key(context.span_id, span) not in self._parents:
             return False
         self._remember_parent(span)  # a framework's span around it stands for the same call
         return True
@@ -44,7 +44,8 @@ class Overlap:
                 self._parents.popitem(last=False)
 
 
-def _is_ours(span: ReadableSpan) -> bool:
+def is_ours(span: ReadableSpan) -> bool:
+    """Return whether ``span`` was recorded by this package."""
     scope = span.instrumentation_scope
     return scope is not None and scope.name == semconv.SCOPE
 
