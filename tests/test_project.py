@@ -101,6 +101,18 @@ def test_every_option_has_a_row_in_the_readme() -> None:
     assert "\n".join(lines) in README
 
 
+def test_every_test_that_the_readme_names_is_there() -> None:
+    """The guarantees name files and tests that exist."""
+    sources = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py")}
+    named = set(re.findall(r"`(?:\w+/)?(test_\w+\.py)`", README))
+    assert named
+    assert named <= sources.keys()
+    everything = "\n".join(sources.values())
+    functions = set(re.findall(r"`(test_\w+)`", README))
+    assert functions
+    assert not [name for name in functions if f"def {name}(" not in everything]
+
+
 def test_options_and_variables_are_complete() -> None:
     """Every field of Options has a row, and every row's own variable is registered as a flag."""
     assert [option.name for option in OPTIONS] == list(Options.__slots__)  # type: ignore[attr-defined]
