@@ -400,6 +400,24 @@ def test_lanes(sockets: SocketServer, *, is_async: bool) -> None:
     assert lengths == [3, 5]
 
 
+def test_request_that_cannot_be_sent(sockets: SocketServer) -> None:
+    """A request that the socket refuses to send is an error by itself, and the next one is not taken for it."""
+    sockets.script(turn("responses", end_of("responses", "completed")))
+    with Observed(), client_for(sockets, is_async=False) as client:
+        with manager_of(client, "responses") as connection:
+            raw, whole = connection._connection, '{"type": "response.create", "model": "m", "input": "x"}'
+            with pytest.raises(TypeError):
+                raw.send(whole, nonsense=1)
+            raw.send(whole)
+            while connection.recv().type != "response.completed":
+                pass
+        first, last = generations()
+    assert isinstance(first, LLMGenerationError)
+    assert first.metadata.custom_fields["error_type"] == "TypeError"
+    assert isinstance(last, LLMGenerationSuccess)
+    assert last.metadata.custom_fields["response_id"] == "resp_1"
+
+
 @BOTH
 def test_raw_use_of_a_connection(sockets: SocketServer, *, is_async: bool) -> None:
     """What is sent and received as text or bytes, past the client's own models, is seen all the same."""
@@ -554,14 +572,13 @@ import sys, openai, openai_lifecycle
 openai_lifecycle.instrument(events_log="none")
 found = [name for name in sys.modules if name.startswith("openai.resources.")]
 assert not found, found
-import wrapt
 import openai.resources.realtime.realtime as late
-assert isinstance(vars(late.RealtimeConnectionManager)["enter"], wrapt.FunctionWrapper)
+assert hasattr(vars(late.RealtimeConnectionManager)["enter"], "__wrapped__")
 openai_lifecycle.uninstrument()
-assert not isinstance(vars(late.RealtimeConnectionManager)["enter"], wrapt.FunctionWrapper)
+assert not hasattr(vars(late.RealtimeConnectionManager)["enter"], "__wrapped__")
 import openai.resources.responses.responses as later
 manager = getattr(later, "ResponsesConnectionManager", None)  # since openai 2.22
-assert manager is None or not isinstance(vars(manager)["enter"], wrapt.FunctionWrapper)
+assert manager is None or not hasattr(vars(manager)["enter"], "__wrapped__")
 """
     if not hasattr(openai, "omit"):
         pytest.skip("older versions of openai import their resources themselves")

@@ -96,6 +96,15 @@ class Peer:
     model: str
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A response that was asked for: on which lane, by which client event."""
+
+    call: Call
+    lane: str
+    event_id: str
+
+
 class Socket:
     """One connection: its own call, and those of the responses on it."""
 
@@ -105,10 +114,10 @@ class Socket:
         #: What the server says the model is.
         self._model = ""
         #: Asked for, not yet begun by the server; in the order of asking.
-        self._asked: deque[tuple[Fields, Call]] = deque()
+        self._asked: deque[Asked] = deque()
         #: Begun, by id of the response; and the latest one of each lane, for events without an id.
-        self._running: dict[object, Call] = {}
-        self._lanes: dict[object, Call] = {}
+        self._running: dict[str, Call] = {}
+        self._lanes: dict[str, Call] = {}
         self._items: deque[Any] = deque(maxlen=_ITEMS)
         self._closing = False
         self.call = self._begin(CONNECT, {"api": peer.protocol.api, "model": peer.model})
@@ -133,13 +142,18 @@ class Socket:
             asked = self.peer.protocol.asked(event)
             if asked is not None:
                 call = self._generation(asked)
-                self._asked.append((event, call))
+                self._asked.append(Asked(call, _lane(event), text(event.get("event_id"))))
                 return call
         elif kind == "conversation.item.create":
             self._items.append(_without_media(fields(event.get("item"))))
         elif kind == "input_audio_buffer.commit":
             self._items.append(_SPOKEN)
         return None
+
+    def unsent(self, call: Call, error: BaseException) -> None:
+        """End a call whose request could not be sent."""
+        self._asked = deque(asked for asked in self._asked if asked.call is not call)
+        call.end(error)
 
     def closing(self) -> None:
         """Take note that the application is closing the connection: what ends now, ends because it wants to."""
@@ -159,9 +173,7 @@ class Socket:
     def _end(self, error: BaseException | None) -> None:
         from websockets.exceptions import ConnectionClosedOK
 
-        for _, call in tuple(self._asked):
-            call.end(error)
-        for call in tuple(self._running.values()):
+        for call in [*(asked.call for asked in self._asked), *self._running.values()]:
             call.end(error)
         self._asked.clear()
         self._running.clear()
@@ -186,7 +198,7 @@ class Socket:
             self._respond(kind, inner, event)
 
     def _respond(self, kind: str, event: Fields, outer: Fields) -> None:
-        lane = outer.get("stream_id") or outer.get("delegation_id")
+        lane = _lane(outer)
         whole = fields(event.get("response"))
         response_id = text(event.get("response_id")) or text(whole.get("id"))
         if kind == "response.created":
@@ -208,13 +220,13 @@ class Socket:
             for key in [key for key, one in known.items() if one is call]:
                 del known[key]
 
-    def _started(self, lane: object, whole: Fields) -> Call:
+    def _started(self, lane: str, whole: Fields) -> Call:
         """Return the call of a response that begins: the first one asked for on its lane, else the server's own."""
         for asked in tuple(self._asked):
-            if asked[0].get("stream_id") == lane:
+            if asked.lane == lane:
                 self._asked.remove(asked)
-                asked[1].reply.error = None
-                return asked[1]
+                asked.call.reply.error = None
+                return asked.call
         return self._generation(whole)
 
     def _refused(self, event: Fields) -> None:
@@ -225,18 +237,16 @@ class Socket:
         """
         error = fields(event.get("error"))
         named = text(error.get("event_id")) or text(error.get("client_event_id"))
-        lane = event.get("stream_id")
+        lane, is_final = _lane(event), self.peer.protocol is RESPONSES_SOCKET
         for asked in tuple(self._asked):
-            if (text(asked[0].get("event_id")) or None) == (named or None) and asked[0].get(
-                "stream_id"
-            ) == lane:
-                _fail(asked[1], event)
-                if named or self.peer.protocol is RESPONSES_SOCKET or error.get("code") in _ABOUT_RESPONSES:
+            if (asked.event_id, asked.lane) == (named, lane):
+                _fail(asked.call, event)
+                if named or is_final or error.get("code") in _ABOUT_RESPONSES:
                     self._asked.remove(asked)
-                    asked[1].end()
+                    asked.call.end()
                 return
         running = self._lanes.get(lane)
-        if running is not None and self.peer.protocol is RESPONSES_SOCKET:
+        if running is not None and is_final:
             _fail(running, event)
             self._forget(running)
             running.end()
@@ -259,6 +269,11 @@ class Socket:
 _ABOUT_RESPONSES: Final = ("conversation_already_has_active_response",)
 #: Stands for speech that was sent.
 _SPOKEN: Final = {"type": "message", "role": "user", "content": [{"type": "input_audio"}]}
+
+
+def _lane(event: Fields) -> str:
+    """Return what tells apart the responses that run at once on a connection, where their ids do not."""
+    return text(event.get("stream_id")) or text(event.get("delegation_id"))
 
 
 def _fail(call: Call, event: Fields) -> None:
@@ -428,7 +443,7 @@ class _Use:
             if error is not None:
                 self._socket.lost(error)
                 if self._call is not None:
-                    self._call.end(error)
+                    self._socket.unsent(self._call, error)
 
     def _received(self, message: Any) -> Any:
         with SHIELD:
