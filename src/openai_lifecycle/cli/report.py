@@ -144,8 +144,7 @@ class Report:
             "SCRIPT": script,
         }
         return "".join(
-            parts[piece] if index % 2 else piece
-            for index, piece in enumerate(_file("page.html").split("%%"))
+            parts[piece] if index % 2 else piece for index, piece in enumerate(_file("page.html").split("%%"))
         )
 
     def data(self) -> dict[str, Any]:
