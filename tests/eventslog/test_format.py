@@ -191,10 +191,15 @@ def test_numbers_are_written_as_given(value: float | None, written: str) -> None
     assert f'"temperature": {written},' in render(dataclasses.replace(SUCCESS, temperature=value))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**5000])
 def test_what_json_cannot_write_is_null(value: float) -> None:
     """A number that is none is written as unknown, not as text that no JSON reader takes."""
     assert members(render(dataclasses.replace(SUCCESS, temperature=value)))["temperature"] is None
+
+
+def test_a_number_beyond_every_float_is_written() -> None:
+    """A whole number that no float holds is written digit by digit."""
+    assert members(render(dataclasses.replace(SUCCESS, temperature=10**400)))["temperature"] == 10**400
 
 
 def test_an_enumeration_is_written_as_its_number() -> None:

@@ -78,10 +78,15 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def _number(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
+    if value is None:
         return "null"
     # The types' own repr: that of an enumeration's member, which is an int too, is no number.
-    return float.__repr__(value) if isinstance(value, float) else int.__repr__(value)
+    if isinstance(value, float):
+        return float.__repr__(value) if math.isfinite(value) else "null"
+    try:
+        return int.__repr__(value)
+    except ValueError:  # more digits than Python writes (sys.get_int_max_str_digits)
+        return "null"
 
 
 def _array(values: tuple[str, ...]) -> str:
