@@ -21,10 +21,11 @@ from opentelemetry.sdk.trace.sampling import Sampler
 
 from openai_lifecycle import sdk, semconv
 from openai_lifecycle.capture.call import end_all
-from openai_lifecycle.capture.metrics import Instruments
+from openai_lifecycle.capture.metrics import Instruments, is_unset
 from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProcessor
 from openai_lifecycle.options import Options
 from openai_lifecycle.sampling import RecordAll
+from openai_lifecycle.shield import SHIELD
 from openai_lifecycle.version import __version__
 
 _logger = logging.getLogger(__name__)
@@ -58,10 +59,10 @@ class Pipeline:
         return self._tracer
 
     def close(self) -> None:
-        """Leave every provider that was joined as it was found, with everything written."""
+        """Leave every provider that was joined as it was found, with everything written that has ended."""
         with self._lock:
             for processor in self._joined:
-                processor.exporter = None
+                processor.leave()
             for tracer, sampler in self._samplers:
                 tracer.sampler = sampler
             if self._own is not None:
@@ -89,12 +90,13 @@ class Pipeline:
         log = self._options.events_log
         place = os.path.abspath(log) if log else "off"
         names = ", ".join(sdk.exporter_names(sdk.TRACES)) or "none"
-        _logger.info("openai-lifecycle %s; events.log: %s; OTEL exporters: %s", how, place, names)
+        with SHIELD:  # a log handler of the application's may raise
+            _logger.info("openai-lifecycle %s; events.log: %s; OTEL exporters: %s", how, place, names)
 
     def _own_provider(self) -> TracerProvider:
         if self._own is None:
             self._own = sdk.tracer_provider()
-            if self._options.meter_provider is None and _is_unset(metrics.get_meter_provider()):
+            if self._options.meter_provider is None and is_unset(metrics.get_meter_provider()):
                 self.instruments = Instruments(sdk.meter_provider())
         return self._own
 
@@ -103,7 +105,7 @@ class Pipeline:
         if processor is None:
             processor = _processors[provider] = EventsLogProcessor()
             provider.add_span_processor(processor)
-        processor.exporter = exporter
+        processor.join(exporter)
         self._joined.append(processor)
 
     def _record_unsampled(self, tracer: Any) -> None:
@@ -111,10 +113,6 @@ class Pipeline:
         if isinstance(sampler, Sampler) and not isinstance(sampler, RecordAll):
             self._samplers.append((tracer, sampler))
             tracer.sampler = RecordAll(sampler)
-
-
-def _is_unset(provider: object) -> bool:
-    return type(provider).__name__.startswith("_Proxy")
 
 
 def _lift_event_limit(tracer: Any) -> None:

@@ -15,6 +15,7 @@ _SECRET = re.compile(
       \b(?: sk | rk | pk | sess | gsk | xai | pplx )-[\w*.-]{8,}
     | \b(?: gsk_ | AIza | ghp_ | hf_ )[\w-]{16,}
     | \b(?: AKIA | ASIA )[A-Z0-9]{16}\b
+    | \beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*  # a JSON web token, such as Azure AD's
     | (?<= bearer\s )[\w.~+/*-]{8,}=*
     | (?<= api[_-]key:\s )[\w*-]{8,}
     | (?<= api[_-]key["']:\s["'] )[\w*-]{8,}
@@ -26,7 +27,7 @@ _SECRET = re.compile(
 )
 # The pattern has no literal prefix, so it costs some 20 ns a character; a substring search costs almost nothing.
 _HINTS: Final = (
-    "sk-", "rk-", "pk-", "sess-", "gsk", "xai-", "pplx-", "AIza", "ghp_", "hf_", "AKIA", "ASIA",
+    "sk-", "rk-", "pk-", "sess-", "gsk", "xai-", "pplx-", "AIza", "ghp_", "hf_", "AKIA", "ASIA", "eyJ",
     "earer ", "EARER ", "pi-key", "pi-Key", "pi_key", "PI-KEY", "PI_KEY", "@",
 )  # fmt: skip
 
@@ -39,6 +40,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     for secret in secrets:
         if len(secret) >= 8 and secret in text:  # a shorter "key" is a placeholder
             text = text.replace(secret, REDACTED)
-    if any(hint in text for hint in _HINTS):
-        text = _SECRET.sub(REDACTED, text)
+    for hint in _HINTS:  # a loop, because any() of a generator takes twice as long
+        if hint in text:
+            return _SECRET.sub(REDACTED, text)
     return text

@@ -78,11 +78,13 @@ class Subject:
             started = thread_time()
             await self._call()
             times.append(thread_time() - started)
+        await asyncio.sleep(0)  # what closes a stream's generators
         return times
 
     def close(self) -> None:
         """Close the event loop."""
         if self._loop is not None:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from opentelemetry import context, trace
 
@@ -32,6 +32,8 @@ class Recording(Protocol):
     """Where a call is written down: a span and what belongs to it (``recorder.py``)."""
 
     span: trace.Span
+    #: False when nothing of the call will be recorded, so that nothing of it need be read.
+    reads: ClassVar[bool]
 
     def response(self, response: Any) -> None:
         """Take over what the HTTP response's status and headers say."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from openai_lifecycle.capture.facts import Fields, ToolCall, fields, items, text
-from openai_lifecycle.redaction import redact
 
 _PLACEHOLDERS: Final = {
     "image_url": "[image]",
@@ -38,7 +37,7 @@ def one_line(pieces: Iterable[str], limit: int) -> str:
         if room > 0:
             kept.append(separated[:room])
             room -= len(separated)
-    line = redact("".join(kept))
+    line = "".join(kept)
     return line if total <= limit else f"{line}… [+{total - limit} chars]"
 
 

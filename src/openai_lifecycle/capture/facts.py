@@ -6,7 +6,7 @@ values; neither knows a span.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -22,13 +22,13 @@ Content: TypeAlias = Mapping[str, tuple[Sequence[Any], Callable[[Any], Json]]]
 
 @dataclass(slots=True)
 class Request:
-    """What was asked. ``content`` is what was sent as one line of text, cut after so many characters."""
+    """What was asked. ``said`` is what was sent, a line for each message, read only when it is recorded."""
 
     model: str = ""
     stream: bool = False
     temperature: int | float | None = None
     messages_count: int = 1
-    content: str = ""
+    said: Iterable[str] = ()
     attributes: Attributes = field(default_factory=dict)
 
 
@@ -113,7 +113,7 @@ class Operation:
     """One row of the operation table: how an endpoint is named and read.
 
     name:     ``gen_ai.operation.name``
-    request:  body, number of characters of content to keep → what was asked
+    request:  body → what was asked
     response: reply, body → nothing; folds a whole response into the reply
     chunk:    reply, chunk → nothing; folds one chunk of a stream into the reply
     content:  body → the content attributes of the span (messages, instructions, tools), read only when wanted
@@ -122,7 +122,7 @@ class Operation:
     """
 
     name: str
-    request: Callable[[Fields, int], Request]
+    request: Callable[[Fields], Request]
     response: Callable[[Reply, Any], None]
     chunk: Callable[[Reply, Any], None] = lambda *_: None
     content: Callable[[Fields], Content] = lambda _: {}

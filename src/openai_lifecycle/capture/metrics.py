@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from opentelemetry.metrics import MeterProvider, get_meter
+from opentelemetry.metrics import MeterProvider, NoOpMeterProvider, get_meter, get_meter_provider
 
 from openai_lifecycle import semconv
 from openai_lifecycle.capture.call import Call
@@ -29,10 +29,16 @@ _REQUEST_DIMENSIONS: Final = (
 )
 
 
+def is_unset(provider: object) -> bool:
+    """Whether a global provider is the API's stand-in for one that is still to be set."""
+    return type(provider).__name__.startswith("_Proxy")
+
+
 class Instruments:
     """Operation duration, token usage, time to first chunk and per output chunk."""
 
     def __init__(self, provider: MeterProvider | None) -> None:
+        self._provider = provider
         meter = get_meter(semconv.SCOPE, __version__, provider, semconv.SCHEMA_URL)
         histogram = meter.create_histogram
         self._duration = histogram(
@@ -59,6 +65,11 @@ class Instruments:
             "Time between the chunks of a stream: one value a stream, the mean after the first chunk.",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
+
+    def are_read(self) -> bool:
+        """Whether anybody takes what is recorded."""
+        provider = self._provider or get_meter_provider()
+        return not (isinstance(provider, NoOpMeterProvider) or is_unset(provider))
 
     def record(self, call: Call, outcome: Attributes, duration: float) -> None:
         """Record the metrics of a call that ended after ``duration`` seconds."""

@@ -47,13 +47,18 @@ class _Hook:
 
     def __call__(self, parsed: Any) -> Any:
         with SHIELD:
-            if not hasattr(parsed, "_iterator"):
+            if not _is_stream(parsed):
                 self.call.parsed(parsed)
         result = self.previous(parsed) if callable(self.previous) else parsed
         with SHIELD:
-            if hasattr(result, "_iterator"):
+            if _is_stream(result):
                 self.call.stream(result)
         return result
+
+
+def _is_stream(parsed: Any) -> bool:
+    """Whether ``parsed`` is a ``Stream``; to ask a model with ``hasattr`` makes pydantic raise an error."""
+    return "_iterator" in getattr(parsed, "__dict__", ())
 
 
 class Patches:
@@ -155,7 +160,8 @@ class Patches:
             # Our own copy: the caller's options are used again for the next page of a list.
             options = options.model_copy() if hasattr(options, "model_copy") else options.copy()
             call = self._recorder.begin(operation, asked, endpoint_of(client), secrets_of(client))
-            options.post_parser = _Hook(call, previous.previous if isinstance(previous, _Hook) else previous)
+            parser = previous.previous if isinstance(previous, _Hook) else previous
+            options.post_parser = _Hook(call, parser) if call.recording.reads else parser
             if self._recorder.options.propagate:
                 headers: dict[str, str] = {}
                 propagate.inject(headers, context=set_span_in_context(call.recording.span))

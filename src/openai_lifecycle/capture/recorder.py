@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -13,6 +13,7 @@ from openai_lifecycle import codec, semconv
 from openai_lifecycle.capture import company, messages
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.clients import Endpoint
+from openai_lifecycle.capture.content import one_line
 from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request
 from openai_lifecycle.capture.generations import Entries, Generations
 from openai_lifecycle.capture.metrics import Instruments
@@ -61,8 +62,7 @@ class Recorder:
         options = self.options
         request = Request()
         with SHIELD:  # a request that cannot be read is recorded all the same
-            request = operation.request(body, options.content_limit if options.capture.on_events else 0)
-            request.content = redact(request.content, secrets)
+            request = operation.request(body)
         attributes = request.attributes
         attributes[semconv.OPERATION] = operation.name
         attributes[semconv.PROVIDER] = endpoint.provider
@@ -75,11 +75,20 @@ class Recorder:
             attributes[semconv.STREAM] = True
         name = f"{operation.name} {request.model}" if request.model else operation.name
         span = self.pipeline.tracer().start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
-        if options.capture.on_spans:
+        is_recording = span.is_recording()
+        if not is_recording and not self.pipeline.instruments.are_read():
+            return Call(operation, request, Reply(), Unrecorded(span))
+        recording = Recording(self, span, secrets)
+        keep_text = 0
+        if is_recording and options.capture.on_events:
+            with SHIELD:
+                recording.content = redact(one_line(request.said, options.content_limit), secrets)
+        if is_recording and options.capture.on_spans:
+            keep_text = options.content_limit
             with SHIELD:
                 span.set_attributes(self._content(operation, body, secrets))
-        reply = Reply(keep_text=options.content_limit if options.capture.on_spans else 0)
-        return Call(operation, request, reply, Recording(self, span, secrets))
+        request.said = ()  # which refers to the body
+        return Call(operation, request, Reply(keep_text), recording)
 
     def _content(self, operation: Operation, body: Fields, secrets: tuple[str, ...]) -> Attributes:
         limit = self.options.content_limit
@@ -90,15 +99,37 @@ class Recorder:
         }
 
 
-class Recording:
-    """The span of one call."""
+class Unrecorded:
+    """The span of a call that nobody will hear of: it only says so to whatever the call calls."""
 
-    __slots__ = ("_recorder", "_secrets", "attributes", "span")
+    __slots__ = ("span",)
+    reads: ClassVar = False
+
+    def __init__(self, span: trace.Span) -> None:
+        self.span = span
+
+    def response(self, response: Any) -> None:
+        """Read nothing."""
+
+    def retry(self, cause: str, delay: float) -> None:
+        """Record nothing."""
+
+    def finish(self, call: Call, error: BaseException | None) -> None:  # noqa: ARG002 - as Recording's
+        """End the span."""
+        self.span.end()
+
+
+class Recording:
+    """The span of one call; ``content`` is what was sent as one line of text."""
+
+    __slots__ = ("_recorder", "_secrets", "attributes", "content", "span")
+    reads: ClassVar = True
 
     def __init__(self, recorder: Recorder, span: trace.Span, secrets: tuple[str, ...]) -> None:
         self._recorder = recorder
         self._secrets = secrets
         self.span = span
+        self.content = ""
         self.attributes: Attributes = {}
 
     def response(self, response: Any) -> None:
@@ -181,7 +212,7 @@ class Recording:
         capture = self._recorder.options.capture
         asked: dict[str, Any] = {
             "messages_count": request.messages_count,
-            "message_content": request.content,
+            "message_content": self.content,
             "temperature": request.temperature,
         }
         if failure is None:

@@ -78,7 +78,7 @@ CONNECTIONS: Final = (
 )
 
 
-def _connect_request(body: Fields, _: int) -> Request:
+def _connect_request(body: Fields) -> Request:
     return Request(model=text(body.get("model")), attributes={semconv.OPENAI_API_TYPE: body["api"]})
 
 

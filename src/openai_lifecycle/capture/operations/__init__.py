@@ -3,7 +3,7 @@
 Adding an operation
 -------------------
 
-1. ``operations/NAME.py``: a function ``request(body, limit)`` that returns what was asked, a function
+1. ``operations/NAME.py``: a function ``request(body)`` that returns what was asked, a function
    ``response(reply, body)`` that folds the answer into the reply and, if it streams, ``chunk(reply, event)``;
    below them the row, ``NAME = Operation("gen_ai.operation.name", request, response, chunk)``. A body is the JSON
    that is sent, or one of the client's models, or JSON again that was read off the wire: read it with

@@ -26,7 +26,7 @@ from openai_lifecycle.capture.operations import inputs
 from openai_lifecycle.capture.operations.usage import usage
 
 
-def request(body: Fields, limit: int) -> Request:
+def request(body: Fields) -> Request:
     """Return what was asked to be transcribed or translated."""
     attributes: Attributes = {}
     temperature = number(body.get("temperature"))
@@ -37,16 +37,16 @@ def request(body: Fields, limit: int) -> Request:
         model=text(body.get("model")),
         stream=body.get("stream") is True,
         temperature=temperature,
-        content=content.one_line([said], limit),
+        said=[said],
         attributes=attributes,
     )
 
 
-def speech_request(body: Fields, limit: int) -> Request:
+def speech_request(body: Fields) -> Request:
     """Return what was asked to be spoken."""
     return Request(
         model=text(body.get("model")),
-        content=content.one_line(content.parts(body.get("input")), limit),
+        said=content.parts(body.get("input")),
         attributes={semconv.OUTPUT_TYPE: "speech"},
     )
 

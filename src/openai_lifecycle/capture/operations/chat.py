@@ -72,7 +72,7 @@ OUTPUT_DETAILS = {
 }
 
 
-def request(body: Fields, limit: int) -> Request:
+def request(body: Fields) -> Request:
     """Return what was asked of a chat."""
     attributes: Attributes = {semconv.OPENAI_API_TYPE: "chat_completions"}
     sent = items(body.get("messages"))
@@ -81,7 +81,7 @@ def request(body: Fields, limit: int) -> Request:
         stream=body.get("stream") is True,
         temperature=number(body.get("temperature")),
         messages_count=len(sent),
-        content=content.one_line(content.chat_messages(sent), limit) if limit else "",
+        said=content.chat_messages(sent),
         attributes=pick(body, REQUEST, attributes),
     )
 

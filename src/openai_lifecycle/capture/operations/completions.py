@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from openai_lifecycle.capture import content
 from openai_lifecycle.capture.facts import (
     Fields,
     Operation,
@@ -19,7 +18,7 @@ from openai_lifecycle.capture.facts import (
 from openai_lifecycle.capture.operations import chat, inputs
 
 
-def request(body: Fields, limit: int) -> Request:
+def request(body: Fields) -> Request:
     """Return what was asked to be completed."""
     prompts = inputs.split(body.get("prompt"))
     return Request(
@@ -27,7 +26,7 @@ def request(body: Fields, limit: int) -> Request:
         stream=body.get("stream") is True,
         temperature=number(body.get("temperature")),
         messages_count=len(prompts),
-        content=content.one_line(inputs.lines(prompts), limit),
+        said=inputs.lines(prompts),
         attributes=pick(body, chat.REQUEST, {}),
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from openai_lifecycle import semconv
-from openai_lifecycle.capture import content
 from openai_lifecycle.capture.facts import (
     Fields,
     Operation,
@@ -44,13 +43,13 @@ USAGE = {
 }
 
 
-def request(body: Fields, limit: int) -> Request:
+def request(body: Fields) -> Request:
     """Return what was asked to be embedded."""
     given = inputs.split(body.get("input"))
     return Request(
         model=text(body.get("model")),
         messages_count=len(given),
-        content=content.one_line(inputs.lines(given), limit),
+        said=inputs.lines(given),
         attributes=pick(body, REQUEST, {}),
     )
 

@@ -17,13 +17,13 @@ from openai_lifecycle.capture.operations.usage import usage
 REQUEST = {name: chat.REQUEST[name] for name in ("n", "user")}
 
 
-def request(body: Fields, limit: int) -> Request:
+def request(body: Fields) -> Request:
     """Return what was asked to be drawn."""
     said = " ".join([*content.parts(body.get("prompt")), *inputs.attached(body)])
     return Request(
         model=text(body.get("model")),
         stream=body.get("stream") is True,
-        content=content.one_line([said], limit),
+        said=[said],
         attributes=pick(body, REQUEST, {semconv.OUTPUT_TYPE: "image"}),
     )
 

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from openai_lifecycle.capture import content
 from openai_lifecycle.capture.facts import Fields, Operation, Reply, Request, fields, items, text
 from openai_lifecycle.capture.operations import inputs
 
 
-def request(body: Fields, limit: int) -> Request:
+def request(body: Fields) -> Request:
     """Return what was asked to be judged."""
     given = inputs.split(body.get("input"))
-    return Request(
-        model=text(body.get("model")),
-        messages_count=len(given),
-        content=content.one_line(inputs.lines(given), limit),
-    )
+    return Request(model=text(body.get("model")), messages_count=len(given), said=inputs.lines(given))
 
 
 def response(reply: Reply, body: Any) -> None:

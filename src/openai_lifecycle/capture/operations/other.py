@@ -19,7 +19,7 @@ RUN = {
 }
 
 
-def request(body: Fields, _: int) -> Request:
+def request(body: Fields) -> Request:
     """Return the model asked for: an eval's is that of its data source."""
     model = text(body.get("model")) or text(fields(body.get("data_source")).get("model"))
     return Request(model=model, stream=body.get("stream") is True, attributes=pick(body, RUN, {}))

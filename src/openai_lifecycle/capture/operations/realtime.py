@@ -25,9 +25,9 @@ EVENTS: Final[Mapping[Any, str]] = {
 }
 
 
-def request(body: Fields, limit: int) -> Request:
+def request(body: Fields) -> Request:
     """Return what was asked of a response: the parameters of ``response.create`` and the items sent before it."""
-    asked = responses.request(body, limit)
+    asked = responses.request(body)
     asked.attributes[semconv.OPENAI_API_TYPE] = "realtime"
     if "audio" in items(body.get("output_modalities")):
         asked.attributes[semconv.OUTPUT_TYPE] = "speech"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 from openai_lifecycle import semconv
@@ -82,7 +82,7 @@ _ONLY = 0
 
 
 # ------------------------------------------------------------------ requests
-def request(body: Fields, limit: int) -> Request:
+def request(body: Fields) -> Request:
     """Return what was asked of a response."""
     attributes = pick(body, REQUEST, _api())
     pick(fields(body.get("prompt")), PROMPT, attributes)
@@ -92,12 +92,12 @@ def request(body: Fields, limit: int) -> Request:
         stream=body.get("stream") is True,
         temperature=number(body.get("temperature")),
         messages_count=1 if isinstance(sent, str) else len(items(sent)),
-        content=content.one_line(_said(body), limit) if limit else "",
+        said=_said(body),
         attributes=attributes,
     )
 
 
-def fetch_request(body: Fields, _: int) -> Request:
+def fetch_request(body: Fields) -> Request:
     """Return what was asked when a response is read or cancelled: which one."""
     attributes: Attributes = {**_api(), semconv.RESPONSE_ID: text(body.get("id"))}
     return Request(stream=body.get("stream") is True, attributes=attributes)
@@ -107,10 +107,11 @@ def _api() -> Attributes:
     return {semconv.OPENAI_API_TYPE: "responses"}
 
 
-def _said(body: Fields) -> list[str]:
+def _said(body: Fields) -> Iterator[str]:
     instructions = text(body.get("instructions"))
-    first = [f"system: {instructions}"] if instructions else []
-    return [*first, *content.response_items(body.get("input"))]
+    if instructions:
+        yield f"system: {instructions}"
+    yield from content.response_items(body.get("input"))
 
 
 def spoken(body: Fields) -> Content:
