@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Collection
 from typing import Any
 
@@ -16,6 +17,8 @@ from openai_lifecycle.capture.recorder import Recorder
 from openai_lifecycle.pipeline import Pipeline
 
 _logger = logging.getLogger(__name__)
+#: Several threads may switch on and off at once: ``BaseInstrumentor`` looks first and acts later.
+_switching = threading.RLock()
 
 
 class OpenAILifecycleInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped upstream
@@ -27,6 +30,16 @@ class OpenAILifecycleInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # un
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return what is instrumented. No upper bound: a version without a patch point is one warning."""
         return ("openai >= 1.66",)
+
+    def instrument(self, **keywords: Any) -> Any:
+        """Instrument, one thread at a time; see :func:`instrument`."""
+        with _switching:
+            return super().instrument(**keywords)
+
+    def uninstrument(self, **keywords: Any) -> Any:
+        """Undo it, one thread at a time; see :func:`uninstrument`."""
+        with _switching:
+            return super().uninstrument(**keywords)
 
     def _instrument(self, **keywords: Any) -> None:
         read = options.read(keywords)
@@ -56,13 +69,15 @@ def instrument(**keywords: Any) -> None:
         TypeError: a keyword is not an option.
         ValueError: a keyword's value is not allowed.
     """
-    instrumentor = OpenAILifecycleInstrumentor()
-    if not instrumentor.is_instrumented_by_opentelemetry:
-        instrumentor.instrument(**keywords)
+    with _switching:
+        instrumentor = OpenAILifecycleInstrumentor()
+        if not instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.instrument(**keywords)
 
 
 def uninstrument() -> None:
     """Restore the client and write what is pending; does nothing when nothing is instrumented."""
-    instrumentor = OpenAILifecycleInstrumentor()
-    if instrumentor.is_instrumented_by_opentelemetry:
-        instrumentor.uninstrument()
+    with _switching:
+        instrumentor = OpenAILifecycleInstrumentor()
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()

@@ -8,6 +8,7 @@ The line names the exception's type and where it arose, never its text, which ma
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
 from pathlib import Path
@@ -39,9 +40,12 @@ class Shield:
         place = _place(trace)
         if place not in self._reported:  # bounded: at most one element per line of code
             self._reported.add(place)
-            _logger.error(
-                "telemetry of an OpenAI call failed, the call is not affected: %s at %s", kind.__name__, place
-            )
+            with contextlib.suppress(Exception):  # a log handler of the application's may raise
+                _logger.error(
+                    "telemetry of an OpenAI call failed, the call is not affected: %s at %s",
+                    kind.__name__,
+                    place,
+                )
         return True
 
 

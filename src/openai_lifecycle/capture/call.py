@@ -93,8 +93,10 @@ class Call:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         if kind is GeneratorExit:
-            # A coroutine that is destroyed unawaited runs this in whatever context collected it; the one the
-            # token belongs to is gone.
+            # A coroutine that is destroyed half-way runs this wherever that happens: mostly in another context
+            # than the one that the token belongs to.
+            if trace.get_current_span() is self.recording.span:
+                context.detach(self._token)
             self.abandon(error)
             return
         context.detach(self._token)
@@ -278,8 +280,10 @@ async def aobserve(
 def watch_close(response: Any, call: Call, *, is_async: bool) -> None:
     """Let ``call`` know when ``response`` is closed, by whomever.
 
-    The instance's method is replaced, until it is called: stream helpers and raw responses close the response,
-    not the stream (``openai/lib/streaming/chat/_completions.py``, ``close``).
+    The instance's method is replaced until it is called: stream helpers and raw responses close the response,
+    not the stream (``openai/lib/streaming/chat/_completions.py``, ``close``). Until then the response and its
+    method are a cycle. A weak reference instead would be cleared when both are collected with their stream, whose
+    generator then closes the response.
     """
     name = "aclose" if is_async else "close"
     method = getattr(response, name)

@@ -100,7 +100,8 @@ def parse(url: object, client: type | None = None) -> Endpoint:
     return Endpoint(provider_of(host, client), host, port, f"{parts.scheme}://{shown}{explicit}")
 
 
-_endpoints: weakref.WeakKeyDictionary[Any, tuple[Any, Endpoint]] = weakref.WeakKeyDictionary()
+#: By the client's identity, because a subclass may compare as it likes: the client, its URL, its endpoint.
+_endpoints: dict[int, tuple[weakref.ref[Any], Any, Endpoint]] = {}
 
 
 def endpoint_of(client: Any) -> Endpoint:
@@ -113,14 +114,15 @@ def endpoint_of(client: Any) -> Endpoint:
     if type(client).__name__.endswith("ModuleClient"):
         return parse(client.base_url, type(client))
     current = client._base_url
-    kept = _endpoints.get(client)
-    if kept is not None and kept[0] is current:
-        return kept[1]
+    key = id(client)
+    kept = _endpoints.get(key)
+    if kept is not None and kept[1] is current and kept[0]() is client:
+        return kept[2]
     endpoint = parse(current, type(client))
     runtime = getattr(client, "_provider_runtime", None)  # OpenAI(provider=…), since openai 2.54
     if runtime is not None:
         endpoint = replace(endpoint, provider=_BY_RUNTIME.get(runtime.name, endpoint.provider))
-    _endpoints[client] = (current, endpoint)
+    _endpoints[key] = weakref.ref(client, lambda _: _endpoints.pop(key, None)), current, endpoint
     return endpoint
 
 
@@ -128,6 +130,16 @@ def secrets_of(client: Any) -> tuple[str, ...]:
     """Return the keys that a client holds, which nothing that is recorded may show."""
     found = (getattr(client, name, None) for name in ("api_key", "admin_api_key"))
     return tuple(value for value in found if isinstance(value, str) and value)
+
+
+def secrets_sent(error: BaseException | None) -> tuple[str, ...]:
+    """Return the credentials that the request of an ``openai.APIError`` carried.
+
+    A callable key and an Azure AD token are fetched while the request is built, so that only it knows them.
+    """
+    headers = getattr(getattr(error, "request", None), "headers", {})
+    found = (headers.get(name, "") for name in ("authorization", "api-key"))
+    return tuple(value.rpartition(" ")[2] for value in found if value)
 
 
 def endpoint_asked_for(client: type, arguments: Mapping[str, Any]) -> Endpoint:

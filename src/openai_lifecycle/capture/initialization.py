@@ -36,7 +36,8 @@ class Initializations:
         self, wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Wrap ``__init__`` of a client class."""
-        if _under_construction.get() in (instance, _COPY) or not is_instrumentation_enabled():
+        current = _under_construction.get()  # compared by identity: a subclass's __eq__ is not ours to call
+        if current is instance or current is _COPY or not is_instrumentation_enabled():
             return wrapped(*args, **kwargs)
         span = self._start(instance, kwargs)
         token = _under_construction.set(instance)

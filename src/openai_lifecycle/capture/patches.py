@@ -1,4 +1,4 @@
-"""The patch table: what wrapt wraps, installed and undone from the same data.
+"""The patch table: which methods of the client are replaced, installed and undone from the same data.
 
 Everything a client sends goes through ``request`` of two base classes, and every response through
 ``_process_response`` (``openai/_base_client.py``). Patching there covers ``create``, ``parse``, the stream
@@ -11,11 +11,13 @@ A call travels with its request options: :class:`_Hook`, put there as ``post_par
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import wrapt
 from opentelemetry import propagate
@@ -45,6 +47,10 @@ class _Hook:
         self.call = call
         self.previous = previous
 
+    def __deepcopy__(self, _: Any) -> _Hook:
+        """Return itself: options that an application's ``_prepare_options`` has copied are of the same call."""
+        return self
+
     def __call__(self, parsed: Any) -> Any:
         with SHIELD:
             if not _is_stream(parsed):
@@ -67,7 +73,7 @@ class Patches:
     def __init__(self, recorder: Recorder, initializations: Initializations) -> None:
         self._recorder = recorder
         self._initializations = initializations
-        self._installed: list[tuple[Any, str, _Wrapper, Any]] = []
+        self._installed: list[tuple[Any, str, Callable[..., Any], Any]] = []
         self._active = True
 
     def install(self, _: Any = None) -> None:
@@ -83,10 +89,10 @@ class Patches:
         self._wrap_all(point for point in self._lazy_table() if point.module == module.__name__)
 
     def undo(self) -> None:
-        """Restore what was there; wrappers that something else still holds fall silent."""
+        """Restore what was there; what something else still holds or has wrapped falls silent."""
         self._active = False
-        for owner, name, wrapper, original in reversed(self._installed):
-            if owner.__dict__.get(name) is wrapper:
+        for owner, name, stand_in, original in reversed(self._installed):
+            if owner.__dict__.get(name) is stand_in:
                 setattr(owner, name, original)
         self._installed.clear()
 
@@ -139,17 +145,16 @@ class Patches:
         owner, name, original = wrapt.resolve_path(point.module, point.path)
         if name not in owner.__dict__:  # inherited: the base class's wrapper serves
             return
-        wrapper = _Wrapper(original, point.wrapper, lambda: self._active)
-        wrapper._self_place = (owner, name)
-        setattr(owner, name, wrapper)
-        self._installed.append((owner, name, wrapper, original))
+        stand_in = _stand_in(original, point.wrapper, lambda: self._active)
+        setattr(owner, name, stand_in)
+        self._installed.append((owner, name, stand_in, original))
 
     # -------------------------------------------------------------- request
     def _begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, Any] | None:
         """Start a call; return it with the options to send instead of the caller's, or ``None``."""
         with SHIELD:
             options = args[1] if len(args) > 1 else kwargs["options"]
-            route = routes.find(options.method, options.url)
+            route = routes.find(options.method, _path(client, options.url))
             if route is None or not is_instrumentation_enabled():
                 return None
             previous = options.post_parser
@@ -217,14 +222,6 @@ class Patches:
         return delay
 
 
-if TYPE_CHECKING:
-    _FunctionWrapper = wrapt.FunctionWrapper[Any, Any]
-    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper[Any, Any]
-else:
-    _FunctionWrapper = wrapt.FunctionWrapper  # not generic before wrapt 2
-    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper
-
-
 @dataclass(frozen=True, slots=True)
 class _Point:
     """One row: the wrapper of one function. A row that not every supported version has is not required."""
@@ -235,19 +232,28 @@ class _Point:
     required: bool = True
 
 
-class _BoundWrapper(_BoundFunctionWrapper):
-    """What ``owner.name`` and ``instance.name`` give: pickled by name, like the method it stands for."""
+def _stand_in(
+    original: Callable[..., Any], wrapper: Callable[..., Any], active: Callable[[], bool]
+) -> Callable[..., Any]:
+    """Return a function that hands the calls of ``original``, a method, to ``wrapper`` while ``active``.
 
-    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
-        owner, name = self._self_parent._self_place
-        return getattr, (owner if self._self_instance is None else self._self_instance, name)
+    A plain function, no proxy: whatever inspects, binds, copies, pickles or mocks methods knows what to do with it.
+    """
+    if inspect.iscoroutinefunction(original):
 
+        @functools.wraps(original)
+        async def stand_in(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            method = original.__get__(self, type(self))
+            return await (wrapper(method, self, args, kwargs) if active() else method(*args, **kwargs))
 
-class _Wrapper(_FunctionWrapper):
-    """The wrapper of one function of the client."""
+    else:
 
-    __bound_function_wrapper__ = _BoundWrapper
-    _self_place: tuple[Any, str]
+        @functools.wraps(original)
+        def stand_in(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            method = original.__get__(self, type(self))
+            return wrapper(method, self, args, kwargs) if active() else method(*args, **kwargs)
+
+    return stand_in
 
 
 def _with_options(
@@ -256,6 +262,11 @@ def _with_options(
     if len(args) > 1:
         return (args[0], options, *args[2:]), kwargs
     return args, {**kwargs, "options": options}
+
+
+def _path(client: Any, url: str) -> str:
+    """Return the path below the client's ``base_url``; another server's URL stays what it is."""
+    return url.removeprefix(str(client.base_url)) if "://" in url else url
 
 
 def _body(options: Any) -> Fields:
@@ -282,10 +293,16 @@ def _responded(kwargs: dict[str, Any], *, is_async: bool) -> None:
         call.responded(response, retries=kwargs.get("retries_taken", 0), deferred=deferred)
         if deferred:
             watch_close(response, call, is_async=is_async)
-            if raw == "stream":
+            if raw:
                 read_along(response, call, is_async=is_async)
-        elif raw:  # parsed by the application when it likes, or never: read the body it already has
+        elif raw or _is_wanted(response, kwargs["cast_to"]):
+            # Parsed by the application when it likes, or never: read the body it already has.
             call.parsed(as_json(response.content))
+
+
+def _is_wanted(response: Any, cast_to: Any) -> bool:
+    """Whether the HTTP response is what the application gets: ``client.post(…, cast_to=httpx.Response)``."""
+    return cast_to in type(response).__mro__  # isinstance() would raise for a ``dict[str, Any]``
 
 
 def _cause(error: BaseException | None) -> str:

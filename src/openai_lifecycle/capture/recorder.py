@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from openai_lifecycle import codec, semconv
 from openai_lifecycle.capture import company, messages
 from openai_lifecycle.capture.call import Call
-from openai_lifecycle.capture.clients import Endpoint
+from openai_lifecycle.capture.clients import Endpoint, secrets_sent
 from openai_lifecycle.capture.content import one_line
 from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request
 from openai_lifecycle.capture.generations import Entries, Generations
@@ -168,7 +168,8 @@ class Recording:
                     self._tool_calls(call.reply)
             with SHIELD:
                 self._generation(call, entries, failure, error)
-        self.span.end()
+        with SHIELD:  # a span processor of the application's may raise
+            self.span.end()
         self._recorder.pipeline.instruments.record(call, self.attributes, duration)
 
     def _outcome(self, call: Call, failure: str | None, error: BaseException | None) -> None:
@@ -236,7 +237,7 @@ class Recording:
             said = str(error) if error is not None else (call.reply.error or ("", ""))[1]
         except Exception:  # noqa: BLE001 - an application's exception may fail to describe itself
             said = ""
-        return redact(said, self._secrets) or brief, brief
+        return redact(said, (*self._secrets, *secrets_sent(error))) or brief, brief
 
 
 def _failure(call: Call, error: BaseException | None) -> str | None:

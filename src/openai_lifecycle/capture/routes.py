@@ -54,7 +54,7 @@ def find(method: str, url: str) -> tuple[Operation, Fields] | None:
     ``_build_request`` adds later (``openai/lib/azure.py``); the beta resources append a query. Every second
     segment of a path may be an id: ``/responses/{id}/cancel``; the first one is what is asked about.
     """
-    method, path = method.lower(), "/" + url.partition("?")[0].lstrip("/")
+    method, path = method.lower(), "/" + url.partition("?")[0].strip("/")
     operation = ROUTES.get((method, path))
     if operation is not None:
         return operation, {}

@@ -1,0 +1,289 @@
+"""Applications that do with the client what they may and few do: nothing breaks, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import json
+import logging
+import pickle
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import openai
+import openai._base_client
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor
+from typing_extensions import Self
+
+import openai_lifecycle
+from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
+from openai_lifecycle.shield import SHIELD
+from tests import wire
+from tests.capture.application import client_for
+from tests.observed import Observed, entries
+from tests.scripted_server import ScriptedServer, event_stream, reply
+
+WHOLE = reply(json.dumps(wire.completion()).encode())
+STREAM = event_stream(*wire.chunks())
+SYNC = openai._base_client.SyncAPIClient
+ASYNC = openai._base_client.AsyncAPIClient
+
+
+def recorded_whole(observed: Observed) -> bool:
+    """Return whether the one call has its answer and its tool calls on record."""
+    generation = observed.generation()
+    assert isinstance(generation, LLMGenerationSuccess)
+    return generation.response_length == len("Hello, world") and len(observed.tool_calls()) == 2
+
+
+# ------------------------------------------------------------------ what is looked at
+def test_patched_methods_are_functions(observed: Observed) -> None:
+    """A patched method is inspected, copied, pickled and weakly referenced as the function it stands for."""
+    client = openai.OpenAI(api_key="sk-test-0123456789")
+    for function in (SYNC.request, ASYNC.request, openai.OpenAI.__init__, openai.OpenAI.copy):
+        assert inspect.isfunction(function)
+        assert copy.copy(function) is copy.deepcopy(function) is function
+        assert pickle.loads(pickle.dumps(function)) is function
+        assert inspect.signature(function) == inspect.signature(inspect.unwrap(function))
+    assert inspect.iscoroutinefunction(ASYNC.request)
+    assert not inspect.iscoroutinefunction(SYNC.request)
+    assert weakref.WeakMethod(client.request)() == client.request
+    unawaited = openai.AsyncOpenAI(api_key="sk-test-0123456789").request(object, None)  # type: ignore[call-overload]
+    assert unawaited.__qualname__ == "AsyncAPIClient.request"
+    unawaited.close()
+
+
+# ------------------------------------------------------------------ subclasses
+def test_a_subclass_that_copies_the_options(server: ScriptedServer, observed: Observed) -> None:
+    """``_prepare_options`` may return a deep copy of the options: the call succeeds and is recorded whole."""
+
+    class Copies(openai.OpenAI):
+        def _prepare_options(self, options: Any) -> Any:
+            return copy.deepcopy(options)
+
+    server.script(WHOLE)
+    with Copies(base_url=server.base_url, api_key="sk-test-0123456789") as client:
+        client.chat.completions.create(**wire.REQUEST)
+    assert recorded_whole(observed)
+
+
+def test_a_subclass_that_compares(server: ScriptedServer, observed: Observed) -> None:
+    """A subclass with an ``__eq__`` that raises until it is constructed, and no hash, is never compared."""
+
+    class Compares(openai.OpenAI):  # noqa: PLW1641 - no hash
+        def __init__(self, **options: Any) -> None:
+            self.other = openai.OpenAI(api_key="sk-test-0123456789")
+            super().__init__(**options)
+
+        def __eq__(self, other: object) -> bool:
+            raise NotImplementedError
+
+    server.script(WHOLE)
+    with Compares(base_url=server.base_url, api_key="sk-test-0123456789") as client:
+        client.chat.completions.create(**wire.REQUEST)
+    assert recorded_whole(observed)
+
+
+# ------------------------------------------------------------------ calls by hand
+@pytest.mark.parametrize(
+    "path", ["/chat/completions", "chat/completions", "/chat/completions/", "{}/chat/completions"]
+)
+def test_calls_by_hand(server: ScriptedServer, observed: Observed, path: str) -> None:
+    """``client.post`` is recorded with and without slashes, and with the server's own absolute URL."""
+    server.script(WHOLE)
+    with client_for(server, is_async=False) as client:
+        client.post(path.format(server.base_url), body=wire.REQUEST, cast_to=dict[str, Any])
+    assert recorded_whole(observed)
+
+
+def test_another_servers_url_is_left_alone(server: ScriptedServer, observed: Observed) -> None:
+    """An absolute URL that is not below the client's ``base_url`` is not taken for one of its endpoints."""
+    server.script(WHOLE)
+    with client_for(server, is_async=False) as client:
+        elsewhere = server.base_url.replace("/v1", "/v2")
+        client.post(f"{elsewhere}/chat/completions", body=wire.REQUEST, cast_to=object)
+    assert len(server.requests) == 1
+    assert not observed.spans()
+
+
+def test_the_http_response_itself(server: ScriptedServer, observed: Observed) -> None:
+    """A call whose result is the bare HTTP response is recorded whole."""
+    server.script(WHOLE)
+    with client_for(server, is_async=False) as client:
+        kind = type(client.chat.completions.with_raw_response.create(**wire.REQUEST).http_response)
+        observed.clear()
+        response = client.post("/chat/completions", body=wire.REQUEST, cast_to=kind)
+    assert response.json() == wire.completion()
+    assert recorded_whole(observed)
+
+
+def test_a_raw_stream_read_without_the_client(server: ScriptedServer, observed: Observed) -> None:
+    """A raw stream that is never parsed but read line by line from its HTTP response is recorded whole."""
+    server.script(STREAM)
+    with client_for(server, is_async=False) as client:
+        raw = client.chat.completions.with_raw_response.create(**wire.REQUEST, stream=True)
+        assert list(raw.http_response.iter_lines())[-2] == "data: [DONE]"
+    assert recorded_whole(observed)
+
+
+# ------------------------------------------------------------------ credentials
+TOKEN = "opaque.credential_of-the-company"
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        lambda url: openai.OpenAI(base_url=url, api_key=lambda: TOKEN, max_retries=0),
+        lambda url: openai.OpenAI(
+            base_url=url,
+            api_key="sk-test-0123456789",
+            default_headers={"Authorization": f"Bearer {TOKEN}"},
+            max_retries=0,
+        ),
+        lambda url: openai.AzureOpenAI(
+            azure_endpoint=url, api_version="1", azure_ad_token_provider=lambda: TOKEN, max_retries=0
+        ),
+        lambda url: openai.AzureOpenAI(azure_endpoint=url, api_version="1", api_key=TOKEN, max_retries=0),
+    ],
+    ids=["callable key", "header", "token provider", "azure key"],
+)
+def test_what_the_request_carried_is_redacted(
+    server: ScriptedServer, observed: Observed, client: Callable[[str], Any]
+) -> None:
+    """A server's 401 may quote a credential that only the request knows, and that looks like none."""
+    if "callable" in str(client) and not hasattr(openai.OpenAI, "_refresh_api_key"):
+        pytest.skip("this openai takes no callable api_key")
+    server.script(reply(json.dumps({"error": {"message": f"no such key: {TOKEN}"}}).encode(), status=401))
+    with pytest.raises(openai.AuthenticationError):
+        client(server.base_url).chat.completions.create(**wire.REQUEST)
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationError)
+    assert entry.error.endswith("no such key: [REDACTED]")
+    assert TOKEN not in observed.span().to_json()
+
+
+# ------------------------------------------------------------------ contexts, threads, timing
+def test_a_coroutine_closed_by_hand(server: ScriptedServer, observed: Observed) -> None:
+    """A call that is driven and closed by hand leaves no span current in the context that drove it."""
+
+    async def work() -> None:
+        async with client_for(server, is_async=True) as client:
+            calling = client.chat.completions.create(**wire.REQUEST)
+            calling.send(None)
+            calling.close()
+            assert trace.get_current_span() is trace.INVALID_SPAN
+
+    asyncio.run(work())
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationError)
+    assert entry.metadata.custom_fields["error_type"] == "GeneratorExit"
+
+
+@pytest.mark.parametrize("options", [{}, {"durability": "buffered"}], ids=["write", "buffered"])
+def test_undone_while_a_stream_is_open(
+    server: ScriptedServer, observed: Observed, options: dict[str, Any]
+) -> None:
+    """A stream that is open when ``uninstrument()`` is called has its entry when it ends, and nothing else has."""
+    observed.instrument(**options)
+    server.script(STREAM)
+    with client_for(server, is_async=False) as client:
+        stream = client.chat.completions.create(**wire.REQUEST, stream=True)
+        next(stream)
+        openai_lifecycle.uninstrument()
+        foreign = {"gen_ai.operation.name": "chat"}
+        observed.provider.get_tracer("another").start_span("chat", attributes=foreign).end()
+        list(stream)
+        client.chat.completions.create(**wire.REQUEST)
+    assert recorded_whole(observed)
+
+
+def test_switched_by_many_threads_at_once() -> None:
+    """``instrument()`` and ``uninstrument()`` of many threads at once patch once and undo all."""
+    before = SYNC.request
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for switch, patches in ((openai_lifecycle.instrument, 1), (openai_lifecycle.uninstrument, 0)) * 10:
+            together = threading.Barrier(6)
+
+            def run(switch: Callable[[], None] = switch, together: threading.Barrier = together) -> None:
+                together.wait(10)
+                switch()
+
+            threads = [threading.Thread(target=run) for _ in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(10)
+            assert getattr(SYNC.request, "__wrapped__", before) is before
+            assert (SYNC.request is not before) == patches
+    finally:
+        sys.setswitchinterval(interval)
+
+
+# ------------------------------------------------------------------ what else is in the process
+class Raises(logging.Handler):
+    """A log handler with a defect."""
+
+    def emit(self, _: logging.LogRecord) -> None:
+        """Raise."""
+        raise RuntimeError("no disk")
+
+    def __enter__(self) -> Self:
+        logging.getLogger().addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger().removeHandler(self)
+
+
+def test_a_log_handler_that_raises(
+    server: ScriptedServer,
+    observed: Observed,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What a log handler raises, when we report what we did or a defect of ours, does not reach the application."""
+    server.script(WHOLE)
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    caplog.set_level(logging.INFO, "openai_lifecycle")
+    with Raises(), client_for(server, is_async=False) as client:
+        client.chat.completions.create(**wire.REQUEST)
+        assert recorded_whole(observed)
+        monkeypatch.setattr("openai_lifecycle.capture.routes.find", None)
+        assert client.chat.completions.create(**wire.REQUEST).id == "chatcmpl-1"
+
+
+def test_a_span_processor_that_raises(
+    server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a span processor of the application raises does not reach it through us; the metrics are complete."""
+
+    class Broken(SpanProcessor):
+        def on_end(self, span: Any) -> None:
+            raise RuntimeError
+
+    server.script(WHOLE)
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    observed.provider.add_span_processor(Broken())
+    with client_for(server, is_async=False) as client:
+        assert client.chat.completions.create(**wire.REQUEST).id == "chatcmpl-1"
+    assert "gen_ai.client.operation.duration" in observed.metrics()
+
+
+def test_a_provider_that_is_shut_down(server: ScriptedServer, observed: Observed) -> None:
+    """Calls that end, and calls that begin, after the provider was shut down are in the file."""
+    server.script(STREAM)
+    with client_for(server, is_async=False) as client:
+        stream = client.chat.completions.create(**wire.REQUEST, stream=True)
+        next(stream)
+        observed.provider.shutdown()
+        list(stream)
+        list(client.chat.completions.create(**wire.REQUEST, stream=True))
+    assert len([e for e in entries() if isinstance(e, LLMGenerationSuccess)]) == 2
