@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from openai_lifecycle.encoding import encodable
+
 REDACTED: Final = "[REDACTED]"
 
 # A key as OpenAI writes it (``sk-…``, also as its 401 message masks it: ``sk-abc***xyz``; ``sess-…``), as the
@@ -35,12 +37,13 @@ _HINTS: Final = (
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Return ``text`` with everything that looks like a credential replaced by ``[REDACTED]``.
 
-    ``secrets`` are values known to be secret, such as the client's own key, replaced wherever they stand.
+    What is returned can be written by every exporter. ``secrets`` are values known to be secret, such as the client's own key, replaced wherever they stand.
     """
     for secret in secrets:
         if len(secret) >= 8 and secret in text:  # a shorter "key" is a placeholder
             text = text.replace(secret, REDACTED)
     for hint in _HINTS:  # a loop, because any() of a generator takes twice as long
         if hint in text:
-            return _SECRET.sub(REDACTED, text)
-    return text
+            text = _SECRET.sub(REDACTED, text)
+            break
+    return encodable(text)

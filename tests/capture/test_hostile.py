@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import inspect
 import json
@@ -18,6 +19,7 @@ import openai
 import openai._base_client
 import pytest
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import SpanProcessor
 from typing_extensions import Self
 
@@ -166,6 +168,54 @@ def test_what_the_request_carried_is_redacted(
     assert isinstance(entry, LLMGenerationError)
     assert entry.error.endswith("no such key: [REDACTED]")
     assert TOKEN not in observed.span().to_json()
+
+
+# ------------------------------------------------------------------ what no exporter can write
+BROKEN = "half of an emoji: \ud83d"
+
+
+@pytest.mark.parametrize("kind", ["request", "response", "error"])
+def test_lone_surrogates(server: ScriptedServer, observed: Observed, kind: str) -> None:
+    """Text that UTF-8 cannot carry costs no span: what OTLP sends has each piece of it, escaped."""
+    observed.instrument(capture="span_and_event")
+    call = wire.tool_call(BROKEN, BROKEN, json.dumps(BROKEN, ensure_ascii=False))
+    choice = {"index": 0, "message": {"role": "assistant", "content": BROKEN, "tool_calls": [call]}}
+    body = wire.completion(id=BROKEN, model=BROKEN, system_fingerprint=BROKEN, choices=[choice])
+    failure = reply(json.dumps({"error": {"message": BROKEN, "code": BROKEN}}).encode(), status=400)
+    server.script(failure if kind == "error" else reply(json.dumps(body).encode()))
+    request = wire.REQUEST
+    if kind == "request":
+        said = [{"role": "user", "content": BROKEN}]
+        request = {"model": BROKEN, "messages": said, "stop": [BROKEN], "user": BROKEN}
+    with (
+        client_for(server, is_async=False) as client,
+        contextlib.suppress(openai.BadRequestError, UnicodeError),
+    ):
+        client.chat.completions.create(**request)
+    span = observed.span()
+    sent = encode_spans([span]).resource_spans[0].scope_spans[0].spans[0]
+    assert {a.key for a in sent.attributes} == set(span.attributes or {})
+    assert [len(e.attributes) for e in sent.events] == [len(e.attributes or {}) for e in span.events]
+    assert rb"emoji: \ud83d" in sent.SerializeToString()
+    if kind == "response":
+        (tool,) = observed.tool_calls()
+        assert json.loads(tool.arguments) == BROKEN
+
+
+def test_numbers_beyond_64_bits(server: ScriptedServer, observed: Observed) -> None:
+    """A number that no attribute holds is left out, and costs nothing else that is known of the call."""
+    usage = {"prompt_tokens": 2**70, "completion_tokens": 10, "total_tokens": 2**70}
+    server.script(reply(json.dumps(wire.completion(usage=usage)).encode()))
+    with client_for(server, is_async=False) as client:
+        client.chat.completions.create(**{**wire.REQUEST, "seed": 2**64 - 1, "temperature": 10**400})
+    attributes = observed.attributes()
+    assert attributes["gen_ai.request.model"] == wire.MODEL
+    assert attributes["gen_ai.usage.output_tokens"] == 10
+    assert {"gen_ai.request.seed", "gen_ai.request.temperature", "gen_ai.usage.input_tokens"}.isdisjoint(
+        attributes
+    )
+    sent = encode_spans([observed.span()]).resource_spans[0].scope_spans[0].spans[0]
+    assert {a.key for a in sent.attributes} == set(attributes)
 
 
 # ------------------------------------------------------------------ contexts, threads, timing

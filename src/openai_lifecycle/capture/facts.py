@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from openai_lifecycle.encoding import encodable
+
 Fields: TypeAlias = Mapping[str, Any]
 Attributes: TypeAlias = dict[str, Any]
 #: A message, part or tool of the conventions' JSON schemas (``gen-ai-input-messages.json`` and its kin).
@@ -153,17 +155,19 @@ def items(value: object) -> list[Any]:
 
 def text(value: object) -> str:
     """Return ``value`` if it is text, else an empty one."""
-    return value if isinstance(value, str) else ""
+    return encodable(value) if isinstance(value, str) else ""
 
 
 def number(value: object) -> int | float | None:
-    """Return ``value`` if it is a number; ``True`` is none."""
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """Return ``value`` if it is a number; ``True`` is none, and no whole one that needs more than 64 bits."""
+    return value if isinstance(value, float) else integer(value)
 
 
 def integer(value: object) -> int | None:
-    """Return ``value`` if it is a whole number; ``True`` is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """Return ``value`` if it is a whole number of 64 bits, all that an attribute holds; ``True`` is none."""
+    if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+        return value
+    return None
 
 
 def double(value: object) -> float | None:
@@ -175,7 +179,7 @@ def double(value: object) -> float | None:
 def texts(value: object) -> list[str] | None:
     """Return a text or a list of texts as a list."""
     found = [value] if isinstance(value, str) else [v for v in items(value) if isinstance(v, str)]
-    return found or None
+    return [encodable(v) for v in found] or None
 
 
 def not_auto(value: object) -> str | None:
