@@ -36,6 +36,16 @@ class Shield:
     ) -> bool:
         if kind is None or not issubclass(kind, Exception) or self.reraise:
             return False
+        self._report(kind, trace)
+        return True
+
+    def swallow(self, error: Exception) -> None:
+        """Swallow ``error``, which was caught where a ``with`` statement costs too much."""
+        if self.reraise:
+            raise error
+        self._report(type(error), error.__traceback__)
+
+    def _report(self, kind: type[BaseException], trace: TracebackType | None) -> None:
         self.swallowed += 1
         place = _place(trace)
         if place not in self._reported:  # bounded: at most one element per line of code
@@ -46,7 +56,6 @@ class Shield:
                     kind.__name__,
                     place,
                 )
-        return True
 
 
 def _place(trace: TracebackType | None) -> str:

@@ -238,8 +238,10 @@ def observe(
     """Yield what ``source`` yields; ``take`` sees each item, ``finish`` the last one, ``call`` the end."""
     try:
         for item in source:
-            with SHIELD:
+            try:
                 take(item)
+            except Exception as error:  # noqa: BLE001 - "with SHIELD", without its two calls for every chunk
+                SHIELD.swallow(error)
             yield item
     except GeneratorExit:
         call.abandon()
@@ -262,8 +264,10 @@ async def aobserve(
     """Yield what ``source`` yields; ``take`` sees each item, ``finish`` the last one, ``call`` the end."""
     try:
         async for item in source:
-            with SHIELD:
+            try:
                 take(item)
+            except Exception as error:  # noqa: BLE001 - "with SHIELD", without its two calls for every chunk
+                SHIELD.swallow(error)
             yield item
     except GeneratorExit:
         call.abandon()

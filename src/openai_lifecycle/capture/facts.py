@@ -133,19 +133,29 @@ class Operation:
 
 
 # ------------------------------------------------------------------ reading bodies of doubtful shape
+_NO_FIELDS: Fields = {}
+
+
 def fields(value: object) -> Fields:
     """Return the members of a JSON object or of one of the client's models; nothing for anything else.
 
     Model fields are read from ``__dict__``: a missing one costs nothing there, while pydantic's
     ``__getattr__`` raises. What the client's version does not know yet is in ``__pydantic_extra__``.
     """
-    if isinstance(value, Mapping):
+    kind = type(value)
+    if kind is not dict and hasattr(kind, "__pydantic_extra__"):
+        own: Fields = value.__dict__
+        extra: Fields | None = getattr(value, "__pydantic_extra__", None)
+        return {**extra, **own} if extra else own
+    if isinstance(value, Mapping):  # asked last: of a model it costs more than all the rest
         return value
-    own: Fields | None = getattr(value, "__dict__", None)
-    if own is None:
-        return {}
-    extra: Fields | None = getattr(value, "__pydantic_extra__", None)
-    return {**extra, **own} if extra else own
+    return getattr(value, "__dict__", _NO_FIELDS)
+
+
+def members(value: object) -> Fields:
+    """Return what :func:`fields` does, without what the client's version does not know: for every single chunk."""
+    own: Fields = value if type(value) is dict else getattr(value, "__dict__", _NO_FIELDS)
+    return own
 
 
 def items(value: object) -> list[Any]:

@@ -23,6 +23,7 @@ from openai_lifecycle.capture.facts import (
     fields,
     integer,
     items,
+    members,
     not_auto,
     number,
     output_type,
@@ -102,16 +103,16 @@ def response(reply: Reply, body: Any) -> None:
     completion = fields(body)
     _head(reply, completion)
     for position, choice in enumerate(items(completion.get("choices"))):
-        _choice(reply, fields(choice), position, "message")
+        _choice(reply, members(choice), position, "message")
 
 
 def chunk(reply: Reply, part: Any) -> None:
     """Fold one chunk of a streamed chat completion into ``reply``."""
-    completion = fields(part)
+    completion = members(part)
     if reply.model is None or completion.get("usage") is not None:
-        _head(reply, completion)
+        _head(reply, fields(part))
     for position, choice in enumerate(items(completion.get("choices"))):
-        _choice(reply, fields(choice), position, "delta")
+        _choice(reply, members(choice), position, "delta")
 
 
 def _head(reply: Reply, completion: Fields) -> None:
@@ -135,12 +136,12 @@ def _choice(reply: Reply, choice: Fields, position: int, where: str) -> None:
     if type(index) is not int:
         index = position
     known = reply.choice(index)
-    message = fields(choice.get(where))
+    message = members(choice.get(where))
     said = message.get("content")
     if type(said) is str:
         known.length += len(said)
     if reply.keep_text:
-        _keep(reply, known, message)
+        _keep(reply, known, fields(choice.get(where)))
     if message.get("tool_calls") or message.get("function_call"):
         _tool_calls(reply, index, message)
     reason = choice.get("finish_reason")
