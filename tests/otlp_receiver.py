@@ -10,7 +10,7 @@ from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
@@ -69,8 +69,9 @@ def grpc_receiver() -> Iterator[Received]:
             return metrics_service_pb2.ExportMetricsServiceResponse()
 
     server = grpc.server(futures.ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Traces(), server)
-    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)
+    services: Any = trace_service_pb2_grpc, metrics_service_pb2_grpc  # untyped
+    services[0].add_TraceServiceServicer_to_server(Traces(), server)
+    services[1].add_MetricsServiceServicer_to_server(Metrics(), server)
     received = Received(f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", "grpc")
     server.start()
     try:
@@ -84,7 +85,7 @@ def http_receiver() -> Iterator[Received]:
     """Serve ``/v1/traces`` and ``/v1/metrics`` for the time of a ``with`` block."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - the base class's name
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)

@@ -116,7 +116,7 @@ def test_every_test_that_the_readme_names_is_there() -> None:
 
 def test_options_and_variables_are_complete() -> None:
     """Every field of Options has a row, and every row's own variable is registered as a flag."""
-    assert [option.name for option in OPTIONS] == list(Options.__slots__)  # type: ignore[attr-defined]
+    assert [option.name for option in OPTIONS] == list(Options.__slots__)
     registered = {name for name in dir(environment_variables) if name.startswith("OTEL_")}
     named = {option.variable for option in OPTIONS if option.variable}
     assert registered == {name for name in named if name.startswith("OTEL_PYTHON_OPENAI_LIFECYCLE_")}

@@ -74,7 +74,9 @@ def test_one_info_line_says_what_was_done() -> None:
     assert "exporters: none" in line
 
 
-@pytest.mark.parametrize("ending", ["sys.exit(3)", "raise KeyError('x')", "os.kill(os.getpid(), signal.SIGTERM)"])
+@pytest.mark.parametrize(
+    "ending", ["sys.exit(3)", "raise KeyError('x')", "os.kill(os.getpid(), signal.SIGTERM)"]
+)
 def test_the_exit_status_is_the_applications(ending: str) -> None:
     """However the application ends, what had ended is in the file and the exit status is its own."""
     done = start(f"import signal, sys\n{APP}\n{ending}", INSTRUMENT)
@@ -83,7 +85,7 @@ def test_the_exit_status_is_the_applications(ending: str) -> None:
 
 
 def test_kill_directly_after_the_call() -> None:
-    """kill -9 as the first thing after a call has returned loses none of its entries."""
+    """A kill -9 as the first thing after a call has returned loses none of its entries."""
     done = start(f"import signal\n{APP}\nos.kill(os.getpid(), signal.SIGKILL)", INSTRUMENT)
     assert done.returncode == -signal.SIGKILL
     assert written() == ENTRIES
@@ -128,13 +130,16 @@ def test_flags() -> None:
 
 def test_disabled() -> None:
     """OTEL_SDK_DISABLED, and our name among the disabled instrumentations, switch everything off."""
-    for switch in ({"OTEL_SDK_DISABLED": "true"}, {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "openai_lifecycle"}):
+    for switch in (
+        {"OTEL_SDK_DISABLED": "true"},
+        {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "openai_lifecycle"},
+    ):
         done = start(APP, INSTRUMENT, **switch)
         assert (done.returncode, done.stdout, done.stderr) == (0, "chatcmpl-1\n", "")
         assert not Path("events.log").exists()
 
 
-# ------------------------------------------------------------------ instrument()
+# ------------------------------------------------------------------ by hand
 MANUAL = "import openai_lifecycle\nopenai_lifecycle.instrument({})\n"
 
 
@@ -142,7 +147,9 @@ MANUAL = "import openai_lifecycle\nopenai_lifecycle.instrument({})\n"
 def test_instrument_by_hand(order: str) -> None:
     """instrument() works before and after openai is imported, and leaves the global provider alone."""
     check = "\nfrom opentelemetry import trace\nassert type(trace.get_tracer_provider()).__name__ == 'ProxyTracerProvider'"
-    program = MANUAL.format("") + APP if order == "before openai" else "import openai\n" + MANUAL.format("") + APP
+    program = (
+        MANUAL.format("") + APP if order == "before openai" else "import openai\n" + MANUAL.format("") + APP
+    )
     done = start(program + check)
     assert (done.returncode, done.stderr) == (0, "")
     assert written() == ENTRIES
@@ -163,7 +170,9 @@ def test_a_wrong_keyword_raises() -> None:
     """A wrong keyword value raises ValueError with option, value and what is allowed; an unknown one TypeError."""
     import openai_lifecycle
 
-    with pytest.raises(ValueError, match="durability='x' is not allowed: it must be write, fsync or buffered"):
+    with pytest.raises(
+        ValueError, match="durability='x' is not allowed: it must be write, fsync or buffered"
+    ):
         openai_lifecycle.instrument(durability="x")
     with pytest.raises(TypeError, match="has no option 'durable'; its options are events_log, "):
         openai_lifecycle.instrument(durable="write")
@@ -251,7 +260,11 @@ def test_metrics_are_sent_when_asked_for(command: list[str]) -> None:
 def test_a_provider_of_the_application_replaces_ours() -> None:
     """Under opentelemetry-instrument an application can still set its own provider, as before we were installed."""
     with RECEIVERS["http"]() as received:
-        program = "import openai, os" + PROVIDER.replace("{0}", "http") + "assert trace.get_tracer_provider() is provider"
+        program = (
+            "import openai, os"
+            + PROVIDER.replace("{0}", "http")
+            + "assert trace.get_tracer_provider() is provider"
+        )
         done = start(program + CALL, INSTRUMENT, **received.environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(received.spans) == 2
@@ -260,7 +273,9 @@ def test_a_provider_of_the_application_replaces_ours() -> None:
 
 def test_an_unreachable_backend_disturbs_nothing() -> None:
     """With nothing listening at the endpoint the application ends normally and the file is complete."""
-    done = start(APP, INSTRUMENT, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", OTEL_EXPORTER_OTLP_TIMEOUT="1")
+    done = start(
+        APP, INSTRUMENT, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", OTEL_EXPORTER_OTLP_TIMEOUT="1"
+    )
     assert (done.returncode, done.stdout) == (0, "chatcmpl-1\n")
     assert written() == ENTRIES
 
