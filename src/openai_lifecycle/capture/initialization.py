@@ -110,8 +110,9 @@ def _server(endpoint: Endpoint) -> Attributes:
     attributes: Attributes = {semconv.PROVIDER: endpoint.provider}
     if endpoint.address:
         attributes[semconv.SERVER_ADDRESS] = endpoint.address
-        attributes[semconv.SERVER_PORT] = endpoint.port
         attributes[semconv.BASE_URL] = endpoint.base_url
+    if endpoint.port:
+        attributes[semconv.SERVER_PORT] = endpoint.port
     return attributes
 
 

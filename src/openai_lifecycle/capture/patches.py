@@ -279,7 +279,7 @@ def _body(options: Any) -> Fields:
     if options.files:
         names = options.files if isinstance(options.files, Mapping) else [name for name, _ in options.files]
         body = {**body, FILES: [name.partition("[")[0] for name in names]}
-    return {**body, **options.extra_json} if options.extra_json else body
+    return {**body, **options.extra_json} if isinstance(options.extra_json, Mapping) else body
 
 
 def _responded(kwargs: dict[str, Any], *, is_async: bool) -> None:

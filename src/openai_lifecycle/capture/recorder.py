@@ -70,6 +70,7 @@ class Recorder:
             attributes[semconv.REQUEST_MODEL] = request.model
         if endpoint.address:
             attributes[semconv.SERVER_ADDRESS] = endpoint.address
+        if endpoint.port:
             attributes[semconv.SERVER_PORT] = endpoint.port
         if request.stream:
             attributes[semconv.STREAM] = True
