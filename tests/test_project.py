@@ -33,7 +33,12 @@ RANKS = [
     [""],
 ]
 #: The towers, which never know each other: the command starts without the client, the log needs none.
-TOWERS = {"eventslog": ["capture"], "sinks": ["capture"], "cli": ["capture"], "capture": ["eventslog", "sinks"]}
+TOWERS = {
+    "eventslog": ["capture"],
+    "sinks": ["capture"],
+    "cli": ["capture"],
+    "capture": ["eventslog", "sinks"],
+}
 
 
 def imports(file: Path) -> set[str]:
@@ -55,7 +60,9 @@ def rank(module: str) -> int:
 def test_lower_never_imports_higher() -> None:
     """Every import goes down the ranks, and the two towers meet only at the bottom."""
     for file in PACKAGE.rglob("*.py"):
-        module = ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+        module = (
+            ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+        )
         for imported in imports(file):
             assert rank(imported) <= rank(module), f"{module} imports {imported}"
             strangers = TOWERS.get(module.split(".")[0], [])
