@@ -26,7 +26,7 @@ class Overlap:
 
     def note(self, span: ReadableSpan) -> None:
         """Remember the parent of ``span`` if that is a generation of ours."""
-        if is_ours(span) and codec.is_generation(span.attributes or {}):
+        if span.parent is not None and is_ours(span) and codec.is_generation(span.attributes or {}):
             self._remember_parent(span)
 
     def is_double(self, span: ReadableSpan) -> bool:
