@@ -49,9 +49,16 @@ class OpenAILifecycleInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # un
         self._pipeline = Pipeline(read)
         recorder = Recorder(self._pipeline, read)
         self._patches = Patches(recorder, Initializations(self._pipeline, read))
+        self._pipeline.attach()
         # At once when openai is imported already, else when it is: an application that never imports it
         # pays nothing.
         wrapt.register_post_import_hook(self._patches.install, "openai")
+
+    def start_sdk(self) -> None:
+        """Start the SDK globally when nobody else has, if anything is to be recorded."""
+        if self._pipeline is not None:
+            sdk.start_globally()
+            self._pipeline.attach()
 
     def _uninstrument(self, **_: Any) -> None:
         if self._patches is not None and self._pipeline is not None:
@@ -81,3 +88,11 @@ def uninstrument() -> None:
         instrumentor = OpenAILifecycleInstrumentor()
         if instrumentor.is_instrumented_by_opentelemetry:
             instrumentor.uninstrument()
+
+
+def start_global_sdk() -> None:
+    """Start the SDK for ``opentelemetry-instrument`` when no distro or configurator has.
+
+    Entry point ``opentelemetry_post_instrument``, called after every instrumentor is loaded.
+    """
+    OpenAILifecycleInstrumentor().start_sdk()

@@ -58,6 +58,13 @@ class Pipeline:
                     self._join(provider)
         return self._tracer
 
+    def attach(self) -> None:
+        """Attach the file to a provider that is there already, because other instrumentations may be first to use it."""
+        provider = self._options.tracer_provider or trace.get_tracer_provider()
+        if self._exporter is not None and hasattr(provider, "add_span_processor"):
+            with self._lock:
+                self._attach(provider, self._exporter)
+
     def close(self) -> None:
         """Leave every provider that was joined as it was found, with everything written that has ended."""
         with self._lock:
@@ -106,7 +113,8 @@ class Pipeline:
             processor = _processors[provider] = EventsLogProcessor()
             provider.add_span_processor(processor)
         processor.join(exporter)
-        self._joined.append(processor)
+        if processor not in self._joined:
+            self._joined.append(processor)
 
     def _record_unsampled(self, tracer: Any) -> None:
         sampler = getattr(tracer, "sampler", None)
@@ -124,14 +132,3 @@ def _lift_event_limit(tracer: Any) -> None:
     if getattr(limits, "max_events", None) == 128 and "OTEL_SPAN_EVENT_COUNT_LIMIT" not in os.environ:
         tracer._span_limits = copy.copy(limits)
         tracer._span_limits.max_events = None
-
-
-def start_global_sdk() -> None:
-    """Start the SDK for ``opentelemetry-instrument`` when no distro or configurator has.
-
-    Entry point ``opentelemetry_post_instrument``, called after every instrumentor is loaded.
-    """
-    from openai_lifecycle.instrumentor import OpenAILifecycleInstrumentor
-
-    if OpenAILifecycleInstrumentor().is_instrumented_by_opentelemetry and not sdk.disabled():
-        sdk.start_globally()
