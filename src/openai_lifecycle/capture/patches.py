@@ -1,4 +1,4 @@
-"""The patch table: which methods of the client are replaced, installed and undone from the same data.
+"""The patch table: what wrapt wraps, installed and undone from the same data.
 
 Everything a client sends goes through ``request`` of two base classes, and every response through
 ``_process_response`` (``openai/_base_client.py``). Patching there covers ``create``, ``parse``, the stream
@@ -145,8 +145,8 @@ class Patches:
         owner, name, original = wrapt.resolve_path(point.module, point.path)
         if name not in owner.__dict__:  # inherited: the base class's wrapper serves
             return
-        stand_in = _stand_in(original, point.wrapper, lambda: self._active)
-        setattr(owner, name, stand_in)
+        factory: Any = _stand_in  # typed as if it could only make proxies
+        stand_in = wrapt.wrap_object(point.module, point.path, factory, (point.wrapper, lambda: self._active))
         self._installed.append((owner, name, stand_in, original))
 
     # -------------------------------------------------------------- request
@@ -237,7 +237,8 @@ def _stand_in(
 ) -> Callable[..., Any]:
     """Return a function that hands the calls of ``original``, a method, to ``wrapper`` while ``active``.
 
-    A plain function, no proxy: whatever inspects, binds, copies, pickles or mocks methods knows what to do with it.
+    A plain function where ``wrapt.FunctionWrapper`` would be a proxy: whatever inspects, binds, copies, pickles,
+    weakly refers to or mocks methods knows what to do with it.
     """
     if inspect.iscoroutinefunction(original):
 
