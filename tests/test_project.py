@@ -178,3 +178,56 @@ def test_the_readme_shows_what_the_quickstart_prints(tmp_path: Path) -> None:
 
 def _steady(text: str) -> str:
     return re.sub(r"127\.0\.0\.1:\d+|/[^ ]*/events\.log|req_\w+", "…", text).strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("events_log", "a\0b"),
+        ("model", 7),
+        ("temperature", True),
+        ("top_p", "high"),
+        ("max_tokens", 1.5),
+        ("durability", "never"),
+        ("max_bytes", -1),
+        ("backups", "many"),
+        ("compress", "perhaps"),
+        ("utc", 2),
+        ("content_limit", None.__class__),
+        ("capture", "all"),
+        ("transform", "print"),
+        ("sinks", 7),
+        ("temperature", 10**400),
+    ],
+)
+def test_a_wrong_keyword_names_option_value_and_what_is_allowed(name: str, wrong: object) -> None:
+    """Each option refuses what it cannot use, and says what it takes."""
+    allowed = next(option.allowed for option in OPTIONS if option.name == name)
+    with pytest.raises(ValueError, match=f"^{name}=.* is not allowed: it must be ") as raised:
+        read({name: wrong}, {})
+    assert allowed in str(raised.value)
+    assert repr(wrong) in str(raised.value)
+
+
+def test_a_provider_that_takes_no_processor(caplog: pytest.LogCaptureFixture) -> None:
+    """With a TracerProvider that is not the SDK's, one warning says so, and the file is written all the same."""
+    import openai
+    from opentelemetry.trace import NoOpTracerProvider
+
+    openai_lifecycle.instrument(tracer_provider=NoOpTracerProvider())
+    openai.OpenAI(api_key="sk-test-0123456789")
+    assert "NoOpTracerProvider, takes no processor" in caplog.text
+    assert [event.event_type for event in openai_lifecycle.read_events("events.log")] == [
+        "LLM_INITIALIZATION_START",
+        "LLM_INITIALIZATION_SUCCESS",
+    ]
+
+
+def test_the_command_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without click the command is one line that says what to install."""
+    from openai_lifecycle import cli
+
+    monkeypatch.delitem(sys.modules, "openai_lifecycle.cli.commands", raising=False)
+    monkeypatch.setitem(sys.modules, "click", None)
+    with pytest.raises(SystemExit, match=r"click is not installed; .* pip install 'openai-lifecycle\[cli\]'"):
+        cli.main()

@@ -87,6 +87,8 @@ class Option:
         return _DEFAULTS[self.name]
 
 
+#: What a ``parse`` raises for a value that it cannot use.
+_WRONG = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 _DEFAULTS: Mapping[str, object] = {f.name: f.default for f in fields(Options)}
 
 
@@ -314,14 +316,14 @@ def read(keywords: Mapping[str, Any] | None = None, environ: Mapping[str, str] =
 def _checked(option: Option, value: Any) -> Any:
     try:
         return option.parse(value)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except _WRONG:
         raise ValueError(f"{option.name}={value!r} is not allowed: it must be {option.allowed}") from None
 
 
 def _from_environment(option: Option, text: str) -> Any:
     try:
         return option.parse(text)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except _WRONG:
         # What may appear where is a promise about privacy: a value that cannot be read must not widen it.
         used = Capture.NO_CONTENT if option.name == "capture" else option.default
         shown = used.value if isinstance(used, Capture) else used

@@ -46,7 +46,7 @@ def generate(provider: TracerProvider, content: str = "user: What is my PIN?", *
     ) as span:
         span.add_event(
             semconv.TOOL_CALL_DETECTED,
-            codec.tool_call(call_id="call_1", name="ask", kind="function", arguments='{"pin": 1234}'),
+            codec.tool_call(call_id="call_1", name="ask", kind="function", arguments='{"pin": 31415926535897932384}'),
         )
         span.add_event(
             semconv.GENERATION_SUCCESS,
@@ -149,7 +149,7 @@ def test_transform_may_change_an_entry(provider: TracerProvider) -> None:
 
     tool, generation = transformed(provider, redact)
     assert isinstance(tool, ToolCallDetected)
-    assert tool.arguments == '{"pin": 1234}'
+    assert tool.arguments == '{"pin": 31415926535897932384}'
     assert isinstance(generation, LLMGenerationSuccess)
     assert generation.message_content == "-"
 
@@ -184,7 +184,7 @@ def test_a_failing_transform_costs_the_content_and_not_the_entry(
     generate(provider)
     assert [event.tag for event in entries()] == ["TOOL_CALL_DETECTED", "GENERATION_SUCCESS"] * 2
     assert "PIN" not in LOG.read_text() + caplog.text
-    assert "1234" not in LOG.read_text() + caplog.text
+    assert "31415926535897932384" not in LOG.read_text() + caplog.text
     assert [getattr(event, "response_length", None) for event in events] == [None, 2]
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
