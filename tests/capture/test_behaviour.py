@@ -389,6 +389,10 @@ def test_metrics_of_a_failure(server: ScriptedServer, observed: Observed) -> Non
 # ------------------------------------------------------------------ spans of others
 def test_other_instrumentations_may_be_first(observed: Observed) -> None:
     """A GenAI span of another instrumentation has its entry before any OpenAI client was made."""
-    asked = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "anthropic", "gen_ai.request.model": "c"}
+    asked = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "anthropic",
+        "gen_ai.request.model": "c",
+    }
     observed.provider.get_tracer("another").start_span("chat c", attributes=asked).end()
     assert observed.generation().provider == "anthropic"

@@ -46,7 +46,9 @@ def generate(provider: TracerProvider, content: str = "user: What is my PIN?", *
     ) as span:
         span.add_event(
             semconv.TOOL_CALL_DETECTED,
-            codec.tool_call(call_id="call_1", name="ask", kind="function", arguments='{"pin": 31415926535897932384}'),
+            codec.tool_call(
+                call_id="call_1", name="ask", kind="function", arguments='{"pin": 31415926535897932384}'
+            ),
         )
         span.add_event(
             semconv.GENERATION_SUCCESS,
