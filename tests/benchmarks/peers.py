@@ -54,12 +54,12 @@ def _rows(name: str, scenarios: Sequence[str], rounds: int, calls: int) -> list[
 
 def _python(requirement: str) -> str:
     """Return the interpreter of an environment with ``requirement`` and this one's client and SDK."""
-    folder = _ENVIRONMENTS / requirement
+    folder = _ENVIRONMENTS / requirement.replace(" ", "+")
     python = str(folder / "bin" / "python")
     if not folder.exists():
         _run(["uv", "venv", "--python", sys.executable, str(folder)])
         same = [f"{package}=={version(package)}" for package in _SAME]
-        _run(["uv", "pip", "install", "--python", python, requirement, *same])
+        _run(["uv", "pip", "install", "--python", python, *requirement.split(), *same])
     return python
 
 

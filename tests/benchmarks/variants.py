@@ -279,7 +279,7 @@ def _ours(
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another package: what to install, its instrumentor, and the environment that it is given."""
+    """Another package: what to install, with what it forgets to ask for; its instrumentor; its environment."""
 
     requirement: str
     instrumentor: str
@@ -300,17 +300,11 @@ class Peer:
 
 _GENAI: Final = "opentelemetry.instrumentation.genai.openai:OpenAIInstrumentor"
 _V2: Final = "opentelemetry.instrumentation.openai_v2:OpenAIInstrumentor"
+_GENAI_PACKAGE: Final = "opentelemetry-instrumentation-genai-openai"
 PEERS: Final = {
-    "official genai": Peer("opentelemetry-instrumentation-genai-openai", _GENAI),
-    "official v2": Peer("opentelemetry-instrumentation-openai-v2", _V2),
-    "official v2, content": Peer(
-        "opentelemetry-instrumentation-openai-v2",
-        _V2,
-        {
-            _CAPTURE: "span_and_event",
-            "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
-        },
-    ),
+    "official genai": Peer(_GENAI_PACKAGE, _GENAI),
+    "official genai, content": Peer(_GENAI_PACKAGE, _GENAI, {_CAPTURE: "span_and_event"}),
+    "official v2": Peer("opentelemetry-instrumentation-openai-v2 httpx", _V2),
     "OpenInference": Peer(
         "openinference-instrumentation-openai", "openinference.instrumentation.openai:OpenAIInstrumentor"
     ),
