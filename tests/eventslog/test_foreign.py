@@ -160,4 +160,5 @@ def test_the_official_span_alone_is_redacted(server: ScriptedServer, provider: T
         client.chat.completions.create(**wire.REQUEST)
     (event,) = entries()
     assert isinstance(event, LLMGenerationError)
-    assert event.error == "Error code: 401 - bad key [REDACTED]"
+    assert "bad key [REDACTED]" in event.error
+    assert "sk-abcdefgh" not in event.error
