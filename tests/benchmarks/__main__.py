@@ -50,7 +50,8 @@ def main(arguments: list[str]) -> None:
     elif asked.loop:
         print(loop.table())
     elif asked.peers:
-        print(table(peers.rows(asked.scenarios, rounds=asked.rounds, calls=asked.calls)))
+        for rows in peers.rows(asked.scenarios, rounds=asked.rounds, calls=asked.calls):
+            print(table(rows), end="\n\n", flush=True)
     else:
         variants = list(dict.fromkeys([measure.BARE, *asked.variants]))
         rows = measure.run(asked.scenarios, variants, rounds=asked.rounds, calls=asked.calls)
@@ -76,11 +77,16 @@ def table(rows: list[Row]) -> str:
             row.variant,
             _shown(row.added, 1e6, 0),
             _shown(row.added, 100 / bare.total.value, 1) + " %",
-            "" if reference is None else f"{row.added.value / reference.added.value:.2f}",
+            _ratio(row.added, reference.added) if reference else "",
             _shown(row.added, 1e6 / CHUNKS, 2) if streamed else "",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _ratio(figure: Figure, reference: Figure) -> str:
+    """Return how many times ``reference`` it is, nothing when that cannot be told from noise."""
+    return f"{figure.value / reference.value:.2f}" if reference.value > 3 * reference.error else ""
 
 
 def _shown(figure: Figure, scale: float, digits: int) -> str:

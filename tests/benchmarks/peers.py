@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,32 +20,20 @@ _ENVIRONMENTS = Path(tempfile.gettempdir()) / "openai-lifecycle-peers"
 _SAME = ("openai", "opentelemetry-sdk", "wrapt")
 
 
-def rows(scenarios: Sequence[str], *, rounds: int, calls: int) -> list[Row]:
-    """Return the rows of every peer that can be installed; say on stderr which cannot."""
-    found = []
+def rows(scenarios: Sequence[str], *, rounds: int, calls: int) -> Iterator[list[Row]]:
+    """Yield the rows of every peer that can be installed; say on stderr which cannot."""
     for name in PEERS:
         try:
-            found += _rows(name, scenarios, rounds, calls)
+            yield _rows(name, scenarios, rounds, calls)
         except subprocess.CalledProcessError as error:
             print(f"{name}: {error.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-    order = {scenario: position for position, scenario in enumerate(scenarios)}
-    return sorted(found, key=lambda row: order[row.scenario])
 
 
 def _rows(name: str, scenarios: Sequence[str], rounds: int, calls: int) -> list[Row]:
     variants = [measure.BARE, "bare again", measure.REFERENCE, name]
     command = [_python(PEERS[name].requirement), "-m", "tests.benchmarks", "--json"]
-    command += [
-        "--rounds",
-        str(rounds),
-        "--calls",
-        str(calls),
-        "--scenarios",
-        *scenarios,
-        "--variants",
-        *variants,
-    ]
-    output = _run(command, cwd=_ROOT)
+    command += ["--rounds", str(rounds), "--calls", str(calls), "--scenarios", *scenarios]
+    output = _run([*command, "--variants", *variants], cwd=_ROOT)
     return [
         Row(row["scenario"], row["variant"], Figure(**row["total"]), Figure(**row["added"]))
         for row in json.loads(output.splitlines()[-1])
@@ -54,12 +42,12 @@ def _rows(name: str, scenarios: Sequence[str], rounds: int, calls: int) -> list[
 
 def _python(requirement: str) -> str:
     """Return the interpreter of an environment with ``requirement`` and this one's client and SDK."""
-    folder = _ENVIRONMENTS / requirement.replace(" ", "+")
+    folder = _ENVIRONMENTS / requirement
     python = str(folder / "bin" / "python")
     if not folder.exists():
         _run(["uv", "venv", "--python", sys.executable, str(folder)])
         same = [f"{package}=={version(package)}" for package in _SAME]
-        _run(["uv", "pip", "install", "--python", python, *requirement.split(), *same])
+        _run(["uv", "pip", "install", "--python", python, requirement, *same])
     return python
 
 

@@ -279,7 +279,7 @@ def _ours(
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another package: what to install, with what it forgets to ask for; its instrumentor; its environment."""
+    """Another package: what to install, its instrumentor, and the environment that it is given."""
 
     requirement: str
     instrumentor: str
@@ -298,13 +298,11 @@ class Peer:
                 instrumentor.uninstrument()
 
 
+_OFFICIAL: Final = "opentelemetry-instrumentation-genai-openai"
 _GENAI: Final = "opentelemetry.instrumentation.genai.openai:OpenAIInstrumentor"
-_V2: Final = "opentelemetry.instrumentation.openai_v2:OpenAIInstrumentor"
-_GENAI_PACKAGE: Final = "opentelemetry-instrumentation-genai-openai"
 PEERS: Final = {
-    "official genai": Peer(_GENAI_PACKAGE, _GENAI),
-    "official genai, content": Peer(_GENAI_PACKAGE, _GENAI, {_CAPTURE: "span_and_event"}),
-    "official v2": Peer("opentelemetry-instrumentation-openai-v2 httpx", _V2),
+    "official genai": Peer(_OFFICIAL, _GENAI),
+    "official genai, content": Peer(_OFFICIAL, _GENAI, {_CAPTURE: "span_and_event"}),
     "OpenInference": Peer(
         "openinference-instrumentation-openai", "openinference.instrumentation.openai:OpenAIInstrumentor"
     ),
