@@ -267,6 +267,15 @@ def test_a_long_prompt_is_cut(server: ScriptedServer, observed: Observed) -> Non
     assert content == "user: " + "x" * 8186 + f"… [+{300_006 - 8192} chars]"
 
 
+def test_a_key_at_the_cut_is_not_cut_in_two(server: ScriptedServer, observed: Observed) -> None:
+    """A key that begins before the limit and ends behind it leaves nothing of itself."""
+    ask(
+        server,
+        messages=[{"role": "user", "content": "x" * 8170 + " sk-abcdefghijklmnopqrstuvwxyz0123456789 " * 9}],
+    )
+    assert "sk-ab" not in observed.generation().message_content
+
+
 def test_parts_that_are_not_text(server: ScriptedServer, observed: Observed) -> None:
     """Images, audio, files and tool traffic appear by kind, never by value."""
     parts = [

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from openai_lifecycle.capture.facts import Fields, ToolCall, fields, items, text
+from openai_lifecycle.redaction import redact
 
 _PLACEHOLDERS: Final = {
     "image_url": "[image]",
@@ -25,20 +26,24 @@ _PLACEHOLDERS: Final = {
 }
 
 
-def one_line(pieces: Iterable[str], limit: int) -> str:
-    """Join ``pieces`` with `` | ``; cut after ``limit`` characters and say how many are missing."""
+#: A key is looked for this far beyond the cut, so that none leaves its beginning.
+_MARGIN: Final = 512
+
+
+def one_line(pieces: Iterable[str], limit: int, secrets: Iterable[str] = ()) -> str:
+    """Join ``pieces`` with `` | ``, without keys; cut after ``limit`` characters and say how many are missing."""
     if limit <= 0:
         return ""
     kept: list[str] = []
-    room, total = limit, 0
+    room, total = limit + _MARGIN, 0
     for piece in pieces:
         separated = f" | {piece}" if total else piece
         total += len(separated)
         if room > 0:
             kept.append(separated[:room])
             room -= len(separated)
-    line = "".join(kept)
-    return line if total <= limit else f"{line}… [+{total - limit} chars]"
+    line = redact("".join(kept), secrets)
+    return line if total <= limit else f"{line[:limit]}… [+{total - limit} chars]"
 
 
 def chat_messages(messages: object) -> Iterator[str]:

@@ -83,7 +83,7 @@ class Recorder:
         keep_text = 0
         if is_recording and options.capture.on_events:
             with SHIELD:
-                recording.content = redact(one_line(request.said, options.content_limit), secrets)
+                recording.content = one_line(request.said, options.content_limit, secrets)
         if is_recording and options.capture.on_spans:
             keep_text = options.content_limit
             with SHIELD:
