@@ -1,0 +1,57 @@
+"""Reading for the commands: progress on a terminal, sizes, and logs that cannot be read."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from openai_lifecycle.cli import logs
+from openai_lifecycle.eventslog.reader import Place
+
+
+class Terminal(io.StringIO):
+    """A standard error that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Return that it is one."""
+        return True
+
+
+def test_progress_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal a long reading shows its progress there, and what is read comes through unchanged, in order."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(logs, "_SOON", 0)
+    Path("a.log").write_bytes(b"x" * 30)
+    items = [(number, Place(path, number, 1)) for path in ("a.log.1", "a.log") for number in range(1500)]
+    assert list(logs.with_progress(["a.log"], iter(items))) == items
+    assert "30 bytes" in terminal.getvalue()
+
+
+def test_no_progress_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a pipe nothing is shown, however long it takes."""
+    items = [(1, Place("a.log", 0, 1))]
+    assert list(logs.with_progress(["a.log"], iter(items))) == items
+    assert capsys.readouterr().err == ""
+
+
+def test_the_size_of_what_is_read() -> None:
+    """Rotated files count; of compressed files, pipes and missing ones the size is not known."""
+    Path("a.log").write_bytes(b"x" * 30)
+    Path("a.log.1").write_bytes(b"x" * 12)
+    assert logs._size(["a.log"]) == 42
+    Path("a.log.2.gz").write_bytes(gzip.compress(b"x"))
+    assert logs._size(["a.log"]) is None
+    assert logs._size(["missing.log"]) is None
+
+
+def test_a_log_that_cannot_be_read() -> None:
+    """A directory in the place of a log is one error that names it."""
+    Path("dir.log").mkdir()
+    with pytest.raises(click.ClickException, match=r"dir\.log"), logs.reading(["dir.log"], bytes) as entries:
+        list(entries)
