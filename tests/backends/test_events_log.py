@@ -43,6 +43,8 @@ tools = [{{"type": "function", "function": {{"name": "get_weather", "parameters"
 with offline_server.serve() as base_url:
     client = openai.OpenAI(base_url=base_url, api_key="offline", max_retries=0)
     for number in range({CALLS}):
+        if number == {CALLS // 2}:
+            sys.stdin.readline()  # however fast this is, the Collector restarts in the middle of it
         question = [{{"role": "user", "content": f"Wie wird das Wetter, {{number}}?\\nLine two: \\u2028 \U0001f327"}}]
         client.chat.completions.create(model="gpt-4o", messages=question, tools=tools if number % 3 else openai.omit)
         if number % 10 == 0:
@@ -101,7 +103,9 @@ def test_equals_the_reader(backends: Backends, tmp_path: Path, compress: bool) -
     log = tmp_path / "events.log"
     with http_sink() as sink:
         collector = backends.collector("events-log.yaml", EVENTS_LOG=log, LOGS_ENDPOINT=sink.endpoint)
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(log), str(compress)])
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(log), str(compress)], stdin=subprocess.PIPE
+        )
         try:
             wait_for(
                 "records while the log is written",
@@ -109,6 +113,9 @@ def test_equals_the_reader(backends: Backends, tmp_path: Path, compress: bool) -
             )
             assert writer.poll() is None
             collector.stop()
+            assert writer.stdin is not None
+            writer.stdin.write(b"go on\n")
+            writer.stdin.close()
             collector.start()
             assert writer.wait(timeout=120) == 0
         finally:
