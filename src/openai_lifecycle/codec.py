@@ -165,20 +165,8 @@ class _Source:
             "metadata": Metadata(custom_fields=fields, **metadata),
         }
 
-    def initialization(self, timestamp: int, custom: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-        """Return the keyword arguments that every initialization event takes."""
-        a = self.attributes
-        return self.base(
-            timestamp,
-            custom,
-            model_version=self.model or None,
-            max_tokens=_number(a.get(semconv.MAX_TOKENS)),
-            top_p=_number(a.get(semconv.TOP_P)),
-            user="openai_user",
-        )
-
-    def generation(self, timestamp: int, custom: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-        """Return the keyword arguments that every generation event takes."""
+    def asked(self, timestamp: int, custom: Iterable[tuple[str, Any]], user: str) -> dict[str, Any]:
+        """Return the keyword arguments of every event with parameters; ``user`` is who it was by default."""
         a = self.attributes
         return self.base(
             timestamp,
@@ -189,7 +177,7 @@ class _Source:
             frequency_penalty=_number(a.get(semconv.FREQUENCY_PENALTY)),
             presence_penalty=_number(a.get(semconv.PRESENCE_PENALTY)),
             stop_sequences=_texts(a.get(semconv.STOP_SEQUENCES)),
-            user=_text(a.get(semconv.USER_ID)) or "llm_generation_user",
+            user=_text(a.get(semconv.USER_ID)) or user,
         )
 
     def client(self) -> list[tuple[str, Any]]:
@@ -253,7 +241,7 @@ def _wall_clock(seconds: int, zone: tuple[str, str] | None) -> tuple[datetime, s
 def _initialization_start(source: _Source, _: Attributes, timestamp: int) -> LifecycleEvent:
     custom = [("operation", INITIALIZATION), *source.client()]
     temperature = _number(source.attributes.get(semconv.TEMPERATURE))
-    return LLMInitializationStart(temperature=temperature, **source.initialization(timestamp, custom))
+    return LLMInitializationStart(temperature=temperature, **source.asked(timestamp, custom, "openai_user"))
 
 
 def _initialization_success(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
@@ -264,7 +252,9 @@ def _initialization_success(source: _Source, own: Attributes, timestamp: int) ->
         *source.client(),
         ("duration_ms", source.duration_ms),
     ]
-    return LLMInitializationSuccess(capabilities=capabilities, **source.initialization(timestamp, custom))
+    return LLMInitializationSuccess(
+        capabilities=capabilities, **source.asked(timestamp, custom, "openai_user")
+    )
 
 
 def _initialization_error(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
@@ -277,7 +267,7 @@ def _initialization_error(source: _Source, own: Attributes, timestamp: int) -> L
     ]
     error = _text(own.get(semconv.ERROR_MESSAGE))
     return LLMInitializationError(
-        operation=INITIALIZATION, error=error, **source.initialization(timestamp, custom)
+        operation=INITIALIZATION, error=error, **source.asked(timestamp, custom, "openai_user")
     )
 
 
@@ -303,7 +293,7 @@ def _generation_success(source: _Source, own: Attributes, timestamp: int) -> Lif
         message_content=_text(own.get(semconv.MESSAGE_CONTENT)),
         response_length=_integer(own.get(semconv.RESPONSE_LENGTH)),
         choices_count=_integer(own.get(semconv.CHOICES_COUNT)),
-        **source.generation(timestamp, custom),
+        **source.asked(timestamp, custom, "llm_generation_user"),
     )
 
 
@@ -327,7 +317,7 @@ def _generation_error(source: _Source, own: Attributes, timestamp: int) -> Lifec
         temperature=source.temperature(own),
         message_content=_text(own.get(semconv.MESSAGE_CONTENT)),
         error=_text(own.get(semconv.ERROR_MESSAGE)),
-        **source.generation(timestamp, custom),
+        **source.asked(timestamp, custom, "llm_generation_user"),
     )
 
 
