@@ -15,7 +15,7 @@ import functools
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,6 @@ from openai_lifecycle.capture.clients import endpoint_of, secrets_of
 from openai_lifecycle.capture.facts import FILES, Fields
 from openai_lifecycle.capture.initialization import Initializations
 from openai_lifecycle.capture.recorder import Recorder
-from openai_lifecycle.capture.websocket import WebSockets
 from openai_lifecycle.shield import SHIELD
 
 _logger = logging.getLogger(__name__)
@@ -82,11 +81,16 @@ class Patches:
             return
         self._wrap_all(self._table())
         # Their modules are the expensive ones: each is left alone until the application imports it.
-        for module in {point.module for point in self._lazy_table()}:
-            wrapt.register_post_import_hook(self._install_later, module)
+        for module in routes.CONNECTIONS:
+            wrapt.register_post_import_hook(self._install_websockets, module)
 
-    def _install_later(self, module: Any) -> None:
-        self._wrap_all(point for point in self._lazy_table() if point.module == module.__name__)
+    def _install_websockets(self, module: Any) -> None:
+        with SHIELD:  # what fails here would fail the application's import
+            from openai_lifecycle.capture.websocket import WebSockets  # few applications need it
+
+            sockets = WebSockets(self._recorder, lambda: self._active)
+            points = sockets.points(*routes.CONNECTIONS[module.__name__])
+            self._wrap_all(_Point(module.__name__, path, wrapper, required=False) for path, wrapper in points)
 
     def undo(self) -> None:
         """Restore what was there; what something else still holds or has wrapped falls silent."""
@@ -124,10 +128,6 @@ class Patches:
 
     def _request_of(self, client: str) -> Callable[..., Any]:
         return self._arequest if client.startswith("Async") else self._request
-
-    def _lazy_table(self) -> Iterator[_Point]:
-        for module, path, wrapper in WebSockets(self._recorder, lambda: self._active).points():
-            yield _Point(module, path, wrapper, required=False)
 
     def _wrap_all(self, points: Iterable[_Point]) -> None:
         for point in points if self._active else ():

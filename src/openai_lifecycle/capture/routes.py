@@ -1,6 +1,6 @@
-"""The operation table: (method, path) → operation. The one place to add an endpoint.
+"""The operation table: (method, path) → operation; and that of connections. The one place to add an endpoint.
 
-What is not in the table passes through untouched.
+What is not in a table passes through untouched.
 """
 
 from __future__ import annotations
@@ -44,6 +44,19 @@ ROUTES: Final[Mapping[tuple[str, str], Operation]] = {
     ("post", "/threads/runs"): RUN_OF_THREAD,
     ("post", "/threads/{id}/runs"): RUN_OF_THREAD,
     ("post", "/threads/{id}/runs/{id}/submit_tool_outputs"): RUN_OF_THREAD,
+}
+
+#: Module of a WebSocket's classes → (prefix of their names, API; ``websocket.py`` knows its protocol). Such a
+#: module is looked at when the application imports it, never by us.
+CONNECTIONS: Final[Mapping[str, tuple[str, str]]] = {
+    "openai.resources.responses.responses": ("Responses", "responses"),
+    "openai.resources.beta.responses.responses": ("Responses", "responses"),
+    "openai.resources.realtime.realtime": ("Realtime", "realtime"),
+    "openai.resources.beta.realtime.realtime": ("Realtime", "realtime"),
+    "openai.resources.realtime.translations.translations": ("Translations", "realtime"),
+    "openai.resources.live.live": ("Live", "live"),
+    "openai.resources.live.forks": ("Forks", "live"),
+    "openai.resources.live.sideband": ("Sideband", "live"),
 }
 
 

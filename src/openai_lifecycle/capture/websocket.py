@@ -64,18 +64,7 @@ LIVE_SOCKET: Final = Protocol(
     lambda _: None,
     lambda event: fields(event.get("event")) if event.get("type") == "response.event" else event,
 )
-
-#: Module, prefix of its classes, protocol. A module is looked at when the application imports it, never by us.
-CONNECTIONS: Final = (
-    ("openai.resources.responses.responses", "Responses", RESPONSES_SOCKET),
-    ("openai.resources.beta.responses.responses", "Responses", RESPONSES_SOCKET),
-    ("openai.resources.realtime.realtime", "Realtime", REALTIME_SOCKET),
-    ("openai.resources.beta.realtime.realtime", "Realtime", REALTIME_SOCKET),
-    ("openai.resources.realtime.translations.translations", "Translations", REALTIME_SOCKET),
-    ("openai.resources.live.live", "Live", LIVE_SOCKET),
-    ("openai.resources.live.forks", "Forks", LIVE_SOCKET),
-    ("openai.resources.live.sideband", "Sideband", LIVE_SOCKET),
-)
+PROTOCOLS: Final = {p.api: p for p in (RESPONSES_SOCKET, REALTIME_SOCKET, LIVE_SOCKET)}
 
 
 def _connect_request(body: Fields) -> Request:
@@ -311,14 +300,13 @@ class WebSockets:
         self._recorder = recorder
         self._active = active
 
-    def points(self) -> Iterator[tuple[str, str, Callable[..., Any]]]:
-        """Yield (module, path, wrapper): what is wrapped when the module is imported."""
-        for module, name, protocol in CONNECTIONS:
-            enter, aenter = self._enter(protocol), self._aenter(protocol)
-            for prefix, method, wrapper in (("", "__enter__", enter), ("Async", "__aenter__", aenter)):
-                yield module, f"{prefix}{name}ConnectionManager.{method}", wrapper
-                yield module, f"{prefix}{name}ConnectionManager.enter", wrapper
-                yield module, f"{prefix}{name}Connection.__init__", self._connected
+    def points(self, name: str, api: str) -> Iterator[tuple[str, Callable[..., Any]]]:
+        """Yield (path, wrapper): what is wrapped in the module of a row of ``routes.CONNECTIONS``."""
+        enter, aenter = self._enter(PROTOCOLS[api]), self._aenter(PROTOCOLS[api])
+        for prefix, method, wrapper in (("", "__enter__", enter), ("Async", "__aenter__", aenter)):
+            yield f"{prefix}{name}ConnectionManager.{method}", wrapper
+            yield f"{prefix}{name}ConnectionManager.enter", wrapper
+            yield f"{prefix}{name}Connection.__init__", self._connected
 
     # -------------------------------------------------------------- the handshake
     def _enter(self, protocol: Protocol) -> Callable[..., Any]:
