@@ -29,6 +29,7 @@ RANKS = [
     ["sinks"],
     ["eventslog.exporter"],
     ["pipeline", "cli"],
+    ["switch"],
     ["instrumentor"],
     [""],
 ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 from tests import wire
 from tests.observed import entries
@@ -166,6 +167,18 @@ def test_an_application_without_openai_pays_nothing() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_nobody_pays_for_what_is_not_used() -> None:
+    """instrument() and a client import neither ``BaseInstrumentor`` nor our part for WebSockets."""
+    done = start(
+        "import openai, sys, openai_lifecycle\n"
+        "openai_lifecycle.instrument()\n"
+        "openai.OpenAI(api_key='sk-test-0123456789').chat.completions\n"
+        "unused = 'opentelemetry.instrumentation.instrumentor', 'openai_lifecycle.capture.websocket'\n"
+        "assert not set(unused) & set(sys.modules)\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_wrong_keyword_raises() -> None:
     """A wrong keyword value raises ValueError with option, value and what is allowed; an unknown one TypeError."""
     import openai_lifecycle
@@ -176,6 +189,68 @@ def test_a_wrong_keyword_raises() -> None:
         openai_lifecycle.instrument(durability="x")
     with pytest.raises(TypeError, match="has no option 'durable'; its options are events_log, "):
         openai_lifecycle.instrument(durable="write")
+
+
+@pytest.mark.parametrize("off", ["function", "class"])
+@pytest.mark.parametrize("on", ["function", "class"])
+def test_one_switch(on: str, off: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The functions and the class are one switch: what either turns on, the other knows of and turns off."""
+    import openai
+
+    import openai_lifecycle
+
+    def clients() -> int:
+        openai.OpenAI(api_key="sk-test-0123456789")
+        return written().get("LLM_INITIALIZATION_SUCCESS", 0)
+
+    instrumentor = openai_lifecycle.OpenAILifecycleInstrumentor()
+    ways: dict[str, Any] = {"function": openai_lifecycle, "class": instrumentor}
+    provider = TracerProvider(shutdown_on_exit=False)
+    for turn in (1, 2):
+        ways[on].instrument(tracer_provider=provider)
+        openai_lifecycle.instrument(tracer_provider=provider)
+        assert instrumentor.is_instrumented_by_opentelemetry
+        assert not caplog.messages
+        instrumentor.instrument(tracer_provider=provider)
+        assert caplog.messages == ["Attempting to instrument while already instrumented"]
+        assert clients() == turn
+
+        caplog.clear()
+        ways[off].uninstrument()
+        openai_lifecycle.uninstrument()
+        assert not instrumentor.is_instrumented_by_opentelemetry
+        assert not caplog.messages
+        instrumentor.uninstrument()
+        assert caplog.messages == ["Attempting to uninstrument while already uninstrumented"]
+        assert clients() == turn
+        caplog.clear()
+
+
+@pytest.mark.parametrize("way", ["openai_lifecycle", "openai_lifecycle.OpenAILifecycleInstrumentor()"])
+@pytest.mark.parametrize(
+    ("installed", "supported"),
+    [
+        ("1.65.5", False),
+        ("1.66.0b1", False),
+        ("1.66", True),
+        ("1.66.0.post1", True),
+    ],
+)
+def test_the_version_decides(installed: str, supported: bool, way: str) -> None:
+    """Beside an openai that is too old, instrument() is one error, by either way, and leaves the client alone."""
+    about = Path(f"openai-{installed}.dist-info") / "METADATA"  # found first: the program's folder is
+    about.parent.mkdir()
+    about.write_text(f"Metadata-Version: 2.1\nName: openai\nVersion: {installed}\n", encoding="utf-8")
+    done = start(f"import openai_lifecycle\n{way}.instrument()\n{APP}")
+    assert (done.returncode, done.stdout) == (0, "chatcmpl-1\n")
+    if supported:
+        assert done.stderr == ""
+        assert written() == ENTRIES
+    else:
+        (line,) = done.stderr.splitlines()
+        assert "openai >= 1.66" in line
+        assert f"openai {installed}" in line
+        assert not Path("events.log").exists()
 
 
 # ------------------------------------------------------------------ providers and OTLP

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     )
     from openai_lifecycle.eventslog.exporter import EventsLogExporter
     from openai_lifecycle.eventslog.reader import read_events
-    from openai_lifecycle.instrumentor import OpenAILifecycleInstrumentor, instrument, uninstrument
+    from openai_lifecycle.instrumentor import OpenAILifecycleInstrumentor
+    from openai_lifecycle.switch import instrument, uninstrument
 
 __all__ = [
     "EventsLogExporter",
@@ -50,9 +51,9 @@ __all__ = [
 _HOMES = {
     "EventsLogExporter": "openai_lifecycle.eventslog.exporter",
     "OpenAILifecycleInstrumentor": "openai_lifecycle.instrumentor",
-    "instrument": "openai_lifecycle.instrumentor",
+    "instrument": "openai_lifecycle.switch",
     "read_events": "openai_lifecycle.eventslog.reader",
-    "uninstrument": "openai_lifecycle.instrumentor",
+    "uninstrument": "openai_lifecycle.switch",
 }
 
 
