@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -42,6 +44,8 @@ class Observed:
 
     def __exit__(self, *_: object) -> None:
         openai_lifecycle.uninstrument()
+        for span in self.spans(None):
+            _assert_clean(span.attributes)
         self.provider.shutdown()
         self.meters.shutdown()
 
@@ -86,9 +90,18 @@ class Observed:
     def metrics(self) -> dict[str, list[Any]]:
         """Return the data points recorded, by metric name."""
         data = self._reader.get_metrics_data()
-        return {
+        found: dict[str, list[Any]] = {
             metric.name: list(metric.data.data_points)
             for resource in (data.resource_metrics if data else ())
             for scope in resource.scope_metrics
             for metric in scope.metrics
         }
+        for point in (point for points in found.values() for point in points):
+            _assert_clean(point.attributes)
+        return found
+
+
+def _assert_clean(attributes: Mapping[str, Any] | None) -> None:
+    """Everything is recorded as the SDK would have it: it is not given the chance to mend it (``unchecked.py``)."""
+    recorded = dict(attributes or {})
+    assert dict(BoundedAttributes(attributes=recorded)) == recorded

@@ -15,10 +15,9 @@ background *is* read later. Its entries are written once each:
 
 from __future__ import annotations
 
-import enum
 import threading
 from collections import OrderedDict
-from typing import Final
+from typing import Final, NamedTuple
 
 from openai_lifecycle.capture.call import Call
 
@@ -26,14 +25,18 @@ from openai_lifecycle.capture.call import Call
 LIMIT: Final = 10_000
 
 
-class Entries(enum.Flag):
-    """What the end of a call is to write."""
+class Entries(NamedTuple):
+    """Which entries the end of a call is to write; not an ``enum.Flag``, whose ``in`` runs in Python."""
 
-    NONE = 0
-    TOOL_CALLS = enum.auto()
-    SUCCESS = enum.auto()
-    ERROR = enum.auto()
-    ALL = TOOL_CALLS | SUCCESS | ERROR
+    tool_calls: bool
+    success: bool
+    error: bool
+
+
+_ALL: Final = Entries(tool_calls=True, success=True, error=True)
+_NONE: Final = Entries(tool_calls=False, success=False, error=False)
+_FAILED: Final = Entries(tool_calls=False, success=False, error=True)
+_AWAITED: Final = Entries(tool_calls=True, success=False, error=True)
 
 
 class Generations:
@@ -46,18 +49,18 @@ class Generations:
     def entries(self, call: Call, error: BaseException | None) -> Entries:
         """Return what the end of ``call`` is to write, and remember the response it saw."""
         if not call.operation.entries:
-            return Entries.NONE
+            return _NONE
         reply = call.reply
         if not call.operation.generates and error is not None:
-            return Entries.ERROR
+            return _FAILED
         before = None
         if reply.id is not None and reply.pending is not None:
             before = self._seen(reply.id, pending=reply.pending)
         if call.operation.generates:
-            return Entries.ALL
+            return _ALL
         if reply.pending is not False or before is False:
-            return Entries.NONE
-        return Entries.TOOL_CALLS | Entries.ERROR if before else Entries.ALL
+            return _NONE
+        return _AWAITED if before else _ALL
 
     def _seen(self, response_id: str, *, pending: bool) -> bool | None:
         """Return whether the response was pending when it was last seen, ``None`` if it never was."""

@@ -9,7 +9,7 @@ from opentelemetry.metrics import MeterProvider, NoOpMeterProvider, get_meter, g
 from openai_lifecycle import semconv
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.facts import Attributes
-from openai_lifecycle.shield import SHIELD
+from openai_lifecycle.capture.unchecked import Record, recorder
 from openai_lifecycle.version import __version__
 
 _SECONDS: Final = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
@@ -40,30 +40,35 @@ class Instruments:
     def __init__(self, provider: MeterProvider | None) -> None:
         self._provider = provider
         meter = get_meter(semconv.SCOPE, __version__, provider, semconv.SCHEMA_URL)
-        histogram = meter.create_histogram
+
+        def histogram(name: str, unit: str, description: str, bounds: list[float]) -> Record:
+            return recorder(
+                meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=bounds)
+            )
+
         self._duration = histogram(
             semconv.DURATION,
             "s",
             "Duration of a GenAI operation, retries included.",
-            explicit_bucket_boundaries_advisory=_SECONDS,
+            _SECONDS,
         )
         self._tokens = histogram(
             semconv.TOKEN_USAGE,
             "{token}",
             "Tokens used, input and output.",
-            explicit_bucket_boundaries_advisory=_TOKENS,
+            _TOKENS,
         )
         self._first_chunk = histogram(
             semconv.TIME_TO_FIRST_CHUNK_METRIC,
             "s",
             "Time until a stream's first chunk.",
-            explicit_bucket_boundaries_advisory=_SECONDS,
+            _SECONDS,
         )
         self._per_chunk = histogram(
             semconv.TIME_PER_OUTPUT_CHUNK,
             "s",
             "Time between the chunks of a stream: one value a stream, the mean after the first chunk.",
-            explicit_bucket_boundaries_advisory=_SECONDS,
+            _SECONDS,
         )
 
     def are_read(self) -> bool:
@@ -73,15 +78,16 @@ class Instruments:
 
     def record(self, call: Call, outcome: Attributes, duration: float) -> None:
         """Record the metrics of a call that ended after ``duration`` seconds."""
-        with SHIELD:
-            asked = call.request.attributes
-            common: dict[str, Any] = {name: asked[name] for name in _REQUEST_DIMENSIONS if name in asked}
-            common.update({name: outcome[name] for name in _DIMENSIONS if name in outcome})
-            self._duration.record(duration, common)
-            for kind, name in (("input", semconv.INPUT_TOKENS), ("output", semconv.OUTPUT_TOKENS)):
-                if name in outcome:
-                    self._tokens.record(outcome[name], {**common, semconv.TOKEN_TYPE: kind})
-            if call.chunks:
-                self._first_chunk.record(call.first_chunk - call.started, common)
-            if call.chunks > 1:
-                self._per_chunk.record((call.last_chunk - call.first_chunk) / (call.chunks - 1), common)
+        asked = call.request.attributes
+        common: dict[str, Any] = {name: asked[name] for name in _REQUEST_DIMENSIONS if name in asked}
+        for name in _DIMENSIONS:
+            if name in outcome:
+                common[name] = outcome[name]
+        self._duration(duration, common)
+        for kind, name in (("input", semconv.INPUT_TOKENS), ("output", semconv.OUTPUT_TOKENS)):
+            if name in outcome:
+                self._tokens(outcome[name], {**common, semconv.TOKEN_TYPE: kind})
+        if call.chunks:
+            self._first_chunk(call.first_chunk - call.started, common)
+        if call.chunks > 1:
+            self._per_chunk((call.last_chunk - call.first_chunk) / (call.chunks - 1), common)

@@ -10,12 +10,12 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from openai_lifecycle import codec, semconv
-from openai_lifecycle.capture import company, messages
+from openai_lifecycle.capture import company, messages, unchecked
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.clients import Endpoint, secrets_sent
 from openai_lifecycle.capture.content import one_line
 from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request
-from openai_lifecycle.capture.generations import Entries, Generations
+from openai_lifecycle.capture.generations import Generations
 from openai_lifecycle.capture.metrics import Instruments
 from openai_lifecycle.options import Capture, Options
 from openai_lifecycle.redaction import redact
@@ -35,7 +35,7 @@ def _whole(value: bytes) -> int:
     return int(value)
 
 
-#: Response header → attribute and how to read it. Read in one pass: asking for one header costs some 2 µs.
+#: Response header → attribute and how to read it. Read in one pass: to ask for a single one takes as long.
 _HEADERS: Final[Mapping[bytes, tuple[str, Callable[[bytes], Any]]]] = {
     b"x-request-id": (semconv.REQUEST_ID, bytes.decode),
     b"apim-request-id": (semconv.REQUEST_ID, bytes.decode),
@@ -45,12 +45,27 @@ _HEADERS: Final[Mapping[bytes, tuple[str, Callable[[bytes], Any]]]] = {
 }
 
 
+class _Headers(dict[bytes, "tuple[str, Callable[[bytes], Any]] | None"]):
+    """Header as a server spells it → its row of :data:`_HEADERS`, learned when it is seen for the first time."""
+
+    def __missing__(self, name: bytes) -> tuple[str, Callable[[bytes], Any]] | None:
+        row = _HEADERS.get(name.lower())
+        if len(self) < 256:
+            self[name] = row
+        return row
+
+
+_headers: Final = _Headers()
+
+
 class Recorder:
     """Starts the spans of calls and writes down how they end."""
 
     def __init__(self, pipeline: Destination, options: Options) -> None:
         self.pipeline = pipeline
         self.options = options
+        self.captures_events = options.capture.on_events
+        self.captures_spans = options.capture.on_spans
         self.generations = Generations()
         self._looked_around = False
 
@@ -60,9 +75,11 @@ class Recorder:
             self._looked_around = True
             company.warn()
         options = self.options
-        request = Request()
-        with SHIELD:  # a request that cannot be read is recorded all the same
+        try:
             request = operation.request(body)
+        except Exception as error:  # noqa: BLE001 - a request that cannot be read is recorded all the same
+            SHIELD.swallow(error)
+            request = Request()
         attributes = request.attributes
         attributes[semconv.OPERATION] = operation.name
         attributes[semconv.PROVIDER] = endpoint.provider
@@ -81,10 +98,10 @@ class Recorder:
             return Call(operation, request, Reply(), Unrecorded(span))
         recording = Recording(self, span, secrets)
         keep_text = 0
-        if is_recording and options.capture.on_events:
+        if is_recording and self.captures_events:
             with SHIELD:
                 recording.content = one_line(request.said, options.content_limit, secrets)
-        if is_recording and options.capture.on_spans:
+        if is_recording and self.captures_spans:
             keep_text = options.content_limit
             with SHIELD:
                 span.set_attributes(self._content(operation, body, secrets))
@@ -123,7 +140,7 @@ class Unrecorded:
 class Recording:
     """The span of one call; ``content`` is what was sent as one line of text."""
 
-    __slots__ = ("_recorder", "_secrets", "attributes", "content", "span")
+    __slots__ = ("_duration", "_entries", "_recorder", "_secrets", "attributes", "content", "span")
     reads: ClassVar = True
 
     def __init__(self, recorder: Recorder, span: trace.Span, secrets: tuple[str, ...]) -> None:
@@ -138,7 +155,7 @@ class Recording:
         self.attributes[semconv.HTTP_STATUS_CODE] = response.status_code
         # A refused WebSocket handshake has a response too, of the websockets package: without a raw list.
         for name, value in getattr(response.headers, "raw", ()):
-            row = _HEADERS.get(name.lower())
+            row = _headers[name]
             if row is not None:
                 try:
                     self.attributes[row[0]] = row[1](value)
@@ -154,24 +171,14 @@ class Recording:
 
         Each step is shielded by itself, so that a defect in one costs no more than that one.
         """
-        duration = perf_counter() - call.started
         failure = _failure(call, error)
-        entries = self._recorder.generations.entries(call, error)
-        with SHIELD:
-            self._outcome(call, failure, error)
-        if self.span.is_recording():
-            with SHIELD:
-                self.span.set_attributes(self.attributes)
-            with SHIELD:
-                self._answers(call.reply)
-            with SHIELD:
-                if Entries.TOOL_CALLS in entries:
-                    self._tool_calls(call.reply)
-            with SHIELD:
-                self._generation(call, entries, failure, error)
-        with SHIELD:  # a span processor of the application's may raise
-            self.span.end()
-        self._recorder.pipeline.instruments.record(call, self.attributes, duration)
+        self._duration = perf_counter() - call.started
+        self._entries = self._recorder.generations.entries(call, error)
+        for step in _STEPS if self.span.is_recording() else _UNSEEN:
+            try:
+                step(self, call, failure, error)
+            except Exception as defect:  # noqa: BLE001 - "with SHIELD", without its two calls for every step
+                SHIELD.swallow(defect)
 
     def _outcome(self, call: Call, failure: str | None, error: BaseException | None) -> None:
         response = getattr(error, "response", None)
@@ -193,42 +200,55 @@ class Recording:
         if failure is not None:
             attributes[semconv.ERROR_TYPE] = failure
 
-    def _answers(self, reply: Reply) -> None:
-        options = self._recorder.options
-        answers = messages.output(reply) if options.capture.on_spans else []
-        if answers:
-            said = messages.as_json(answers, lambda answer: answer, options.content_limit, self._secrets)
+    def _answers(self, call: Call, *_: object) -> None:
+        """Set what is known of the answer, in bulk: each single attribute would take the span's lock again."""
+        unchecked.set_attributes(self.span, self.attributes)
+        if self._recorder.captures_spans and (answers := messages.output(call.reply)):
+            limit = self._recorder.options.content_limit
+            said = messages.as_json(answers, lambda answer: answer, limit, self._secrets)
             self.span.set_attribute(semconv.OUTPUT_MESSAGES, said)
 
-    def _tool_calls(self, reply: Reply) -> None:
-        capture = self._recorder.options.capture
-        for tool in reply.tool_calls.values():
-            arguments = redact(tool.arguments, self._secrets) if capture.on_events else ""
+    def _tool_calls(self, call: Call, *_: object) -> None:
+        if not self._entries.tool_calls:
+            return
+        captured = self._recorder.captures_events
+        for tool in call.reply.tool_calls.values():
+            arguments = redact(tool.arguments, self._secrets) if captured else ""
             attributes = codec.tool_call(call_id=tool.id, name=tool.name, kind=tool.kind, arguments=arguments)
             self.span.add_event(semconv.TOOL_CALL_DETECTED, attributes, timestamp=tool.time)
 
-    def _generation(
-        self, call: Call, entries: Entries, failure: str | None, error: BaseException | None
-    ) -> None:
+    def _generation(self, call: Call, failure: str | None, error: BaseException | None) -> None:
         span, request, reply = self.span, call.request, call.reply
-        capture = self._recorder.options.capture
-        asked: dict[str, Any] = {
-            "messages_count": request.messages_count,
-            "message_content": self.content,
-            "temperature": request.temperature,
-        }
         if failure is None:
-            if Entries.SUCCESS in entries:
+            if self._entries.success:
                 length, choices = _size(reply)
-                done = codec.generation_success(response_length=length, choices_count=choices, **asked)
+                done = codec.generation_success(
+                    messages_count=request.messages_count,
+                    message_content=self.content,
+                    temperature=request.temperature,
+                    response_length=length,
+                    choices_count=choices,
+                )
                 span.add_event(semconv.GENERATION_SUCCESS, done)
             return
         message, brief = self._message(call, failure, error)
-        if Entries.ERROR in entries:
-            said = message if capture.on_events else brief
-            span.add_event(semconv.GENERATION_ERROR, codec.generation_error(error=said, **asked))
-        description = brief if capture is Capture.NO_CONTENT else message
+        if self._entries.error:
+            said = message if self._recorder.captures_events else brief
+            failed = codec.generation_error(
+                messages_count=request.messages_count,
+                message_content=self.content,
+                temperature=request.temperature,
+                error=said,
+            )
+            span.add_event(semconv.GENERATION_ERROR, failed)
+        description = brief if self._recorder.options.capture is Capture.NO_CONTENT else message
         span.set_status(Status(StatusCode.ERROR, description))
+
+    def _end(self, *_: object) -> None:
+        self.span.end()  # a span processor of the application's may raise
+
+    def _measure(self, call: Call, *_: object) -> None:
+        self._recorder.pipeline.instruments.record(call, self.attributes, self._duration)
 
     def _message(self, call: Call, failure: str, error: BaseException | None) -> tuple[str, str]:
         """Return the failure's text and a short form of it that quotes nothing the server or caller said."""
@@ -241,6 +261,18 @@ class Recording:
         return redact(said, (*self._secrets, *secrets_sent(error))) or brief, brief
 
 
+#: What the end of a call records, in order; and what of it, when nobody sees the span.
+_STEPS: Final = (
+    Recording._outcome,
+    Recording._answers,
+    Recording._tool_calls,
+    Recording._generation,
+    Recording._end,
+    Recording._measure,
+)
+_UNSEEN: Final = (Recording._outcome, Recording._end, Recording._measure)
+
+
 def _failure(call: Call, error: BaseException | None) -> str | None:
     """Return ``error.type``: the exception's class, or what the response itself says failed; ``None`` if well."""
     if error is not None:
@@ -248,10 +280,10 @@ def _failure(call: Call, error: BaseException | None) -> str | None:
     return call.reply.error[0] if call.reply.error else None
 
 
-def _finish_reasons(reply: Reply, *, failed: bool) -> list[str]:
+def _finish_reasons(reply: Reply, *, failed: bool) -> tuple[str, ...]:
     if failed:  # one was expected and never arrived
-        return [reason or "error" for reason in reply.finish_reasons] or ["error"]
-    return [reason for reason in reply.finish_reasons if reason is not None]
+        return tuple([reason or "error" for reason in reply.finish_reasons]) or ("error",)
+    return tuple([reason for reason in reply.finish_reasons if reason is not None])
 
 
 def _size(reply: Reply) -> tuple[int, int]:

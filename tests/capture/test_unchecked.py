@@ -1,0 +1,87 @@
+"""What is handed to the SDK unchecked arrives as if it had been handed over the public way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.metrics import NoOpMeterProvider, get_meter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics._internal.measurement import Measurement
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.trace import INVALID_SPAN
+
+from openai_lifecycle.capture import unchecked
+
+_ATTRIBUTES: dict[str, Any] = {"text": "four score", "whole": 7, "part": 0.5, "yes": True, "all": ("a", "b")}
+
+
+def _span(limits: SpanLimits | None, *, publicly: bool) -> ReadableSpan:
+    span: Any = TracerProvider(span_limits=limits, shutdown_on_exit=False).get_tracer("test").start_span("s")
+    span.set_attribute("whole", "before")
+    span.set_attributes(_ATTRIBUTES) if publicly else unchecked.set_attributes(span, _ATTRIBUTES)
+    readable: ReadableSpan = span
+    return readable
+
+
+@pytest.mark.parametrize(
+    "limits", [None, SpanLimits(max_span_attributes=3), SpanLimits(max_span_attribute_length=4)]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_span_attributes(limits: SpanLimits | None) -> None:
+    """A span holds the same attributes, cut and dropped by the same limits, as after ``set_attributes``."""
+    ours, theirs = _span(limits, publicly=False), _span(limits, publicly=True)
+    assert dict(ours.attributes or {}) == dict(theirs.attributes or {})
+    assert ours.dropped_attributes == theirs.dropped_attributes
+
+
+def test_spans_of_other_kinds() -> None:
+    """A span that is none of the SDK's, or whose attributes the SDK holds in another way, gets them publicly."""
+    unchecked.set_attributes(INVALID_SPAN, _ATTRIBUTES)
+    span: Any = TracerProvider(shutdown_on_exit=False).get_tracer("test").start_span("s")
+    span._attributes = type("Changed", (BoundedAttributes,), {})(immutable=False)
+    unchecked.set_attributes(span, _ATTRIBUTES)
+    assert dict(span.attributes) == _ATTRIBUTES
+
+
+def _recorded(*, publicly: bool) -> MetricsData | None:
+    reader = InMemoryMetricReader()
+    histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("test").create_histogram("h", "s")
+    record = histogram.record if publicly else unchecked.recorder(histogram)
+    for value in (0, 1.5, 7):
+        record(value, {"kind": "some", "count": 1})
+        record(value, {"kind": "other", "count": 1})
+    return reader.get_metrics_data()
+
+
+def _points(data: MetricsData | None) -> list[tuple[Any, ...]]:
+    assert data is not None
+    points: Any = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+    return [(dict(p.attributes), p.count, p.sum, p.min, p.max, tuple(p.bucket_counts)) for p in points]
+
+
+def test_measurements() -> None:
+    """A histogram ends with the same points as after ``record``."""
+    points = _points(_recorded(publicly=False))
+    assert points == _points(_recorded(publicly=True))
+    assert [count for _, count, *_ in points] == [3, 3]
+
+
+def test_negative_measurement(caplog: pytest.LogCaptureFixture) -> None:
+    """A negative value is refused by the SDK in its own words, and not recorded."""
+    reader = InMemoryMetricReader()
+    histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("test").create_histogram("h")
+    unchecked.recorder(histogram)(-1, {})
+    assert reader.get_metrics_data() is None
+    assert "non-negative" in caplog.text
+
+
+def test_histograms_of_other_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A histogram that is none of the SDK's, or has other insides, records the public way."""
+    absent = get_meter("test", meter_provider=NoOpMeterProvider()).create_histogram("h")
+    assert unchecked.recorder(absent) == absent.record
+    monkeypatch.delattr(Measurement, "__post_init__", raising=False)
+    histogram = MeterProvider(shutdown_on_exit=False).get_meter("test").create_histogram("h")
+    assert unchecked.recorder(histogram) == histogram.record
