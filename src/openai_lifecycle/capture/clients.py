@@ -128,8 +128,8 @@ def endpoint_of(client: Any) -> Endpoint:
 
 def secrets_of(client: Any) -> tuple[str, ...]:
     """Return the keys that a client holds, which nothing that is recorded may show."""
-    found = (getattr(client, name, None) for name in ("api_key", "admin_api_key"))
-    return tuple(value for value in found if isinstance(value, str) and value)
+    found = getattr(client, "api_key", None), getattr(client, "admin_api_key", None)
+    return tuple([value for value in found if isinstance(value, str) and value])
 
 
 def secrets_sent(error: BaseException | None) -> tuple[str, ...]:

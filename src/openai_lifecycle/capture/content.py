@@ -50,7 +50,9 @@ def chat_messages(messages: object) -> Iterator[str]:
     """Yield each message of a chat as ``role: text``."""
     for message in items(messages):
         m = fields(message)
-        said = " ".join(_said(m))
+        said = m.get("content")
+        if len(m) > 2 or not isinstance(said, str):  # more than a role and a text
+            said = " ".join(_said(m))
         yield f"{text(m.get('role'))}: {said}"
 
 
