@@ -14,11 +14,12 @@ indent it runs in pure Python, and an entry's shape is known in advance.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, tzinfo
 from json.encoder import encode_basestring
 from typing import Any, Final
 
@@ -80,10 +81,12 @@ def _escape(match: re.Match[str]) -> str:
 def _number(value: float | None) -> str:
     if value is None:
         return "null"
-    # The types' own repr: that of an enumeration's member, which is an int too, is no number.
-    if isinstance(value, float):
-        return float.__repr__(value) if math.isfinite(value) else "null"
     try:
+        if type(value) is int:
+            return repr(value)
+        # The types' own repr: that of an enumeration's member, which is an int too, is no number.
+        if isinstance(value, float):
+            return float.__repr__(value) if math.isfinite(value) else "null"
         return int.__repr__(value)
     except ValueError:  # more digits than Python writes (sys.get_int_max_str_digits)
         return "null"
@@ -99,6 +102,8 @@ def _writer(key: str) -> Callable[[Any], str]:
     return _number if key in _NUMBERS else encode_basestring
 
 
+#: The header behind the time, and the object's first line.
+_OPENINGS = {kind: f'] [EVENT: {kind.tag}]\n{{\n  "event_type": "{kind.event_type}"' for kind in KEYS}
 _ROWS = {
     kind: tuple((key, f',\n  "{key}": ', _writer(key)) for key in (*keys, "trace_id"))
     for kind, keys in KEYS.items()
@@ -108,29 +113,55 @@ _METADATA_ROWS = tuple((key, f'"{key}": ', _writer(key)) for key in METADATA_KEY
 
 def render(event: LifecycleEvent) -> str:
     """Return the entry of ``event``: header, object, one empty line."""
-    header = f"[{event.time.isoformat(' ', 'seconds')}] [EVENT: {event.tag}]"
-    out = [f'{header}\n{{\n  "event_type": "{event.event_type}"']
+    values = vars(event)
+    out = ["[", _clock(event.time, event.time.tzinfo), _OPENINGS[type(event)]]
     for key, prefix, write in _ROWS[type(event)]:
         out.append(prefix)
-        out.append(write(getattr(event, key)))
+        out.append(write(values[key]))
     out.append(f',\n  "metadata": {_metadata(event.metadata)}\n}}\n\n')
     entry = "".join(out)
     # encode_basestring escapes what JSON demands. The rest stands in texts only, so the whole is looked at, once.
     return entry if entry.isascii() and "\x7f" not in entry else _UNSAFE.sub(_escape, entry)
 
 
+@functools.lru_cache(maxsize=64)
+def _clock(time: datetime, _: tzinfo | None) -> str:
+    """Return ``time`` as a header shows it; times of two zones may be equal, but not their texts."""
+    return time.isoformat(" ", "seconds")
+
+
 def _metadata(metadata: Metadata) -> str:
+    values = vars(metadata)
     members = []
     for key, prefix, write in _METADATA_ROWS:
-        value = getattr(metadata, key)
+        value = values[key]
         if value is not None:
             members.append(prefix + write(value))
     if metadata.custom_fields:
-        fields = ",\n      ".join(
-            [f"{encode_basestring(k)}: {encode_basestring(v)}" for k, v in metadata.custom_fields.items()]
-        )
-        members.append(f'"custom_fields": {{\n      {fields}\n    }}')
+        members.append(f'"custom_fields": {{{_fields(metadata.custom_fields)}\n    }}')
     return "{\n    " + ",\n    ".join(members) + "\n  }" if members else "{}"
+
+
+def _fields(fields: Mapping[str, str]) -> str:
+    """Return the members of ``custom_fields``, without its braces.
+
+    To check all texts at once is cheaper than to encode each, and there is hardly ever something to escape.
+    """
+    texts = list(fields.values())
+    joined = "".join(texts)
+    if not joined.isprintable() or '"' in joined or "\\" in joined:
+        texts = [encode_basestring(text)[1:-1] for text in texts]
+    pieces = [""] * (2 * len(texts))
+    pieces[::2] = _field_prefixes(tuple(fields))
+    pieces[1::2] = texts
+    return "".join(pieces) + '"'
+
+
+@functools.lru_cache(maxsize=64)
+def _field_prefixes(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what stands before each field's text: the end of the one before it, and its key."""
+    first, *others = (f'\n      {encode_basestring(key)}: "' for key in keys)
+    return first, *(f'",{other}' for other in others)
 
 
 # ------------------------------------------------------------------ parse
