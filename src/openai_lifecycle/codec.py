@@ -9,12 +9,13 @@ are decoded from the conventions alone.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
@@ -29,10 +30,12 @@ from openai_lifecycle.events import (
     LLMInitializationSuccess,
     Metadata,
     ToolCallDetected,
+    assemble,
 )
 from openai_lifecycle.redaction import redact
 
 Attributes: TypeAlias = Mapping[str, Any]
+_Event = TypeVar("_Event")
 
 #: ``gen_ai.operation.name`` → ``operation`` of an entry. Spans of any other operation are no generations.
 OPERATIONS: Final[Mapping[str, str]] = {
@@ -60,17 +63,19 @@ def generation_success(
     choices_count: int,
 ) -> dict[str, Any]:
     """Return the attributes of a ``LLM_GENERATION_SUCCESS`` span event."""
-    return _request(messages_count, message_content, temperature) | {
-        semconv.RESPONSE_LENGTH: response_length,
-        semconv.CHOICES_COUNT: choices_count,
-    }
+    attributes = _request(messages_count, message_content, temperature)
+    attributes[semconv.RESPONSE_LENGTH] = response_length
+    attributes[semconv.CHOICES_COUNT] = choices_count
+    return attributes
 
 
 def generation_error(
     *, messages_count: int, message_content: str, temperature: float | None, error: str
 ) -> dict[str, Any]:
     """Return the attributes of a ``LLM_GENERATION_ERROR`` span event."""
-    return _request(messages_count, message_content, temperature) | {semconv.ERROR_MESSAGE: error}
+    attributes = _request(messages_count, message_content, temperature)
+    attributes[semconv.ERROR_MESSAGE] = error
+    return attributes
 
 
 def _request(messages_count: int, message_content: str, temperature: float | None) -> dict[str, Any]:
@@ -101,20 +106,29 @@ def decode(
     Attributes that are missing or of an unexpected type degrade to what is known; nothing raises. ``content``
     and ``content_limit`` are about spans of other instrumentations; ours were recorded as configured.
     """
-    source = _Source(span, utc=utc)
-    events = [
-        build(source, _dict(event.attributes), event.timestamp)
-        for event in span.events
-        if (build := _BUILDERS.get(event.name)) is not None
-    ]
-    if not events and is_generation(source.attributes):
+    attributes = _dict(span.attributes)
+    lifecycle = [event for event in span.events if event.name in _BUILDERS]
+    if not lifecycle and not is_generation(attributes):  # most spans of an application
+        return []
+    source = _Source(span, attributes, utc=utc)
+    if not lifecycle:
         return _foreign(source, content_limit if content else None)
-    return events
+    return [_BUILDERS[event.name](source, _dict(event.attributes), event.timestamp) for event in lifecycle]
 
 
 def is_generation(attributes: Attributes) -> bool:
     """Return whether a span with these ``attributes`` is a call to a model."""
     return _text(attributes.get(semconv.OPERATION)) in OPERATIONS
+
+
+def is_ours(span: ReadableSpan) -> bool:
+    """Return whether ``span`` was recorded by this package."""
+    scope = span.instrumentation_scope
+    return scope is not None and scope.name == semconv.SCOPE
+
+
+#: The metadata of an event without parameters.
+_UNASKED: Final[Mapping[str, None]] = dict.fromkeys(field.name for field in dataclasses.fields(Metadata))
 
 
 class _Source:
@@ -124,7 +138,6 @@ class _Source:
         "attributes",
         "duration_ms",
         "model",
-        "ours",
         "provider",
         "span",
         "span_id",
@@ -132,80 +145,86 @@ class _Source:
         "utc",
     )
 
-    def __init__(self, span: ReadableSpan, *, utc: bool) -> None:
-        context = span.get_span_context()
-        scope = span.instrumentation_scope
+    def __init__(self, span: ReadableSpan, attributes: Attributes, *, utc: bool) -> None:
+        context, start, end = span.get_span_context(), span.start_time, span.end_time
         self.span = span
         self.utc = utc
-        self.attributes = _dict(span.attributes)
-        self.ours = scope is not None and scope.name == semconv.SCOPE
-        self.provider = _text(self.attributes.get(semconv.PROVIDER) or self.attributes.get(_SYSTEM))
-        self.model = _text(self.attributes.get(semconv.REQUEST_MODEL))
+        self.attributes = attributes
+        self.provider = _text(attributes.get(semconv.PROVIDER) or attributes.get(_SYSTEM))
+        self.model = _text(attributes.get(semconv.REQUEST_MODEL))
         self.trace_id = format_trace_id(context.trace_id) if context and context.trace_id else ""
         self.span_id = format_span_id(context.span_id) if context and context.span_id else ""
-        nanoseconds = (span.end_time or 0) - (span.start_time or 0)
-        self.duration_ms = _milliseconds(nanoseconds / 1e6) if span.end_time and span.start_time else None
+        self.duration_ms = _milliseconds((end - start) / 1e6) if end and start else None
 
-    def base(self, timestamp: int, custom: Iterable[tuple[str, Any]], **metadata: Any) -> dict[str, Any]:
-        """Return the keyword arguments that every event class takes; unknown custom fields are left out."""
+    def event(
+        self,
+        kind: type[_Event],
+        timestamp: int,
+        own: dict[str, Any],
+        metadata: dict[str, Any],
+        custom: Mapping[str, Any],
+    ) -> _Event:
+        """Return the event of ``kind`` with its ``own`` values; unknown custom fields are left out."""
         seconds, nanoseconds = divmod(timestamp, 1_000_000_000)
         bare, instant, offset = _wall_clock(seconds, None if self.utc else time.tzname)
         fields = {"provider": self.provider}
-        for name, value in custom:
+        for name, value in custom.items():
             if value is not None and value != "":
                 fields[name] = str(value)
         if self.span_id:
             fields["span_id"] = self.span_id
         fields["timestamp"] = f"{instant}.{nanoseconds // 1000:06d}{offset}"
-        return {
-            "time": bare,
-            "provider": self.provider,
-            "model_id": self.model,
-            "trace_id": self.trace_id,
-            "metadata": Metadata(custom_fields=fields, **metadata),
-        }
-
-    def asked(self, timestamp: int, custom: Iterable[tuple[str, Any]], user: str) -> dict[str, Any]:
-        """Return the keyword arguments of every event with parameters; ``user`` is who it was by default."""
-        a = self.attributes
-        return self.base(
-            timestamp,
-            custom,
-            model_version=self.model or None,
-            max_tokens=_number(a.get(semconv.MAX_TOKENS)),
-            top_p=_number(a.get(semconv.TOP_P)),
-            frequency_penalty=_number(a.get(semconv.FREQUENCY_PENALTY)),
-            presence_penalty=_number(a.get(semconv.PRESENCE_PENALTY)),
-            stop_sequences=_texts(a.get(semconv.STOP_SEQUENCES)),
-            user=_text(a.get(semconv.USER_ID)) or user,
+        return assemble(
+            kind,
+            {
+                **own,
+                "time": bare,
+                "provider": self.provider,
+                "model_id": self.model,
+                "trace_id": self.trace_id,
+                "metadata": assemble(Metadata, {**metadata, "custom_fields": fields}),
+            },
         )
 
-    def client(self) -> list[tuple[str, Any]]:
-        """Return the custom fields that say which client was constructed for which server."""
-        return [
-            ("client", self.attributes.get(semconv.CLIENT)),
-            ("base_url", self.attributes.get(semconv.BASE_URL)),
-        ]
+    def asked(self, user: str) -> dict[str, Any]:
+        """Return the metadata of every event with parameters; ``user`` is who it was by default."""
+        get = self.attributes.get
+        return {
+            "model_version": self.model or None,
+            "max_tokens": _number(get(semconv.MAX_TOKENS)),
+            "top_p": _number(get(semconv.TOP_P)),
+            "frequency_penalty": _number(get(semconv.FREQUENCY_PENALTY)),
+            "presence_penalty": _number(get(semconv.PRESENCE_PENALTY)),
+            "stop_sequences": _texts(get(semconv.STOP_SEQUENCES)),
+            "user": _text(get(semconv.USER_ID)) or user,
+        }
 
-    def usage(self) -> list[tuple[str, Any]]:
+    def client(self) -> dict[str, Any]:
+        """Return the custom fields that say which client was constructed for which server."""
+        return {
+            "client": self.attributes.get(semconv.CLIENT),
+            "base_url": self.attributes.get(semconv.BASE_URL),
+        }
+
+    def usage(self) -> dict[str, int | None]:
         """Return the custom fields that count tokens; what the server did not say stays unknown."""
-        a = self.attributes
-        counted = _integer(a.get(semconv.INPUT_TOKENS)), _integer(a.get(semconv.OUTPUT_TOKENS))
-        total = _integer(a.get(semconv.TOTAL_TOKENS))
-        if total is None and None not in counted:
-            total = sum(counted)  # type: ignore[arg-type]  # no None in it
-        return [
-            ("input_tokens", counted[0]),
-            ("output_tokens", counted[1]),
-            ("total_tokens", total),
-            ("cached_tokens", _integer(a.get(semconv.CACHE_READ_TOKENS))),
-            ("reasoning_tokens", _integer(a.get(semconv.REASONING_TOKENS))),
-        ]
+        get = self.attributes.get
+        sent, received = _integer(get(semconv.INPUT_TOKENS)), _integer(get(semconv.OUTPUT_TOKENS))
+        total = _integer(get(semconv.TOTAL_TOKENS))
+        if total is None and sent is not None and received is not None:
+            total = sent + received
+        return {
+            "input_tokens": sent,
+            "output_tokens": received,
+            "total_tokens": total,
+            "cached_tokens": _integer(get(semconv.CACHE_READ_TOKENS)),
+            "reasoning_tokens": _integer(get(semconv.REASONING_TOKENS)),
+        }
 
     def stream(self) -> str | None:
         """Return whether the response was streamed; a foreign span without the attribute does not say."""
         streamed = self.attributes.get(semconv.STREAM)
-        if streamed is None and not self.ours:
+        if streamed is None and not is_ours(self.span):
             return None
         return "true" if streamed is True else "false"
 
@@ -239,102 +258,122 @@ def _wall_clock(seconds: int, zone: tuple[str, str] | None) -> tuple[datetime, s
 
 # ------------------------------------------------------------------ one builder an event
 def _initialization_start(source: _Source, _: Attributes, timestamp: int) -> LifecycleEvent:
-    custom = [("operation", INITIALIZATION), *source.client()]
-    temperature = _number(source.attributes.get(semconv.TEMPERATURE))
-    return LLMInitializationStart(temperature=temperature, **source.asked(timestamp, custom, "openai_user"))
+    return source.event(
+        LLMInitializationStart,
+        timestamp,
+        {"temperature": _number(source.attributes.get(semconv.TEMPERATURE))},
+        source.asked("openai_user"),
+        {"operation": INITIALIZATION, **source.client()},
+    )
 
 
 def _initialization_success(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
     capabilities = _text(own.get(semconv.CAPABILITIES))
-    custom = [
-        ("status", "initialized"),
-        ("capabilities", capabilities),
-        *source.client(),
-        ("duration_ms", source.duration_ms),
-    ]
-    return LLMInitializationSuccess(
-        capabilities=capabilities, **source.asked(timestamp, custom, "openai_user")
+    return source.event(
+        LLMInitializationSuccess,
+        timestamp,
+        {"capabilities": capabilities},
+        source.asked("openai_user"),
+        {
+            "status": "initialized",
+            "capabilities": capabilities,
+            **source.client(),
+            "duration_ms": source.duration_ms,
+        },
     )
 
 
 def _initialization_error(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
-    custom = [
-        ("operation", INITIALIZATION),
-        ("status", "failed"),
-        ("error_type", source.attributes.get(semconv.ERROR_TYPE)),
-        *source.client(),
-        ("duration_ms", source.duration_ms),
-    ]
-    error = _text(own.get(semconv.ERROR_MESSAGE))
-    return LLMInitializationError(
-        operation=INITIALIZATION, error=error, **source.asked(timestamp, custom, "openai_user")
+    return source.event(
+        LLMInitializationError,
+        timestamp,
+        {"operation": INITIALIZATION, "error": _text(own.get(semconv.ERROR_MESSAGE))},
+        source.asked("openai_user"),
+        {
+            "operation": INITIALIZATION,
+            "status": "failed",
+            "error_type": source.attributes.get(semconv.ERROR_TYPE),
+            **source.client(),
+            "duration_ms": source.duration_ms,
+        },
     )
 
 
 def _generation_success(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
-    a = source.attributes
-    custom = [
-        ("model_id", source.model),
-        ("operation_name", a.get(semconv.OPERATION)),
-        *source.usage(),
-        ("response_id", a.get(semconv.RESPONSE_ID)),
-        ("response_model", a.get(semconv.RESPONSE_MODEL)),
-        ("finish_reasons", _joined(a.get(semconv.FINISH_REASONS))),
-        ("stream", source.stream()),
-        ("time_to_first_token_ms", _seconds(a.get(semconv.TIME_TO_FIRST_CHUNK))),
-        ("duration_ms", source.duration_ms),
-        ("request_id", a.get(semconv.REQUEST_ID)),
-        ("retries", a.get(semconv.RETRIES)),
-    ]
-    return LLMGenerationSuccess(
-        operation=source.operation(),
-        messages_count=_integer(own.get(semconv.MESSAGES_COUNT)),
-        temperature=source.temperature(own),
-        message_content=_text(own.get(semconv.MESSAGE_CONTENT)),
-        response_length=_integer(own.get(semconv.RESPONSE_LENGTH)),
-        choices_count=_integer(own.get(semconv.CHOICES_COUNT)),
-        **source.asked(timestamp, custom, "llm_generation_user"),
+    get = source.attributes.get
+    return source.event(
+        LLMGenerationSuccess,
+        timestamp,
+        {
+            "operation": source.operation(),
+            "messages_count": _integer(own.get(semconv.MESSAGES_COUNT)),
+            "temperature": source.temperature(own),
+            "message_content": _text(own.get(semconv.MESSAGE_CONTENT)),
+            "response_length": _integer(own.get(semconv.RESPONSE_LENGTH)),
+            "choices_count": _integer(own.get(semconv.CHOICES_COUNT)),
+        },
+        source.asked("llm_generation_user"),
+        {
+            "model_id": source.model,
+            "operation_name": get(semconv.OPERATION),
+            **source.usage(),
+            "response_id": get(semconv.RESPONSE_ID),
+            "response_model": get(semconv.RESPONSE_MODEL),
+            "finish_reasons": _joined(get(semconv.FINISH_REASONS)),
+            "stream": source.stream(),
+            "time_to_first_token_ms": _seconds(get(semconv.TIME_TO_FIRST_CHUNK)),
+            "duration_ms": source.duration_ms,
+            "request_id": get(semconv.REQUEST_ID),
+            "retries": get(semconv.RETRIES),
+        },
     )
 
 
 def _generation_error(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
-    a = source.attributes
-    custom = [
-        ("model_id", source.model),
-        ("operation_name", a.get(semconv.OPERATION)),
-        ("error_type", a.get(semconv.ERROR_TYPE)),
-        ("status_code", a.get(semconv.HTTP_STATUS_CODE)),
-        ("stream", source.stream()),
-        ("duration_ms", source.duration_ms),
-        ("request_id", a.get(semconv.REQUEST_ID)),
-        ("retries", a.get(semconv.RETRIES)),
-        *source.usage(),
-        ("response_id", a.get(semconv.RESPONSE_ID)),
-    ]
-    return LLMGenerationError(
-        operation=source.operation(),
-        messages_count=_integer(own.get(semconv.MESSAGES_COUNT)),
-        temperature=source.temperature(own),
-        message_content=_text(own.get(semconv.MESSAGE_CONTENT)),
-        error=_text(own.get(semconv.ERROR_MESSAGE)),
-        **source.asked(timestamp, custom, "llm_generation_user"),
+    get = source.attributes.get
+    return source.event(
+        LLMGenerationError,
+        timestamp,
+        {
+            "operation": source.operation(),
+            "messages_count": _integer(own.get(semconv.MESSAGES_COUNT)),
+            "temperature": source.temperature(own),
+            "message_content": _text(own.get(semconv.MESSAGE_CONTENT)),
+            "error": _text(own.get(semconv.ERROR_MESSAGE)),
+        },
+        source.asked("llm_generation_user"),
+        {
+            "model_id": source.model,
+            "operation_name": get(semconv.OPERATION),
+            "error_type": get(semconv.ERROR_TYPE),
+            "status_code": get(semconv.HTTP_STATUS_CODE),
+            "stream": source.stream(),
+            "duration_ms": source.duration_ms,
+            "request_id": get(semconv.REQUEST_ID),
+            "retries": get(semconv.RETRIES),
+            **source.usage(),
+            "response_id": get(semconv.RESPONSE_ID),
+        },
     )
 
 
 def _tool_call_detected(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
     call_id, name = _text(own.get(semconv.TOOL_CALL_ID)), _text(own.get(semconv.TOOL_NAME))
-    custom = [
-        ("model_id", source.model),
-        ("tool_call_id", call_id),
-        ("tool_type", own.get(semconv.TOOL_TYPE)),
-        ("tool_name", name),
-    ]
-    user = _text(source.attributes.get(semconv.USER_ID)) or "tool_call_user"
-    return ToolCallDetected(
-        tool_call_id=call_id,
-        tool_name=name,
-        arguments=_text(own.get(semconv.TOOL_CALL_ARGUMENTS)),
-        **source.base(timestamp, custom, user=user),
+    return source.event(
+        ToolCallDetected,
+        timestamp,
+        {
+            "tool_call_id": call_id,
+            "tool_name": name,
+            "arguments": _text(own.get(semconv.TOOL_CALL_ARGUMENTS)),
+        },
+        {**_UNASKED, "user": _text(source.attributes.get(semconv.USER_ID)) or "tool_call_user"},
+        {
+            "model_id": source.model,
+            "tool_call_id": call_id,
+            "tool_type": own.get(semconv.TOOL_TYPE),
+            "tool_name": name,
+        },
     )
 
 
@@ -455,10 +494,14 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> int | float | None:
+    if value is None or type(value) is int or type(value) is float:  # the usual ones, without more ado
+        return value
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _integer(value: object) -> int | None:
+    if value is None or type(value) is int:
+        return value
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -467,7 +510,7 @@ def _joined(value: object) -> str | None:
 
 
 def _texts(value: object) -> tuple[str, ...] | None:
-    return tuple(map(str, value)) if isinstance(value, (list, tuple)) else None
+    return None if value is None else tuple(map(str, value)) if isinstance(value, (list, tuple)) else None
 
 
 def _seconds(value: object) -> str | None:
