@@ -49,7 +49,7 @@ class Appender:
         self._backups = backups
         self._sync = sync
         self._descriptor: int | None = None
-        self._status = os.stat_result((0,) * 10)  # of the file that is open
+        self._file = (0, 0)  # which one is open: its inode and device
         self._plain = True  # a file, not a pipe, terminal or device
         self._end = -1  # where the file ends if nobody else has written
         self._torn = False  # whether a pipe or terminal has taken a part of an entry
@@ -86,10 +86,12 @@ class Appender:
             # An application that becomes a daemon closes every descriptor, and the number may now mean its own
             # file or socket: never write there, and leave it open.
             try:
-                if os.path.samestat(os.fstat(descriptor), self._status):
-                    return descriptor
+                status = os.fstat(descriptor)
             except OSError:
                 pass
+            else:
+                if (status.st_ino, status.st_dev) == self._file:
+                    return descriptor
             self._descriptor = None
         descriptor = _open_path(self.path)
         if descriptor < 3:
@@ -98,8 +100,9 @@ class Appender:
             descriptor = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
             os.close(low)
         self._descriptor, self._end = descriptor, -1
-        self._status = os.fstat(descriptor)
-        self._plain = stat.S_ISREG(self._status.st_mode) and not _INHERITED.fullmatch(self.path)
+        status = os.fstat(descriptor)
+        self._file = (status.st_ino, status.st_dev)
+        self._plain = stat.S_ISREG(status.st_mode) and not _INHERITED.fullmatch(self.path)
         if self._sync and self._plain:
             self._sync_directory()
         return descriptor
@@ -127,12 +130,12 @@ class Appender:
                 return False
             except OSError:  # the process has given up the right to search the directory
                 status = os.fstat(descriptor)
-            if not os.path.samestat(status, self._status):
+            if (status.st_ino, status.st_dev) != self._file:
                 self.close()
                 return False
-            size = status.st_size
-            if self._is_full(size, len(data) - self.progress) and time.monotonic() >= self._rotate_after:
-                self._rotate(descriptor, len(data) - self.progress)
+            size, more = status.st_size, len(data) - self.progress
+            if self._max_bytes and self._is_full(size, more) and time.monotonic() >= self._rotate_after:
+                self._rotate(descriptor, more)
                 return False
             return self._write(descriptor, data, size)
         finally:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
+from collections.abc import MutableSequence
 from typing import Final
 
 from openai_lifecycle import losses, semconv
@@ -76,7 +76,7 @@ class EventsFile:
         if self._buffer is not None:
             self._buffer.put(data)
         else:
-            self._write(deque((data,)))
+            self._write([data])
 
     def flush(self, timeout: float) -> bool:
         """Return whether everything written so far reached the file within ``timeout`` seconds."""
@@ -91,8 +91,8 @@ class EventsFile:
                 self._appender.close()
 
     # -------------------------------------------------------------- one writer at a time
-    def _write(self, entries: deque[bytes]) -> None:
-        """Write ``entries`` and take each from the deque when it is safe, so that an interruption loses none."""
+    def _write(self, entries: MutableSequence[bytes]) -> None:
+        """Write ``entries`` and take each from the sequence when it is safe, so that an interruption loses none."""
         with self._lock:
             entered_again = self._busy
             # In the middle of the appender's work the same thread needs one that knows nothing of it.
@@ -110,7 +110,7 @@ class EventsFile:
             with SHIELD:
                 self._report(appender)
 
-    def _append(self, appender: Appender, entries: deque[bytes]) -> None:
+    def _append(self, appender: Appender, entries: MutableSequence[bytes]) -> None:
         data = b"".join(entries)
         may_reopen = True
         while entries:
@@ -129,7 +129,9 @@ class EventsFile:
                 elif may_reopen and error.errno in _REOPEN:
                     may_reopen = False
                 else:
-                    self._lost.append((entries.popleft(), error))
+                    lost = entries[0]
+                    del entries[0]
+                    self._lost.append((lost, error))
             data = entries[0] if entries else b""
 
     # -------------------------------------------------------------- what went wrong, and what follows a rotation
@@ -172,9 +174,10 @@ class EventsFile:
                 self._warn(error, "has a rotated file that cannot be compressed")
 
 
-def _take(entries: deque[bytes], written: int) -> None:
-    while entries and written >= len(entries[0]):
-        written -= len(entries.popleft())
+def _take(entries: MutableSequence[bytes], written: int) -> None:
+    while entries and written >= (size := len(entries[0])):
+        del entries[0]
+        written -= size
 
 
 def _to_stderr(entry: bytes) -> None:
