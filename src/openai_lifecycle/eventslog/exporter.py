@@ -24,7 +24,7 @@ from openai_lifecycle import codec
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.format import KEYS, render
-from openai_lifecycle.eventslog.overlap import Overlap, is_ours
+from openai_lifecycle.eventslog.overlap import Overlap
 from openai_lifecycle.options import Options, read
 from openai_lifecycle.shield import SHIELD
 
@@ -51,6 +51,7 @@ class EventsLogExporter(SpanExporter):
 
     def __init__(self, options: Options | None = None, **keywords: Any) -> None:
         self._options = options or read(keywords)
+        self._content = self._options.capture.on_events
         self._file = EventsFile(self._options) if self._options.events_log else None
         self._sinks = _dispatcher(self._options) if self._options.sinks else None
         self._reported: set[str] = set()  # failures of the transform hook, at most one for each of its lines
@@ -58,19 +59,24 @@ class EventsLogExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write the entries of ``spans``; an entry that cannot be written goes to stderr, so this succeeds."""
         for span in spans:
-            with SHIELD:
+            try:
                 self._write(span)
+            except Exception as error:  # noqa: BLE001 - cheaper than a with statement
+                SHIELD.swallow(error)
         return SpanExportResult.SUCCESS
 
     def _write(self, span: ReadableSpan) -> None:
         options = self._options
         events = codec.decode(
-            span, utc=options.utc, content=options.capture.on_events, content_limit=options.content_limit
+            span, utc=options.utc, content=self._content, content_limit=options.content_limit
         )
         if not events:
             return
-        _OVERLAP.note(span)
-        if _OVERLAP.is_double(span) or not _claim(span, self._file.path if self._file else "sinks"):
+        if codec.is_ours(span):
+            _OVERLAP.note(span)
+        elif _OVERLAP.is_double(span):
+            return
+        if not _claim(span, self._file.path if self._file else "sinks"):
             return
         for event in events:
             kept, entry = self._transformed(event)
@@ -159,7 +165,7 @@ class EventsLogProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Write the entries of ``span``."""
-        if self._exporter is not None and (self._joined or is_ours(span)):
+        if self._exporter is not None and (self._joined or codec.is_ours(span)):
             self._exporter.export((span,))
 
     def shutdown(self) -> None:

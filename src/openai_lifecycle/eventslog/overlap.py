@@ -11,7 +11,8 @@ from typing import Final
 
 from opentelemetry.sdk.trace import ReadableSpan
 
-from openai_lifecycle import codec, semconv
+from openai_lifecycle import semconv
+from openai_lifecycle.codec import is_generation, is_ours
 
 _REMEMBERED: Final = 4096
 
@@ -26,13 +27,13 @@ class Overlap:
 
     def note(self, span: ReadableSpan) -> None:
         """Remember the parent of ``span`` if that is a generation of ours."""
-        if span.parent is not None and is_ours(span) and codec.is_generation(span.attributes or {}):
+        if span.parent is not None and is_ours(span) and is_generation(span.attributes or {}):
             self._remember_parent(span)
 
     def is_double(self, span: ReadableSpan) -> bool:
         """Return whether ``span``, another instrumentation's, stands for a call that has a span of ours."""
         context = span.get_span_context()
-        if context is None or is_ours(span) or _key(context.span_id, span) not in self._parents:
+        if context is None or _key(context.span_id, span) not in self._parents:
             return False
         self._remember_parent(span)  # a framework's span around it stands for the same call
         return True
@@ -42,12 +43,6 @@ class Overlap:
             self._parents[_key(span.parent.span_id, span)] = None
             if len(self._parents) > _REMEMBERED:
                 self._parents.popitem(last=False)
-
-
-def is_ours(span: ReadableSpan) -> bool:
-    """Return whether ``span`` was recorded by this package."""
-    scope = span.instrumentation_scope
-    return scope is not None and scope.name == semconv.SCOPE
 
 
 def _key(span_id: int, span: ReadableSpan) -> tuple[int, str]:
