@@ -106,16 +106,19 @@ class Call:
             self.end()
 
     # -------------------------------------------------------------- response
-    def responded(self, response: Any, *, retries: int, deferred: bool) -> None:
-        """Take note of the HTTP response; ``deferred`` when its body is still unread.
-
-        Only values are kept: a reference to the response or its stream would keep an abandoned one alive.
-        """
+    def responded(self, response: Any, *, retries: int) -> None:
+        """Take note of the HTTP response."""
         self.retries = max(self.retries, retries)
         self.recording.response(response)
-        if deferred:
-            self.deferred = True
-            self._watched = weakref.ref(response, self.abandon)
+
+    def defer(self, response: Any, *, is_async: bool) -> None:
+        """Go on until the body of ``response``, still unread, has been read, or the response closed or dropped.
+
+        Only a weak reference is kept: another one would keep an abandoned response alive.
+        """
+        self.deferred = True
+        self._watched = weakref.ref(response, self.abandon)
+        watch_close(response, self, is_async=is_async)
 
     def retried(self, cause: str, delay: float) -> None:
         """Take note that the client tries again in ``delay`` seconds."""

@@ -16,8 +16,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import wrapt
 from opentelemetry import propagate
@@ -26,7 +25,7 @@ from opentelemetry.trace import set_span_in_context
 
 from openai_lifecycle.capture import routes
 from openai_lifecycle.capture.body import as_json, read_along
-from openai_lifecycle.capture.call import Call, watch_close
+from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.clients import endpoint_of, secrets_of
 from openai_lifecycle.capture.facts import FILES, Fields
 from openai_lifecycle.capture.initialization import Initializations
@@ -200,14 +199,20 @@ class Patches:
     def _process_response(
         self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        _responded(kwargs, is_async=False)
-        return wrapped(*args, **kwargs)
+        call = _responded(kwargs, is_async=False)
+        result = wrapped(*args, **kwargs)
+        if call is not None and not (call.answered or call.streaming):
+            _unparsed(call, kwargs, is_async=False)
+        return result
 
     async def _aprocess_response(
         self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        _responded(kwargs, is_async=True)
-        return await wrapped(*args, **kwargs)
+        call = _responded(kwargs, is_async=True)
+        result = await wrapped(*args, **kwargs)
+        if call is not None and not (call.answered or call.streaming):
+            _unparsed(call, kwargs, is_async=True)
+        return result
 
     # -------------------------------------------------------------- retries
     def _retry_delay(
@@ -222,8 +227,7 @@ class Patches:
         return delay
 
 
-@dataclass(frozen=True, slots=True)
-class _Point:
+class _Point(NamedTuple):
     """One row: the wrapper of one function. A row that not every supported version has is not required."""
 
     module: str
@@ -283,27 +287,33 @@ def _body(options: Any) -> Fields:
     return {**body, **options.extra_json} if isinstance(options.extra_json, Mapping) else body
 
 
-def _responded(kwargs: dict[str, Any], *, is_async: bool) -> None:
+def _responded(kwargs: dict[str, Any], *, is_async: bool) -> Call | None:
+    """Take note of a response before the client parses it; return whose it is."""
     with SHIELD:
         hook = kwargs["options"].post_parser
-        if not isinstance(hook, _Hook):
-            return
-        call, response = hook.call, kwargs["response"]
-        raw = response.request.headers.get(_RAW)
-        deferred = kwargs["stream"] or raw == "stream"
-        call.responded(response, retries=kwargs.get("retries_taken", 0), deferred=deferred)
-        if deferred:
-            watch_close(response, call, is_async=is_async)
-            if raw:
-                read_along(response, call, is_async=is_async)
-        elif raw or _is_wanted(response, kwargs["cast_to"]):
-            # Parsed by the application when it likes, or never: read the body it already has.
+        if isinstance(hook, _Hook):
+            call, response = hook.call, kwargs["response"]
+            call.responded(response, retries=kwargs.get("retries_taken", 0))
+            if kwargs["stream"]:
+                call.defer(response, is_async=is_async)
+            return call
+    return None
+
+
+def _unparsed(call: Call, kwargs: dict[str, Any], *, is_async: bool) -> None:
+    """Read a response that the client has not parsed: the application does when it likes, or never.
+
+    It is one of ``with_raw_response`` or ``with_streaming_response``, or the application wants the HTTP response
+    itself: ``client.post(…, cast_to=httpx.Response)``.
+    """
+    with SHIELD:
+        response = kwargs["response"]
+        if not call.deferred and response.request.headers.get(_RAW) == "stream":
+            call.defer(response, is_async=is_async)
+        if call.deferred:
+            read_along(response, call, is_async=is_async)
+        else:
             call.parsed(as_json(response.content))
-
-
-def _is_wanted(response: Any, cast_to: Any) -> bool:
-    """Whether the HTTP response is what the application gets: ``client.post(…, cast_to=httpx.Response)``."""
-    return cast_to in type(response).__mro__  # isinstance() would raise for a ``dict[str, Any]``
 
 
 def _cause(error: BaseException | None) -> str:
