@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from openai_lifecycle import environment_variables as env
 from openai_lifecycle.events import LifecycleEvent, Number
@@ -71,8 +71,7 @@ class Options:
     meter_provider: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One row of the options table; ``parse`` takes a keyword's value or a variable's text."""
 
     name: str
