@@ -174,17 +174,13 @@ class _Source:
         if self.span_id:
             fields["span_id"] = self.span_id
         fields["timestamp"] = f"{instant}.{nanoseconds // 1000:06d}{offset}"
-        return assemble(
-            kind,
-            {
-                **own,
-                "time": bare,
-                "provider": self.provider,
-                "model_id": self.model,
-                "trace_id": self.trace_id,
-                "metadata": assemble(Metadata, {**metadata, "custom_fields": fields}),
-            },
-        )
+        metadata["custom_fields"] = fields
+        own["time"] = bare
+        own["provider"] = self.provider
+        own["model_id"] = self.model
+        own["trace_id"] = self.trace_id
+        own["metadata"] = assemble(Metadata, metadata)
+        return assemble(kind, own)
 
     def asked(self, user: str) -> dict[str, Any]:
         """Return the metadata of every event with parameters; ``user`` is who it was by default."""
@@ -206,20 +202,18 @@ class _Source:
             "base_url": self.attributes.get(semconv.BASE_URL),
         }
 
-    def usage(self) -> dict[str, int | None]:
-        """Return the custom fields that count tokens; what the server did not say stays unknown."""
+    def usage(self) -> tuple[int | None, ...]:
+        """Return how many tokens were sent, received, and both, then the cached and those of reasoning.
+
+        What the server did not say stays unknown, but for the sum.
+        """
         get = self.attributes.get
         sent, received = _integer(get(semconv.INPUT_TOKENS)), _integer(get(semconv.OUTPUT_TOKENS))
         total = _integer(get(semconv.TOTAL_TOKENS))
         if total is None and sent is not None and received is not None:
             total = sent + received
-        return {
-            "input_tokens": sent,
-            "output_tokens": received,
-            "total_tokens": total,
-            "cached_tokens": _integer(get(semconv.CACHE_READ_TOKENS)),
-            "reasoning_tokens": _integer(get(semconv.REASONING_TOKENS)),
-        }
+        cached, reasoning = get(semconv.CACHE_READ_TOKENS), get(semconv.REASONING_TOKENS)
+        return sent, received, total, _integer(cached), _integer(reasoning)
 
     def stream(self) -> str | None:
         """Return whether the response was streamed; a foreign span without the attribute does not say."""
@@ -301,6 +295,7 @@ def _initialization_error(source: _Source, own: Attributes, timestamp: int) -> L
 
 def _generation_success(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
     get = source.attributes.get
+    sent, received, total, cached, reasoning = source.usage()
     return source.event(
         LLMGenerationSuccess,
         timestamp,
@@ -316,7 +311,11 @@ def _generation_success(source: _Source, own: Attributes, timestamp: int) -> Lif
         {
             "model_id": source.model,
             "operation_name": get(semconv.OPERATION),
-            **source.usage(),
+            "input_tokens": sent,
+            "output_tokens": received,
+            "total_tokens": total,
+            "cached_tokens": cached,
+            "reasoning_tokens": reasoning,
             "response_id": get(semconv.RESPONSE_ID),
             "response_model": get(semconv.RESPONSE_MODEL),
             "finish_reasons": _joined(get(semconv.FINISH_REASONS)),
@@ -331,6 +330,7 @@ def _generation_success(source: _Source, own: Attributes, timestamp: int) -> Lif
 
 def _generation_error(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
     get = source.attributes.get
+    sent, received, total, cached, reasoning = source.usage()
     return source.event(
         LLMGenerationError,
         timestamp,
@@ -351,7 +351,11 @@ def _generation_error(source: _Source, own: Attributes, timestamp: int) -> Lifec
             "duration_ms": source.duration_ms,
             "request_id": get(semconv.REQUEST_ID),
             "retries": get(semconv.RETRIES),
-            **source.usage(),
+            "input_tokens": sent,
+            "output_tokens": received,
+            "total_tokens": total,
+            "cached_tokens": cached,
+            "reasoning_tokens": reasoning,
             "response_id": get(semconv.RESPONSE_ID),
         },
     )

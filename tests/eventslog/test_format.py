@@ -7,7 +7,7 @@ import enum
 import json
 import math
 import unicodedata
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from openai_lifecycle.events import (
     LLMInitializationSuccess,
     Metadata,
     ToolCallDetected,
+    assemble,
 )
 from openai_lifecycle.eventslog.format import parse, render
 from tests.eventslog.samples import SUCCESS
@@ -174,6 +175,37 @@ def test_no_text_can_forge_an_entry_or_drive_a_terminal(event: LifecycleEvent) -
         assert unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
         assert unicodedata.bidirectional(character) not in ("LRE", "RLE", "LRO", "RLO", "PDF")
         assert unicodedata.bidirectional(character) not in ("LRI", "RLI", "FSI", "PDI")
+
+
+@given(events)
+def test_an_assembled_event_is_a_constructed_one(event: LifecycleEvent) -> None:
+    """An event that got its values at once equals one made by its constructor, and is as immutable."""
+    made = assemble(type(event), dict(vars(event)))
+    assert made == event
+    assert repr(made) == repr(event)
+    assert dataclasses.replace(made, provider="p") == dataclasses.replace(event, provider="p")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.provider = "p"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("text", ['"', "\\", "\x00", "\x7f", "\u202e", "\ud800", "é", "a%sb{}", ""])
+def test_one_custom_field_leaves_the_others_as_they_are(text: str) -> None:
+    """A text that has to be escaped, or looks like a template, is; those beside it and their keys stay."""
+    fields = {"first": "plain", f"odd {text}": text, "last": "1.5"}
+    entry = render(
+        dataclasses.replace(SUCCESS, metadata=dataclasses.replace(SUCCESS.metadata, custom_fields=fields))
+    )
+    assert members(entry)["metadata"]["custom_fields"] == fields
+    assert '\n      "first": "plain",\n' in entry
+    assert entry.endswith('\n      "last": "1.5"\n    }\n  }\n}\n\n')
+
+
+def test_equal_times_of_two_zones_are_told_apart() -> None:
+    """A header shows its own event's time, also after one that was the same instant in another zone."""
+    noon = datetime(2025, 1, 27, 12, tzinfo=timezone.utc)
+    there = noon.astimezone(timezone(timedelta(hours=2)))
+    for time, shown in (noon, "[2025-01-27 12:00:00+00:00]"), (there, "[2025-01-27 14:00:00+02:00]"):
+        assert render(dataclasses.replace(SUCCESS, time=time)).startswith(shown)
 
 
 def test_readable_text_stays_readable() -> None:

@@ -160,8 +160,10 @@ class EventsLogProcessor(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
         """Remember around which span a call of ours begins; entries are made of finished spans."""
         if self._joined:
-            with SHIELD:
+            try:
                 _OVERLAP.note(span)
+            except Exception as error:  # noqa: BLE001 - cheaper than a with statement
+                SHIELD.swallow(error)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Write the entries of ``span``."""

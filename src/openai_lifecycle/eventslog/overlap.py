@@ -10,9 +10,10 @@ from collections import OrderedDict
 from typing import Final
 
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
 
 from openai_lifecycle import semconv
-from openai_lifecycle.codec import is_generation, is_ours
+from openai_lifecycle.codec import Attributes, is_generation, is_ours
 
 _REMEMBERED: Final = 4096
 
@@ -27,23 +28,30 @@ class Overlap:
 
     def note(self, span: ReadableSpan) -> None:
         """Remember the parent of ``span`` if that is a generation of ours."""
-        if span.parent is not None and is_ours(span) and is_generation(span.attributes or {}):
-            self._remember_parent(span)
+        if span.parent is not None and is_ours(span):
+            attributes = _attributes(span)
+            if is_generation(attributes):
+                self._remember(span.parent, attributes)
 
     def is_double(self, span: ReadableSpan) -> bool:
         """Return whether ``span``, another instrumentation's, stands for a call that has a span of ours."""
-        context = span.get_span_context()
-        if context is None or _key(context.span_id, span) not in self._parents:
+        context, attributes = span.get_span_context(), _attributes(span)
+        if context is None or _key(context, attributes) not in self._parents:
             return False
-        self._remember_parent(span)  # a framework's span around it stands for the same call
+        if span.parent is not None:  # a framework's span around it stands for the same call
+            self._remember(span.parent, attributes)
         return True
 
-    def _remember_parent(self, span: ReadableSpan) -> None:
-        if span.parent is not None:
-            self._parents[_key(span.parent.span_id, span)] = None
-            if len(self._parents) > _REMEMBERED:
-                self._parents.popitem(last=False)
+    def _remember(self, parent: SpanContext, attributes: Attributes) -> None:
+        self._parents[_key(parent, attributes)] = None
+        if len(self._parents) > _REMEMBERED:
+            self._parents.popitem(last=False)
 
 
-def _key(span_id: int, span: ReadableSpan) -> tuple[int, str]:
-    return span_id, str((span.attributes or {}).get(semconv.REQUEST_MODEL))
+def _attributes(span: ReadableSpan) -> Attributes:
+    attributes = span.attributes
+    return {} if attributes is None else attributes
+
+
+def _key(context: SpanContext, attributes: Attributes) -> tuple[int, str]:
+    return context.span_id, str(attributes.get(semconv.REQUEST_MODEL))
