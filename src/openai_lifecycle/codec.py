@@ -147,13 +147,14 @@ class _Source:
 
     def __init__(self, span: ReadableSpan, attributes: Attributes, *, utc: bool) -> None:
         context, start, end = span.get_span_context(), span.start_time, span.end_time
+        trace_id, span_id = (context.trace_id, context.span_id) if context else (0, 0)
         self.span = span
         self.utc = utc
         self.attributes = attributes
         self.provider = _text(attributes.get(semconv.PROVIDER) or attributes.get(_SYSTEM))
         self.model = _text(attributes.get(semconv.REQUEST_MODEL))
-        self.trace_id = format_trace_id(context.trace_id) if context and context.trace_id else ""
-        self.span_id = format_span_id(context.span_id) if context and context.span_id else ""
+        self.trace_id = format_trace_id(trace_id) if trace_id else ""
+        self.span_id = format_span_id(span_id) if span_id else ""
         self.duration_ms = _milliseconds((end - start) / 1e6) if end and start else None
 
     def event(
