@@ -23,9 +23,12 @@ import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletionChunk
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.trace import SpanKind
 
+from openai_lifecycle.capture.facts import Reply
+from openai_lifecycle.capture.operations.chat import CHAT
 from tests import wire, wire_responses
 from tests.capture.application import each, seen, settle
 from tests.observed import Observed
@@ -279,3 +282,53 @@ def test_any_body_read_again(
 ) -> None:
     """Reading a response back gives the application what the bare client gives, and at most one entry."""
     check(observed, caplog, (read, example[1]), is_async=is_async, form=form, stream=False)
+
+
+def any_of(common: Any, *odd: Any) -> st.SearchStrategy[Any]:
+    """Draw ``common`` half of the time."""
+    return st.just(common) | st.sampled_from(odd)
+
+
+FRAGMENT = {"index": 0, "id": "call_1", "function": {"name": "f", "arguments": "{}"}}
+DELTAS = st.fixed_dictionaries(
+    {"content": any_of(" word", None, "", ["a list"], 3)},
+    optional={
+        "tool_calls": any_of(None, [], [FRAGMENT], [{"function": {"arguments": "1"}}, None]),
+        "function_call": any_of(None, {"name": "f", "arguments": "{}"}),
+        "role": st.just("assistant"),
+    },
+)
+CHOICES = st.fixed_dictionaries(
+    {"index": any_of(0, 1, None), "delta": DELTAS | DELTAS | any_of(None, [], "odd")},
+    optional={"finish_reason": any_of(None, "stop", "", 3)},
+)
+CHUNKS = st.fixed_dictionaries(
+    {
+        "choices": st.lists(CHOICES, min_size=1, max_size=1)
+        | st.lists(CHOICES, max_size=2)
+        | any_of([], None, {})
+    },
+    optional={
+        "id": any_of("chatcmpl-1", None),
+        "model": any_of(wire.ANSWERED_BY, None, ""),
+        "usage": any_of(None, wire.USAGE),
+    },
+)
+
+
+@settings(FUZZ, max_examples=EXAMPLES or 2000)
+@given(first=any_of([wire.chunk({"content": "Hello"})], []), others=st.lists(CHUNKS, min_size=1, max_size=4))
+def test_models_and_json_say_the_same(first: list[Any], others: list[Any]) -> None:
+    """The chunks of a chat tell the same as the client's models and as the JSON that they are made of."""
+    events = first + others
+    assert folded([ChatCompletionChunk.construct(**event) for event in events]) == folded(events)
+
+
+def folded(chunks: list[Any]) -> Reply:
+    """Return what ``chunks`` say, without the times at which they came."""
+    reply = Reply()
+    for chunk in chunks:
+        CHAT.chunk(reply, chunk)
+    for tool in reply.tool_calls.values():
+        tool.time = None
+    return reply

@@ -108,6 +108,29 @@ def response(reply: Reply, body: Any) -> None:
 
 def chunk(reply: Reply, part: Any) -> None:
     """Fold one chunk of a streamed chat completion into ``reply``."""
+    if reply.model is not None and not reply.keep_text and type(part) is not dict:
+        try:  # a further piece of one choice's text and nothing else, as nearly all are
+            completion = part.__dict__
+            (only,) = completion["choices"]
+            choice = only.__dict__
+            delta = choice["delta"].__dict__
+            said = delta["content"]
+            if (
+                type(said) is str
+                and delta["tool_calls"] is None
+                and delta["function_call"] is None
+                and choice["finish_reason"] is None
+                and completion["usage"] is None
+            ):
+                reply.choices[choice["index"]].length += len(said)
+                return
+        except (AttributeError, KeyError, TypeError, ValueError):  # of another shape
+            pass
+    _any_chunk(reply, part)
+
+
+def _any_chunk(reply: Reply, part: Any) -> None:
+    """Fold one chunk of whatever shape into ``reply``."""
     completion = members(part)
     if reply.model is None or completion.get("usage") is not None:
         _head(reply, fields(part))

@@ -208,7 +208,7 @@ def failure(error: object) -> tuple[str, str]:
 
 # ------------------------------------------------------------------ streams
 def chunk(reply: Reply, event: Any) -> None:
-    """Fold one event of a streamed response into ``reply``; nearly all are deltas, and cost one look-up."""
+    """Fold one event of a streamed response into ``reply``; nearly all are deltas of some kind."""
     _fold(reply, event, _EVENTS)
 
 
@@ -220,7 +220,9 @@ def fetched_chunk(reply: Reply, event: Any) -> None:
 def _fold(reply: Reply, event: Any, events: _Events) -> None:
     own = event if type(event) is dict else getattr(event, "__dict__", _NOTHING)
     kind = own.get("type")
-    if type(kind) is str and kind in events:
+    if kind == "response.output_text.delta":  # every version of the client knows its members
+        _delta(reply, own)
+    elif type(kind) is str and kind in events:
         events[kind](reply, fields(event))
 
 
@@ -264,7 +266,6 @@ _EVENTS: Final[_Events] = {
     "response.created": _begun,
     "response.queued": _begun,
     "response.in_progress": _begun,
-    "response.output_text.delta": _delta,
     "response.output_item.done": _item_done,
     "response.completed": _done,
     "response.incomplete": _done,
