@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from opentelemetry.metrics import MeterProvider, NoOpMeterProvider, get_meter, get_meter_provider
 
@@ -14,18 +14,16 @@ from openai_lifecycle.version import __version__
 
 _SECONDS: Final = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
 _TOKENS: Final = [4**power for power in range(14)]
-_DIMENSIONS: Final = (
-    semconv.RESPONSE_MODEL,
-    semconv.ERROR_TYPE,
-    semconv.OPENAI_RESPONSE_SERVICE_TIER,
-    semconv.OPENAI_SYSTEM_FINGERPRINT,
-)
-_REQUEST_DIMENSIONS: Final = (
+_DIMENSIONS: Final[tuple[str, ...]] = (
     semconv.OPERATION,
     semconv.PROVIDER,
     semconv.REQUEST_MODEL,
+    semconv.RESPONSE_MODEL,
     semconv.SERVER_ADDRESS,
     semconv.SERVER_PORT,
+    semconv.ERROR_TYPE,
+    semconv.OPENAI_RESPONSE_SERVICE_TIER,
+    semconv.OPENAI_SYSTEM_FINGERPRINT,
 )
 
 
@@ -76,17 +74,13 @@ class Instruments:
         provider = self._provider or get_meter_provider()
         return not (isinstance(provider, NoOpMeterProvider) or is_unset(provider))
 
-    def record(self, call: Call, outcome: Attributes, duration: float) -> None:
-        """Record the metrics of a call that ended after ``duration`` seconds."""
-        asked = call.request.attributes
-        common: dict[str, Any] = {name: asked[name] for name in _REQUEST_DIMENSIONS if name in asked}
-        for name in _DIMENSIONS:
-            if name in outcome:
-                common[name] = outcome[name]
+    def record(self, call: Call, attributes: Attributes, duration: float) -> None:
+        """Record the metrics of a call with these ``attributes`` that ended after ``duration`` seconds."""
+        common: Attributes = {name: attributes[name] for name in _DIMENSIONS if name in attributes}
         self._duration(duration, common)
         for kind, name in (("input", semconv.INPUT_TOKENS), ("output", semconv.OUTPUT_TOKENS)):
-            if name in outcome:
-                self._tokens(outcome[name], {**common, semconv.TOKEN_TYPE: kind})
+            if name in attributes:
+                self._tokens(attributes[name], {**common, semconv.TOKEN_TYPE: kind})
         if call.chunks:
             self._first_chunk(call.first_chunk - call.started, common)
         if call.chunks > 1:

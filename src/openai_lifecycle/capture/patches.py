@@ -50,12 +50,12 @@ class _Hook:
         return self
 
     def __call__(self, parsed: Any) -> Any:
-        with SHIELD:
-            if not _is_stream(parsed):
+        if not _is_stream(parsed):
+            with SHIELD:
                 self.call.parsed(parsed)
         result = self.previous(parsed) if callable(self.previous) else parsed
-        with SHIELD:
-            if _is_stream(result):
+        if _is_stream(result):
+            with SHIELD:
                 self.call.stream(result)
         return result
 

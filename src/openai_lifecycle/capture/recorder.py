@@ -80,23 +80,22 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 - a request that cannot be read is recorded all the same
             SHIELD.swallow(error)
             request = Request()
-        attributes = request.attributes
-        attributes[semconv.OPERATION] = operation.name
-        attributes[semconv.PROVIDER] = endpoint.provider
+        # What the conventions want a sampler to see. All else is set at the end, in bulk.
+        named: Attributes = {semconv.OPERATION: operation.name, semconv.PROVIDER: endpoint.provider}
         if request.model:
-            attributes[semconv.REQUEST_MODEL] = request.model
+            named[semconv.REQUEST_MODEL] = request.model
         if endpoint.address:
-            attributes[semconv.SERVER_ADDRESS] = endpoint.address
+            named[semconv.SERVER_ADDRESS] = endpoint.address
         if endpoint.port:
-            attributes[semconv.SERVER_PORT] = endpoint.port
-        if request.stream:
-            attributes[semconv.STREAM] = True
+            named[semconv.SERVER_PORT] = endpoint.port
         name = f"{operation.name} {request.model}" if request.model else operation.name
-        span = self.pipeline.tracer().start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        span = self.pipeline.tracer().start_span(name, kind=SpanKind.CLIENT, attributes=named)
         is_recording = span.is_recording()
         if not is_recording and not self.pipeline.instruments.are_read():
             return Call(operation, request, Reply(), Unrecorded(span))
-        recording = Recording(self, span, secrets)
+        if request.stream:
+            named[semconv.STREAM] = True
+        recording = Recording(self, span, named | request.attributes, secrets)
         keep_text = 0
         if is_recording and self.captures_events:
             with SHIELD:
@@ -104,7 +103,7 @@ class Recorder:
         if is_recording and self.captures_spans:
             keep_text = options.content_limit
             with SHIELD:
-                span.set_attributes(self._content(operation, body, secrets))
+                recording.attributes.update(self._content(operation, body, secrets))
         request.said = ()  # which refers to the body
         return Call(operation, request, Reply(keep_text), recording)
 
@@ -138,17 +137,19 @@ class Unrecorded:
 
 
 class Recording:
-    """The span of one call; ``content`` is what was sent as one line of text."""
+    """The span of one call, its attributes, and what was sent as one line of text, ``content``."""
 
     __slots__ = ("_duration", "_entries", "_recorder", "_secrets", "attributes", "content", "span")
     reads: ClassVar = True
 
-    def __init__(self, recorder: Recorder, span: trace.Span, secrets: tuple[str, ...]) -> None:
+    def __init__(
+        self, recorder: Recorder, span: trace.Span, attributes: Attributes, secrets: tuple[str, ...]
+    ) -> None:
         self._recorder = recorder
         self._secrets = secrets
         self.span = span
+        self.attributes = attributes
         self.content = ""
-        self.attributes: Attributes = {}
 
     def response(self, response: Any) -> None:
         """Take over what the HTTP response's status and headers say."""
@@ -201,12 +202,13 @@ class Recording:
             attributes[semconv.ERROR_TYPE] = failure
 
     def _answers(self, call: Call, *_: object) -> None:
-        """Set what is known of the answer, in bulk: each single attribute would take the span's lock again."""
-        unchecked.set_attributes(self.span, self.attributes)
         if self._recorder.captures_spans and (answers := messages.output(call.reply)):
             limit = self._recorder.options.content_limit
             said = messages.as_json(answers, lambda answer: answer, limit, self._secrets)
-            self.span.set_attribute(semconv.OUTPUT_MESSAGES, said)
+            self.attributes[semconv.OUTPUT_MESSAGES] = said
+
+    def _describe(self, *_: object) -> None:
+        unchecked.set_attributes(self.span, self.attributes)
 
     def _tool_calls(self, call: Call, *_: object) -> None:
         if not self._entries.tool_calls:
@@ -265,6 +267,7 @@ class Recording:
 _STEPS: Final = (
     Recording._outcome,
     Recording._answers,
+    Recording._describe,
     Recording._tool_calls,
     Recording._generation,
     Recording._end,

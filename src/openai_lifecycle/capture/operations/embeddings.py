@@ -23,13 +23,13 @@ from openai_lifecycle.capture.facts import (
 from openai_lifecycle.capture.operations import inputs
 
 
-def _chosen(value: object) -> list[str] | None:
+def _chosen(value: object) -> tuple[str] | None:
     """Return the encoding format that the caller chose.
 
     ``base64`` is what the client itself asks for when the caller chose nothing; it then hands out lists of
     numbers (``openai/resources/embeddings.py``, ``create``). So it says nothing about the caller.
     """
-    return [value] if isinstance(value, str) and value != "base64" else None
+    return (value,) if isinstance(value, str) and value != "base64" else None
 
 
 REQUEST = {
