@@ -46,6 +46,8 @@ class Observed:
         openai_lifecycle.uninstrument()
         for span in self.spans(None):
             _assert_clean(span.attributes)
+            for event in span.events:
+                _assert_clean(event.attributes)
         self.provider.shutdown()
         self.meters.shutdown()
 

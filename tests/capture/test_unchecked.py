@@ -37,9 +37,25 @@ def test_span_attributes(limits: SpanLimits | None) -> None:
     assert ours.dropped_attributes == theirs.dropped_attributes
 
 
+@pytest.mark.parametrize(
+    "limits", [None, SpanLimits(max_event_attributes=3), SpanLimits(max_attribute_length=4)]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_event(limits: SpanLimits | None) -> None:
+    """An event is the same, cut by the same limits, as after ``add_event``."""
+    span: Any = TracerProvider(span_limits=limits, shutdown_on_exit=False).get_tracer("test").start_span("s")
+    unchecked.add_event(span, "happened", _ATTRIBUTES, 7)
+    span.add_event("happened", _ATTRIBUTES, 7)
+    ours, theirs = span.events
+    assert (ours.name, ours.timestamp) == (theirs.name, theirs.timestamp)
+    assert dict(ours.attributes) == dict(theirs.attributes)
+    assert ours.dropped_attributes == theirs.dropped_attributes
+
+
 def test_spans_of_other_kinds() -> None:
     """A span that is none of the SDK's, or whose attributes the SDK holds in another way, gets them publicly."""
     unchecked.set_attributes(INVALID_SPAN, _ATTRIBUTES)
+    unchecked.add_event(INVALID_SPAN, "happened", _ATTRIBUTES)
     span: Any = TracerProvider(shutdown_on_exit=False).get_tracer("test").start_span("s")
     span._attributes = type("Changed", (BoundedAttributes,), {})(immutable=False)
     unchecked.set_attributes(span, _ATTRIBUTES)

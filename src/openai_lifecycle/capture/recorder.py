@@ -217,7 +217,7 @@ class Recording:
         for tool in call.reply.tool_calls.values():
             arguments = redact(tool.arguments, self._secrets) if captured else ""
             attributes = codec.tool_call(call_id=tool.id, name=tool.name, kind=tool.kind, arguments=arguments)
-            self.span.add_event(semconv.TOOL_CALL_DETECTED, attributes, timestamp=tool.time)
+            unchecked.add_event(self.span, semconv.TOOL_CALL_DETECTED, attributes, tool.time)
 
     def _generation(self, call: Call, failure: str | None, error: BaseException | None) -> None:
         span, request, reply = self.span, call.request, call.reply
@@ -231,7 +231,7 @@ class Recording:
                     response_length=length,
                     choices_count=choices,
                 )
-                span.add_event(semconv.GENERATION_SUCCESS, done)
+                unchecked.add_event(span, semconv.GENERATION_SUCCESS, done)
             return
         message, brief = self._message(call, failure, error)
         if self._entries.error:
@@ -242,7 +242,7 @@ class Recording:
                 temperature=request.temperature,
                 error=said,
             )
-            span.add_event(semconv.GENERATION_ERROR, failed)
+            unchecked.add_event(span, semconv.GENERATION_ERROR, failed)
         description = brief if self._recorder.options.capture is Capture.NO_CONTENT else message
         span.set_status(Status(StatusCode.ERROR, description))
 

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import get_current
 from opentelemetry.metrics import Histogram
+from opentelemetry.sdk.trace import Event
 from opentelemetry.trace import Span
 
 from openai_lifecycle.capture.facts import Attributes
@@ -29,6 +30,18 @@ def set_attributes(span: Span, attributes: Attributes) -> None:
             held._dict.update(attributes)
     else:
         span.set_attributes(attributes)
+
+
+def add_event(span: Span, name: str, attributes: Attributes, timestamp: int | None = None) -> None:
+    """Add an event to a span that is recording: ``Span.add_event``."""
+    limits, add = getattr(span, "_limits", None), getattr(span, "_add_event", None)
+    if limits is not None and add is not None:
+        held = BoundedAttributes(limits.max_event_attributes, max_value_len=limits.max_attribute_length)
+        if _takes(held, len(attributes)):
+            held._dict.update(attributes)
+            add(Event(name, held, timestamp))
+            return
+    span.add_event(name, attributes, timestamp)
 
 
 #: What of ``BoundedAttributes`` is relied on.
