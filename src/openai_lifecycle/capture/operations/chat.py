@@ -190,7 +190,7 @@ def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
 
 def _tool_calls(reply: Reply, choice: int, message: Fields) -> None:
     for position, fragment in enumerate(items(message.get("tool_calls"))):
-        index = fields(fragment).get("index")
+        index = members(fragment).get("index")
         _fragment(reply, (choice, index if type(index) is int else position), fragment)
     if message.get("function_call"):  # deprecated, still sent by older deployments: a call without an id
         _fragment(reply, (choice, "function_call"), {"function": message["function_call"]})

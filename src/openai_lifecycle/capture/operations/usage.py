@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from openai_lifecycle import semconv
@@ -22,16 +23,21 @@ OUTPUT_DETAILS: Final[Table] = {
     "reasoning_tokens": (semconv.REASONING_TOKENS, integer),
     "audio_tokens": (semconv.OUTPUT_AUDIO_TOKENS, integer),
 }
+#: In audio and realtime they are called ``token``, in all the others ``tokens``.
+DETAILS: Final[Mapping[str, Table]] = {
+    "input_tokens_details": INPUT_DETAILS,
+    "input_token_details": INPUT_DETAILS,
+    "output_tokens_details": OUTPUT_DETAILS,
+    "output_token_details": OUTPUT_DETAILS,
+}
 
 
 def usage(reply: Reply, counted: object) -> None:
-    """Take over what the server counted, zeros included.
-
-    The details are ``input_tokens_details`` in most APIs and ``input_token_details`` in audio and realtime.
-    """
+    """Take over what the server counted, zeros included."""
     counts = fields(counted)
     if counts:
         pick(counts, USAGE, reply.attributes)
-        for name, table in (("input", INPUT_DETAILS), ("output", OUTPUT_DETAILS)):
-            details = counts.get(f"{name}_tokens_details") or counts.get(f"{name}_token_details")
-            pick(fields(details), table, reply.attributes)
+        for name, table in DETAILS.items():
+            details = counts.get(name)
+            if details:
+                pick(fields(details), table, reply.attributes)
