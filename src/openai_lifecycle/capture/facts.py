@@ -26,7 +26,6 @@ Content: TypeAlias = Mapping[str, tuple[Sequence[Any], Callable[[Any], Json]]]
 class Request:
     """What was asked. ``said`` is what was sent, a line for each message, read only when it is recorded."""
 
-    model: str = ""
     stream: bool = False
     temperature: int | float | None = None
     messages_count: int = 1
@@ -118,6 +117,7 @@ class Operation:
     request:  body → what was asked
     response: reply, body → nothing; folds a whole response into the reply
     chunk:    reply, chunk → nothing; folds one chunk of a stream into the reply
+    model:    body → the model that is asked
     content:  body → the content attributes of the span (messages, instructions, tools), read only when wanted
     generates: False when the call only reads what an earlier one has generated (``generations.py``)
     entries:  False when a span is all there is of the call: nothing goes to ``events.log``
@@ -128,12 +128,14 @@ class Operation:
     response: Callable[[Reply, Any], None]
     chunk: Callable[[Reply, Any], None] = lambda *_: None
     content: Callable[[Fields], Content] = lambda _: {}
+    model: Callable[[Fields], str] = lambda body: text(body.get("model"))
     generates: bool = True
     entries: bool = True
 
 
 # ------------------------------------------------------------------ reading bodies of doubtful shape
 _NO_FIELDS: Fields = {}
+_NO_MODEL = object()
 
 
 def fields(value: object) -> Fields:
@@ -142,12 +144,13 @@ def fields(value: object) -> Fields:
     Model fields are read from ``__dict__``: a missing one costs nothing there, while pydantic's
     ``__getattr__`` raises. What the client's version does not know yet is in ``__pydantic_extra__``.
     """
-    kind = type(value)
-    if kind is dict:
-        return value  # type: ignore[return-value]  # narrowed by its type, faster than isinstance()
-    if hasattr(kind, "__pydantic_extra__"):
-        own: Fields = value.__dict__
-        extra: Fields | None = getattr(value, "__pydantic_extra__", None)
+    if value is None:
+        return _NO_FIELDS
+    if type(value) is dict:
+        return value
+    extra: Any = getattr(value, "__pydantic_extra__", _NO_MODEL)
+    if extra is not _NO_MODEL:
+        own: Fields = vars(value)
         return {**extra, **own} if extra else own
     if isinstance(value, Mapping):  # asked last: of a model it costs more than all the rest
         return value
@@ -177,7 +180,7 @@ def number(value: object) -> int | float | None:
 
 def integer(value: object) -> int | None:
     """Return ``value`` if it is a whole number of 64 bits, all that an attribute holds; ``True`` is none."""
-    if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+    if isinstance(value, int) and type(value) is not bool and -(2**63) <= value < 2**63:
         return value
     return None
 

@@ -161,9 +161,11 @@ class Patches:
                 return None  # it came through the wrapper of a subclass's ``request`` already
             operation, named = route
             asked = {**_body(options), **named} if named else _body(options)
+            call = self._recorder.begin(operation, asked, endpoint_of(client), secrets_of(client))
+            if not (call.recording.reads or self._recorder.options.propagate):
+                return call, options
             # Our own copy: the caller's options are used again for the next page of a list.
             options = options.model_copy() if hasattr(options, "model_copy") else options.copy()
-            call = self._recorder.begin(operation, asked, endpoint_of(client), secrets_of(client))
             parser = previous.previous if isinstance(previous, _Hook) else previous
             options.post_parser = _Hook(call, parser) if call.recording.reads else parser
             if self._recorder.options.propagate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -20,6 +20,8 @@ from openai_lifecycle.capture.metrics import Instruments
 from openai_lifecycle.options import Capture, Options
 from openai_lifecycle.redaction import redact
 from openai_lifecycle.shield import SHIELD
+
+_T = TypeVar("_T")
 
 
 class Destination(Protocol):
@@ -74,28 +76,25 @@ class Recorder:
         if not self._looked_around:  # not earlier: another instrumentation may be set up after this one
             self._looked_around = True
             company.warn()
-        options = self.options
-        try:
-            request = operation.request(body)
-        except Exception as error:  # noqa: BLE001 - a request that cannot be read is recorded all the same
-            SHIELD.swallow(error)
-            request = Request()
+        model = _read(operation.model, body) or ""
         # What the conventions want a sampler to see. All else is set at the end, in bulk.
         named: Attributes = {semconv.OPERATION: operation.name, semconv.PROVIDER: endpoint.provider}
-        if request.model:
-            named[semconv.REQUEST_MODEL] = request.model
+        if model:
+            named[semconv.REQUEST_MODEL] = model
         if endpoint.address:
             named[semconv.SERVER_ADDRESS] = endpoint.address
         if endpoint.port:
             named[semconv.SERVER_PORT] = endpoint.port
-        name = f"{operation.name} {request.model}" if request.model else operation.name
+        name = f"{operation.name} {model}" if model else operation.name
         span = self.pipeline.tracer().start_span(name, kind=SpanKind.CLIENT, attributes=named)
         is_recording = span.is_recording()
         if not is_recording and not self.pipeline.instruments.are_read():
-            return Call(operation, request, Reply(), Unrecorded(span))
+            return Call(operation, Request(), Reply(), Unrecorded(span))
+        request = _read(operation.request, body) or Request()
         if request.stream:
             named[semconv.STREAM] = True
         recording = Recording(self, span, named | request.attributes, secrets)
+        options = self.options
         keep_text = 0
         if is_recording and self.captures_events:
             with SHIELD:
@@ -114,6 +113,15 @@ class Recorder:
             for name, (values, convert) in operation.content(body).items()
             if values
         }
+
+
+def _read(read: Callable[[Fields], _T], body: Fields) -> _T | None:
+    """Return what ``read`` finds in a request: one that cannot be read is recorded all the same."""
+    try:
+        return read(body)
+    except Exception as error:  # noqa: BLE001 - "with SHIELD", without its two calls
+        SHIELD.swallow(error)
+        return None
 
 
 class Unrecorded:

@@ -68,7 +68,7 @@ PROTOCOLS: Final = {p.api: p for p in (RESPONSES_SOCKET, REALTIME_SOCKET, LIVE_S
 
 
 def _connect_request(body: Fields) -> Request:
-    return Request(model=text(body.get("model")), attributes={semconv.OPENAI_API_TYPE: body["api"]})
+    return Request(attributes={semconv.OPENAI_API_TYPE: body["api"]})
 
 
 CONNECT: Final = Operation("connect", _connect_request, lambda *_: None, entries=False)

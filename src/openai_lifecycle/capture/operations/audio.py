@@ -20,7 +20,6 @@ from openai_lifecycle.capture.facts import (
     double,
     fields,
     number,
-    text,
 )
 from openai_lifecycle.capture.operations import inputs
 from openai_lifecycle.capture.operations.usage import usage
@@ -34,7 +33,6 @@ def request(body: Fields) -> Request:
         attributes[semconv.TEMPERATURE] = double(temperature)
     said = " ".join([*content.parts(body.get("prompt")), *inputs.attached(body)])
     return Request(
-        model=text(body.get("model")),
         stream=body.get("stream") is True,
         temperature=temperature,
         said=[said],
@@ -45,7 +43,6 @@ def request(body: Fields) -> Request:
 def speech_request(body: Fields) -> Request:
     """Return what was asked to be spoken."""
     return Request(
-        model=text(body.get("model")),
         said=content.parts(body.get("input")),
         attributes={semconv.OUTPUT_TYPE: "speech"},
     )

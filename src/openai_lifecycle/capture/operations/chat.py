@@ -78,7 +78,6 @@ def request(body: Fields) -> Request:
     attributes: Attributes = {semconv.OPENAI_API_TYPE: "chat_completions"}
     sent = items(body.get("messages"))
     return Request(
-        model=text(body.get("model")),
         stream=body.get("stream") is True,
         temperature=number(body.get("temperature")),
         messages_count=len(sent),

@@ -22,7 +22,6 @@ def request(body: Fields) -> Request:
     """Return what was asked to be completed."""
     prompts = inputs.split(body.get("prompt"))
     return Request(
-        model=text(body.get("model")),
         stream=body.get("stream") is True,
         temperature=number(body.get("temperature")),
         messages_count=len(prompts),

@@ -47,7 +47,6 @@ def request(body: Fields) -> Request:
     """Return what was asked to be embedded."""
     given = inputs.split(body.get("input"))
     return Request(
-        model=text(body.get("model")),
         messages_count=len(given),
         said=inputs.lines(given),
         attributes=pick(body, REQUEST, {}),

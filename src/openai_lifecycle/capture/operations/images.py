@@ -21,7 +21,6 @@ def request(body: Fields) -> Request:
     """Return what was asked to be drawn."""
     said = " ".join([*content.parts(body.get("prompt")), *inputs.attached(body)])
     return Request(
-        model=text(body.get("model")),
         stream=body.get("stream") is True,
         said=[said],
         attributes=pick(body, REQUEST, {semconv.OUTPUT_TYPE: "image"}),

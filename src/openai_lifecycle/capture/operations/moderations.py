@@ -11,7 +11,7 @@ from openai_lifecycle.capture.operations import inputs
 def request(body: Fields) -> Request:
     """Return what was asked to be judged."""
     given = inputs.split(body.get("input"))
-    return Request(model=text(body.get("model")), messages_count=len(given), said=inputs.lines(given))
+    return Request(messages_count=len(given), said=inputs.lines(given))
 
 
 def response(reply: Reply, body: Any) -> None:

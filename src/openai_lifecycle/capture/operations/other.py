@@ -20,9 +20,12 @@ RUN = {
 
 
 def request(body: Fields) -> Request:
-    """Return the model asked for: an eval's is that of its data source."""
-    model = text(body.get("model")) or text(fields(body.get("data_source")).get("model"))
-    return Request(model=model, stream=body.get("stream") is True, attributes=pick(body, RUN, {}))
+    """Return what was asked of a job."""
+    return Request(stream=body.get("stream") is True, attributes=pick(body, RUN, {}))
+
+
+def _model_of_eval(body: Fields) -> str:
+    return text(body.get("model")) or text(fields(body.get("data_source")).get("model"))
 
 
 def response(reply: Reply, body: Any) -> None:
@@ -58,5 +61,5 @@ def _error(job: Fields) -> tuple[str, str]:
 DECISION = Operation("decision", request, response, chunk, entries=False)
 VIDEO = Operation("video_generation", request, response, chunk, entries=False)
 BATCH = Operation("batch", request, response, chunk, entries=False)
-EVALUATION = Operation("evaluation", request, response, chunk, entries=False)
+EVALUATION = Operation("evaluation", request, response, chunk, model=_model_of_eval, entries=False)
 RUN_OF_THREAD = Operation("invoke_agent", request, response, chunk, entries=False)

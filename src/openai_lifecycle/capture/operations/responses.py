@@ -88,7 +88,6 @@ def request(body: Fields) -> Request:
     pick(fields(body.get("prompt")), PROMPT, attributes)
     sent = body.get("input")
     return Request(
-        model=text(body.get("model")),
         stream=body.get("stream") is True,
         temperature=number(body.get("temperature")),
         messages_count=1 if isinstance(sent, str) else len(items(sent)),
