@@ -164,9 +164,8 @@ def _output(reply: Reply, output: list[Fields]) -> None:
 
 
 def _is_answer(item: Fields) -> bool:
-    return (
-        item.get("type") == "message" and item.get("role") != "user"
-    )  # compacting gives back what was asked
+    # Compacting gives back what was asked.
+    return item.get("type") == "message" and item.get("role") != "user"
 
 
 def _item(reply: Reply, item: Fields, position: object) -> None:
