@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.metrics import NoOpMeterProvider, get_meter
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics._internal.measurement import Measurement
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, TracerProvider
 from opentelemetry.trace import INVALID_SPAN
 
 from openai_lifecycle.capture import unchecked
@@ -21,7 +21,7 @@ _ATTRIBUTES: dict[str, Any] = {"text": "four score", "whole": 7, "part": 0.5, "y
 def _span(limits: SpanLimits | None, *, publicly: bool) -> ReadableSpan:
     span: Any = TracerProvider(span_limits=limits, shutdown_on_exit=False).get_tracer("test").start_span("s")
     span.set_attribute("whole", "before")
-    span.set_attributes(_ATTRIBUTES) if publicly else unchecked.set_attributes(span, _ATTRIBUTES)
+    span.set_attributes(_ATTRIBUTES) if publicly else unchecked.set_attributes(span, _ATTRIBUTES, kept={})
     readable: ReadableSpan = span
     return readable
 
@@ -54,11 +54,11 @@ def test_event(limits: SpanLimits | None) -> None:
 
 def test_spans_of_other_kinds() -> None:
     """A span that is none of the SDK's, or whose attributes the SDK holds in another way, gets them publicly."""
-    unchecked.set_attributes(INVALID_SPAN, _ATTRIBUTES)
+    unchecked.set_attributes(INVALID_SPAN, _ATTRIBUTES, kept={})
     unchecked.add_event(INVALID_SPAN, "happened", _ATTRIBUTES)
     span: Any = TracerProvider(shutdown_on_exit=False).get_tracer("test").start_span("s")
     span._attributes = type("Changed", (BoundedAttributes,), {})(immutable=False)
-    unchecked.set_attributes(span, _ATTRIBUTES)
+    unchecked.set_attributes(span, _ATTRIBUTES, kept={})
     assert dict(span.attributes) == _ATTRIBUTES
 
 
@@ -101,3 +101,59 @@ def test_histograms_of_other_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Measurement, "__post_init__", raising=False)
     histogram = MeterProvider(shutdown_on_exit=False).get_meter("test").create_histogram("h")
     assert unchecked.recorder(histogram) == histogram.record
+
+
+class _Masks:
+    """Stands before a span or histogram and hides what it is given."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def set_attributes(self, attributes: dict[str, Any]) -> None:
+        self._inner.set_attributes(dict.fromkeys(attributes, "***"))
+
+    def add_event(self, name: str, attributes: dict[str, Any], timestamp: int | None = None) -> None:
+        self._inner.add_event(name, dict.fromkeys(attributes, "***"), timestamp)
+
+    def record(self, value: float, attributes: dict[str, Any]) -> None:
+        self._inner.record(value, dict.fromkeys(attributes, "***"))
+
+
+def test_what_stands_before_the_sdk_is_asked() -> None:
+    """An application's proxy of a span or histogram, which hides values, is not passed by."""
+    span: Any = TracerProvider(shutdown_on_exit=False).get_tracer("test").start_span("s")
+    reader = InMemoryMetricReader()
+    histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("test").create_histogram("h")
+    masked: Any = _Masks(span)
+    unchecked.set_attributes(masked, _ATTRIBUTES, kept={})
+    unchecked.add_event(masked, "happened", _ATTRIBUTES)
+    masked = _Masks(histogram)
+    unchecked.recorder(masked)(1, {"kind": "some"})
+    hidden = dict.fromkeys(_ATTRIBUTES, "***")
+    assert (dict(span.attributes), dict(span.events[0].attributes)) == (hidden, hidden)
+    assert _points(reader.get_metrics_data())[0][0] == {"kind": "***"}
+
+
+def test_patched_methods_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Methods of the SDK's that somebody has replaced do what they were replaced for."""
+    seen: list[object] = []
+    for kind, method in ((Span, "set_attributes"), (Span, "add_event"), (Histogram, "record")):
+        monkeypatch.setattr(kind, method, lambda _, value, *__: seen.append(value))
+    span: Any = TracerProvider(shutdown_on_exit=False).get_tracer("test").start_span("s")
+    histogram = MeterProvider(shutdown_on_exit=False).get_meter("test").create_histogram("h")
+    unchecked.set_attributes(span, {"kind": "some"}, kept={})
+    unchecked.add_event(span, "happened", {})
+    unchecked.recorder(histogram)(1, {})
+    assert seen == [{"kind": "some"}, "happened", 1]
+
+
+def test_a_limit_drops_none_of_what_a_span_was_started_with() -> None:
+    """Of more attributes than fit, those stay that say whose call it was."""
+    provider = TracerProvider(span_limits=SpanLimits(max_span_attributes=4), shutdown_on_exit=False)
+    kept = {"gen_ai.provider.name": "openai", "gen_ai.request.model": "m"}
+    span: Any = provider.get_tracer("test").start_span("s", attributes=kept)
+    unchecked.set_attributes(span, _ATTRIBUTES, kept=kept)
+    assert dict(span.attributes) == {"yes": True, "all": ("a", "b"), **kept}

@@ -77,7 +77,7 @@ class Recorder:
             self._looked_around = True
             company.warn()
         model = _read(operation.model, body) or ""
-        # What the conventions want a sampler to see. All else is set at the end, in bulk.
+        # What the conventions want a sampler to see; all else is set at the end, in bulk.
         named: Attributes = {semconv.OPERATION: operation.name, semconv.PROVIDER: endpoint.provider}
         if model:
             named[semconv.REQUEST_MODEL] = model
@@ -92,8 +92,8 @@ class Recorder:
             return Call(operation, Request(), Reply(), Unrecorded(span))
         request = _read(operation.request, body) or Request()
         if request.stream:
-            named[semconv.STREAM] = True
-        recording = Recording(self, span, named | request.attributes, secrets)
+            request.attributes[semconv.STREAM] = True
+        recording = Recording(self, span, named, request.attributes, secrets)
         options = self.options
         keep_text = 0
         if is_recording and self.captures_events:
@@ -145,16 +145,26 @@ class Unrecorded:
 
 
 class Recording:
-    """The span of one call, its attributes, and what was sent as one line of text, ``content``."""
+    """The span of one call.
 
-    __slots__ = ("_duration", "_entries", "_recorder", "_secrets", "attributes", "content", "span")
+    It was started with the attributes ``named`` and gets the others when it ends; ``content`` is what was sent, as
+    one line of text.
+    """
+
+    __slots__ = ("_duration", "_entries", "_named", "_recorder", "_secrets", "attributes", "content", "span")
     reads: ClassVar = True
 
     def __init__(
-        self, recorder: Recorder, span: trace.Span, attributes: Attributes, secrets: tuple[str, ...]
+        self,
+        recorder: Recorder,
+        span: trace.Span,
+        named: Attributes,
+        attributes: Attributes,
+        secrets: tuple[str, ...],
     ) -> None:
         self._recorder = recorder
         self._secrets = secrets
+        self._named = named
         self.span = span
         self.attributes = attributes
         self.content = ""
@@ -216,7 +226,7 @@ class Recording:
             self.attributes[semconv.OUTPUT_MESSAGES] = said
 
     def _describe(self, *_: object) -> None:
-        unchecked.set_attributes(self.span, self.attributes)
+        unchecked.set_attributes(self.span, self.attributes, kept=self._named)
 
     def _tool_calls(self, call: Call, *_: object) -> None:
         if not self._entries.tool_calls:
@@ -258,7 +268,7 @@ class Recording:
         self.span.end()  # a span processor of the application's may raise
 
     def _measure(self, call: Call, *_: object) -> None:
-        self._recorder.pipeline.instruments.record(call, self.attributes, self._duration)
+        self._recorder.pipeline.instruments.record(call, self._named | self.attributes, self._duration)
 
     def _message(self, call: Call, failure: str, error: BaseException | None) -> tuple[str, str]:
         """Return the failure's text and a short form of it that quotes nothing the server or caller said."""

@@ -7,14 +7,17 @@ has a limit to enforce, whose insides are other ones, or that is none, is given 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from time import time_ns
+from types import FunctionType
 from typing import Any, Final, TypeAlias
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import get_current
 from opentelemetry.metrics import Histogram
 from opentelemetry.sdk.trace import Event
+from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.trace import Span
 
 from openai_lifecycle.capture.facts import Attributes
@@ -22,25 +25,42 @@ from openai_lifecycle.capture.facts import Attributes
 Record: TypeAlias = Callable[[float, Attributes], None]
 
 
-def set_attributes(span: Span, attributes: Attributes) -> None:
-    """Set the attributes of a span that is recording: ``Span.set_attributes``."""
-    held = getattr(span, "_attributes", None)
-    if type(held) is BoundedAttributes and _takes(held, len(attributes)):
-        with held._lock:
-            held._dict.update(attributes)
-    else:
-        span.set_attributes(attributes)
+def _own(kind: type, method: str) -> object:
+    """Return a method of one of the SDK's classes, unless somebody has put something else in its place."""
+    found = getattr(kind, method)
+    is_own = type(found) is FunctionType and found.__globals__ is vars(sys.modules[kind.__module__])
+    return found if is_own else None
+
+
+# A span or histogram whose class does something else here, to hide a value perhaps, is asked to do it.
+_SET_ATTRIBUTES: Final = _own(SdkSpan, "set_attributes")
+_ADD_EVENT: Final = _own(SdkSpan, "add_event")
+
+
+def set_attributes(span: Span, attributes: Attributes, *, kept: Attributes) -> None:
+    """Set further attributes of a span that is recording: ``Span.set_attributes``.
+
+    Where a limit drops some, those in ``kept``, which the span has already, are not among them.
+    """
+    if getattr(type(span), "set_attributes", None) is _SET_ATTRIBUTES:
+        held = getattr(span, "_attributes", None)
+        if type(held) is BoundedAttributes and _takes(held, len(attributes)):
+            with held._lock:
+                held._dict.update(attributes)
+            return
+    span.set_attributes(attributes | kept)
 
 
 def add_event(span: Span, name: str, attributes: Attributes, timestamp: int | None = None) -> None:
     """Add an event to a span that is recording: ``Span.add_event``."""
-    limits, add = getattr(span, "_limits", None), getattr(span, "_add_event", None)
-    if limits is not None and add is not None:
-        held = BoundedAttributes(limits.max_event_attributes, max_value_len=limits.max_attribute_length)
-        if _takes(held, len(attributes)):
-            held._dict.update(attributes)
-            add(Event(name, held, timestamp))
-            return
+    if getattr(type(span), "add_event", None) is _ADD_EVENT:
+        limits, add = getattr(span, "_limits", None), getattr(span, "_add_event", None)
+        if limits is not None and add is not None:
+            held = BoundedAttributes(limits.max_event_attributes, max_value_len=limits.max_attribute_length)
+            if _takes(held, len(attributes)):
+                held._dict.update(attributes)
+                add(Event(name, held, timestamp))
+                return
     span.add_event(name, attributes, timestamp)
 
 
@@ -59,6 +79,10 @@ def _takes(held: Any, more: int) -> bool:
 
 def recorder(histogram: Histogram) -> Record:
     """Return what records a value in ``histogram``: ``Histogram.record``."""
+    sdk = sys.modules.get("opentelemetry.sdk.metrics")  # not imported for nothing
+    if sdk is None:
+        return histogram.record
+    own = _own(sdk.Histogram, "record")
     try:
         measurement = _measurement()
         is_enabled: Callable[[], bool] = histogram._is_enabled  # type: ignore[attr-defined]
@@ -67,7 +91,7 @@ def recorder(histogram: Histogram) -> Record:
         return histogram.record
 
     def record(value: float, attributes: Attributes) -> None:
-        if value < 0 or not is_enabled():
+        if value < 0 or getattr(type(histogram), "record", None) is not own or not is_enabled():
             histogram.record(value, attributes)
         else:
             consume(measurement(value, time_ns(), histogram, get_current(), attributes))
