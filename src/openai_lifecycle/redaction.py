@@ -30,9 +30,9 @@ _SECRET = re.compile(
 # The pattern has no literal prefix, so it costs some 20 ns a character; a substring search costs almost nothing.
 #: What many a text lacks → the hints at a credential that contain it; those under "" are always looked for.
 _HINTS: Final = {
-    "-": ("sk-", "rk-", "pk-", "sess-", "gsk-", "xai-", "pplx-", "pi-key", "pi-Key", "PI-KEY"),
-    "_": ("gsk_", "ghp_", "hf_", "pi_key", "PI_KEY"),
-    "": ("AIza", "AKIA", "ASIA", "eyJ", "earer ", "EARER ", "@"),
+    "-": ("sk-", "rk-", "pk-", "sess-", "xai-", "pplx-", "pi-key", "pi-Key", "PI-KEY"),
+    "_": ("ghp_", "hf_", "pi_key", "PI_KEY"),
+    "": ("gsk", "AIza", "AKIA", "ASIA", "eyJ", "earer ", "EARER ", "@"),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openai_lifecycle.capture import messages
+from openai_lifecycle.capture import content, messages
 from openai_lifecycle.capture.facts import Json
 from tests import wire, wire_responses
 from tests.capture.application import client_for, closing, run
@@ -115,6 +115,20 @@ CHAT_MESSAGES: list[tuple[Json, Json]] = [
     ),
     ({"role": "user", "content": [{"type": "hologram"}]}, {"role": "user", "parts": [{"type": "hologram"}]}),
 ]
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ({"role": "user", "content": "hi"}, "user: hi"),
+        ({"role": "tool", "content": "sunny"}, "tool: [tool_result ] sunny"),
+        ({"content": "well", "tool_calls": [wire.tool_call("c1", "f", "{}")]}, ": well [tool_call f]"),
+        ({"role": "user", "content": None}, "user: "),
+    ],
+)
+def test_lines_of_messages(message: Json, line: str) -> None:
+    """However few members a message has, its line says of each what it is."""
+    assert list(content.chat_messages([message])) == [line]
 
 
 @pytest.mark.parametrize(("message", "wanted"), CHAT_MESSAGES)

@@ -50,10 +50,10 @@ def chat_messages(messages: object) -> Iterator[str]:
     """Yield each message of a chat as ``role: text``."""
     for message in items(messages):
         m = fields(message)
-        said = m.get("content")
-        if len(m) > 2 or not isinstance(said, str):  # more than a role and a text
-            said = " ".join(_said(m))
-        yield f"{text(m.get('role'))}: {said}"
+        role, said = m.get("role"), m.get("content")
+        if len(m) > 2 or role is None or role == "tool" or not isinstance(said, str):
+            said = " ".join(_said(m))  # more than somebody's text
+        yield f"{text(role)}: {said}"
 
 
 def _said(message: Fields) -> Iterator[str]:

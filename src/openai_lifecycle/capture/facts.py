@@ -135,7 +135,6 @@ class Operation:
 
 # ------------------------------------------------------------------ reading bodies of doubtful shape
 _NO_FIELDS: Fields = {}
-_NO_MODEL = object()
 
 
 def fields(value: object) -> Fields:
@@ -146,11 +145,12 @@ def fields(value: object) -> Fields:
     """
     if value is None:
         return _NO_FIELDS
-    if type(value) is dict:
+    if isinstance(value, dict):
         return value
-    extra: Any = getattr(value, "__pydantic_extra__", _NO_MODEL)
-    if extra is not _NO_MODEL:
+    # Asked of the type: an object of the application's own may answer to any name.
+    if hasattr(type(value), "__pydantic_extra__"):
         own: Fields = vars(value)
+        extra: Fields | None = getattr(value, "__pydantic_extra__", None)
         return {**extra, **own} if extra else own
     if isinstance(value, Mapping):  # asked last: of a model it costs more than all the rest
         return value
