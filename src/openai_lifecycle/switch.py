@@ -48,19 +48,27 @@ class Switch:
         if sdk.disabled():
             _logger.info("openai-lifecycle: OTEL_SDK_DISABLED is set; OpenAI calls are not recorded")
         else:
-            self._pipeline = Pipeline(read)
-            recorder = Recorder(self._pipeline, read)
-            self._patches = Patches(recorder, Initializations(self._pipeline, read))
-            self._pipeline.attach()
-            # At once when openai is imported already, else when it is: an application that never imports it
-            # pays nothing.
-            wrapt.register_post_import_hook(self._patches.install, "openai")
+            try:
+                self._start(read)
+            except BaseException:
+                self.off()
+                raise
         self.is_on = True
+
+    def _start(self, read: options.Options) -> None:
+        self._pipeline = Pipeline(read)
+        recorder = Recorder(self._pipeline, read)
+        self._patches = Patches(recorder, Initializations(self._pipeline, read))
+        self._pipeline.attach()
+        # At once when openai is imported already, else when it is: an application that never imports it pays
+        # nothing.
+        wrapt.register_post_import_hook(self._patches.install, "openai")
 
     def off(self) -> None:
         """Restore the client and write what is pending."""
-        if self._patches is not None and self._pipeline is not None:
+        if self._patches is not None:
             self._patches.undo()
+        if self._pipeline is not None:
             self._pipeline.close()
         self._patches = self._pipeline = None
         self.is_on = False
@@ -80,7 +88,8 @@ def instrument(**keywords: Any) -> None:
     """Record every call of the OpenAI client from now on; does nothing when that is already so.
 
     The keywords are the options of ``options.py``; what is not given comes from the environment. When the
-    installed openai is too old nothing is recorded, and one error is logged.
+    installed openai is too old nothing is recorded, and one error is logged; where packages have no metadata to
+    tell, ``OpenAILifecycleInstrumentor().instrument(skip_dep_check=True)`` does not ask.
 
     Raises:
         TypeError: a keyword is not an option.

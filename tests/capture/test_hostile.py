@@ -12,18 +12,23 @@ import pickle
 import sys
 import threading
 import weakref
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import openai
 import openai._base_client
 import pytest
+from openai._base_client import make_request_options
+from openai.types.chat import ChatCompletion
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import SpanProcessor
 from typing_extensions import Self
 
 import openai_lifecycle
+from openai_lifecycle.capture import call
+from openai_lifecycle.capture.patches import Patches
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
 from tests import wire
@@ -59,6 +64,88 @@ def test_patched_methods_are_functions(observed: Observed) -> None:
     unawaited = openai.AsyncOpenAI(api_key="sk-test-0123456789").request(object, None)  # type: ignore[call-overload]
     assert unawaited.__qualname__ == "AsyncAPIClient.request"
     unawaited.close()
+
+
+def test_objects_that_answer_to_any_name(server: ScriptedServer, observed: Observed) -> None:
+    """A dict whose attributes are made when they are asked for is sent as it is, and read."""
+
+    class Answers(defaultdict[str, Any]):
+        def __getattr__(self, name: str) -> Any:
+            return self[name]
+
+    server.script(WHOLE)
+    body = {**wire.REQUEST, "messages": [Answers(dict, role="user", content="hi")]}
+    with client_for(server, is_async=False) as client:
+        client.post("/chat/completions", body=body, cast_to=object)
+    assert server.bodies()[-1]["messages"] == [{"role": "user", "content": "hi"}]
+    assert observed.generation().message_content == "user: hi"
+
+
+def test_a_result_that_cannot_be_looked_at(
+    server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the application's own parser returns is never asked so that the call fails."""
+
+    class Opaque:
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            raise RuntimeError("not yet")
+
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    server.script(WHOLE)
+    with client_for(server, is_async=False) as client:
+        options = make_request_options(post_parser=lambda _: Opaque())
+        result = client.post("/chat/completions", body=wire.REQUEST, cast_to=ChatCompletion, options=options)
+    assert type(result) is Opaque
+    assert recorded_whole(observed)
+
+
+def test_a_propagator_that_raises(
+    server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call whose trace context cannot be passed on is sent without it, and has its one ending."""
+
+    def raises(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no carrier")
+
+    monkeypatch.setattr("opentelemetry.propagate.inject", raises)
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    observed.instrument(propagate=True)
+    server.script(WHOLE)
+    with client_for(server, is_async=False) as client:
+        client.chat.completions.create(**wire.REQUEST)
+    assert isinstance(observed.generation(), LLMGenerationSuccess)
+    assert not call._open
+
+
+def test_a_processor_that_changes_a_span_at_its_start(server: ScriptedServer, observed: Observed) -> None:
+    """What an application's processor makes of the attributes that a span starts with is not undone."""
+
+    class Hides(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            span.set_attribute("server.address", "hidden")
+
+    observed.provider.add_span_processor(Hides())
+    server.script(WHOLE)
+    with client_for(server, is_async=False) as client:
+        client.chat.completions.create(**wire.REQUEST)
+    assert observed.attributes()["server.address"] == "hidden"
+
+
+def test_a_failure_to_switch_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When instrumenting fails half-way the caller is told, and the client is what it was."""
+    before = SYNC.request
+    table = Patches._wrap_all
+
+    def fails(self: Patches, points: Any) -> None:
+        table(self, points)
+        raise RuntimeError("half-way")
+
+    monkeypatch.setattr(Patches, "_wrap_all", fails)
+    with pytest.raises(RuntimeError, match="half-way"):
+        openai_lifecycle.instrument()
+    assert SYNC.request is before
+    assert not openai_lifecycle.OpenAILifecycleInstrumentor().is_instrumented_by_opentelemetry
 
 
 # ------------------------------------------------------------------ subclasses

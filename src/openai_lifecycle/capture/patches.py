@@ -50,12 +50,12 @@ class _Hook:
         return self
 
     def __call__(self, parsed: Any) -> Any:
-        if not _is_stream(parsed):
-            with SHIELD:
+        with SHIELD:
+            if not _is_stream(parsed):
                 self.call.parsed(parsed)
         result = self.previous(parsed) if callable(self.previous) else parsed
-        if _is_stream(result):
-            with SHIELD:
+        with SHIELD:
+            if _is_stream(result):
                 self.call.stream(result)
         return result
 
@@ -162,18 +162,26 @@ class Patches:
             operation, named = route
             asked = {**_body(options), **named} if named else _body(options)
             call = self._recorder.begin(operation, asked, endpoint_of(client), secrets_of(client))
-            if not (call.recording.reads or self._recorder.options.propagate):
-                return call, options
-            # Our own copy: the caller's options are used again for the next page of a list.
-            options = options.model_copy() if hasattr(options, "model_copy") else options.copy()
-            parser = previous.previous if isinstance(previous, _Hook) else previous
-            options.post_parser = _Hook(call, parser) if call.recording.reads else parser
-            if self._recorder.options.propagate:
-                headers: dict[str, str] = {}
-                propagate.inject(headers, context=set_span_in_context(call.recording.span))
-                options.headers = {**(options.headers or {}), **headers}
+            with SHIELD:  # the call has begun and will end, whatever becomes of the options
+                options = self._marked(options, call)
             return call, options
         return None
+
+    def _marked(self, options: Any, call: Call) -> Any:
+        """Return options by which ``call`` is known again, if it is to be, and the server told of its span."""
+        propagates = self._recorder.options.propagate
+        if not (call.recording.reads or propagates):
+            return options
+        previous = options.post_parser
+        parser = previous.previous if isinstance(previous, _Hook) else previous
+        # Our own copy: the caller's options are used again for the next page of a list.
+        marked = options.model_copy() if hasattr(options, "model_copy") else options.copy()
+        marked.post_parser = _Hook(call, parser) if call.recording.reads else parser
+        if propagates:
+            headers: dict[str, str] = {}
+            propagate.inject(headers, context=set_span_in_context(call.recording.span))
+            marked.headers = {**(options.headers or {}), **headers}
+        return marked
 
     def _request(
         self, wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
