@@ -7,7 +7,7 @@ import enum
 import json
 import math
 import unicodedata
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
@@ -206,6 +206,26 @@ def test_equal_times_of_two_zones_are_told_apart() -> None:
     there = noon.astimezone(timezone(timedelta(hours=2)))
     for time, shown in (noon, "[2025-01-27 12:00:00+00:00]"), (there, "[2025-01-27 14:00:00+02:00]"):
         assert render(dataclasses.replace(SUCCESS, time=time)).startswith(shown)
+
+
+def test_a_time_of_any_zone_is_written() -> None:
+    """A ``transform`` hook may give an event a time in a zone that cannot be a key, as dateutil's cannot."""
+
+    class Zone(tzinfo):
+        __hash__ = None  # type: ignore[assignment]
+
+        def utcoffset(self, _: datetime | None) -> timedelta:
+            return timedelta(hours=2)
+
+        def dst(self, _: datetime | None) -> timedelta:
+            return timedelta()
+
+        def tzname(self, _: datetime | None) -> str:
+            return "there"
+
+    time = datetime(2025, 1, 27, 14, 30, 26, tzinfo=Zone())
+    event = LLMInitializationStart(time=time)
+    assert render(event).startswith("[2025-01-27 14:30:26+02:00] [EVENT: INIT_START]")
 
 
 def test_readable_text_stays_readable() -> None:

@@ -19,7 +19,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime, tzinfo
+from datetime import datetime
 from json.encoder import encode_basestring
 from typing import Any, Final
 
@@ -114,7 +114,7 @@ _METADATA_ROWS = tuple((key, f'"{key}": ', _writer(key)) for key in METADATA_KEY
 def render(event: LifecycleEvent) -> str:
     """Return the entry of ``event``: header, object, one empty line."""
     values = vars(event)
-    out = ["[", _clock(event.time, event.time.tzinfo), _OPENINGS[type(event)]]
+    out = ["[", _clock(event.time), _OPENINGS[type(event)]]
     for key, prefix, write in _ROWS[type(event)]:
         out.append(prefix)
         out.append(write(values[key]))
@@ -124,9 +124,17 @@ def render(event: LifecycleEvent) -> str:
     return entry if entry.isascii() and "\x7f" not in entry else _UNSAFE.sub(_escape, entry)
 
 
+def _clock(time: datetime) -> str:
+    """Return ``time`` as a header shows it."""
+    return _naive_clock(time) if time.tzinfo is None else time.isoformat(" ", "seconds")
+
+
 @functools.lru_cache(maxsize=64)
-def _clock(time: datetime, _: tzinfo | None) -> str:
-    """Return ``time`` as a header shows it; times of two zones may be equal, but not their texts."""
+def _naive_clock(time: datetime) -> str:
+    """Return the text of a time without a zone, as all are but those of an application's own making.
+
+    Times of two zones may be equal, but not their texts; and not every zone can be a key.
+    """
     return time.isoformat(" ", "seconds")
 
 
