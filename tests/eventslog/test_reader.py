@@ -342,6 +342,34 @@ def test_follow_across_several_rotations_at_once(compressed: bool) -> None:
 
 
 @pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("aside", ["events.log.1", "elsewhere"])
+@pytest.mark.parametrize("rotated", [True, False])
+def test_follow_when_the_log_is_gone_just_after_it_was_seen(
+    aside: str, monkeypatch: pytest.MonkeyPatch, *, rotated: bool
+) -> None:
+    """A log that was moved and is not there again yet is waited for, and each entry is read once."""
+    append(entry(1))
+    exists, seen_before_it_went = os.path.exists, list[bool]()
+
+    def look(path: str) -> bool:
+        return exists(path) or (seen_before_it_went.pop() if seen_before_it_went else False)
+
+    def move() -> None:
+        os.rename(LOG, aside)
+        seen_before_it_went.append(True)
+
+    steps: list[Callable[[], None]] = [lambda: append(entry(2)), move]
+
+    def when_all_is_read() -> None:
+        steps.pop()()
+
+    monkeypatch.setattr(os.path, "exists", look)
+    stream = read_entries(LOG, parse, follow=True, rotated=rotated, on_idle=when_all_is_read)
+    assert numbers(event for event, _ in islice(stream, 2)) == [1, 2]
+    stream.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("_quick")
 def test_follow_without_the_past_goes_across_rotation() -> None:
     """Without the rotated files only the log itself is read, and then what comes, also when it is rotated."""
     Path("events.log.1").write_text(entry(0))

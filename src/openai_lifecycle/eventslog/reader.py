@@ -196,7 +196,7 @@ class _Log(Generic[T]):
             return False
         file = self._file
         if file is None:
-            yield from self._open(rotated=self._rotated)
+            yield from self._open(rotated=self._rotated or bool(self._known))
             return True
         advanced = yield from file.drain()
         if file.was_truncated():
@@ -229,9 +229,10 @@ class _Log(Generic[T]):
                 found = rotation.backups(self._path) if rotated or self.follow else []
                 try:
                     self._file = _File(self._path, self._decode, self._report)
-                except FileNotFoundError:
-                    if not found:
+                except FileNotFoundError:  # moved a moment ago: what comes in its place is looked for again
+                    if not (found or self.follow):
                         raise
+                    self._file = None
                 for backup in found:
                     file = _File(backup.path, self._decode, self._report)
                     stack.callback(file.close)
