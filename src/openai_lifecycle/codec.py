@@ -203,18 +203,30 @@ class _Source:
             "base_url": self.attributes.get(semconv.BASE_URL),
         }
 
-    def usage(self) -> tuple[int | None, ...]:
-        """Return how many tokens were sent, received, and both, then the cached and those of reasoning.
-
-        What the server did not say stays unknown, but for the sum.
-        """
+    def usage(self) -> dict[str, int | None]:
+        """Return the custom fields that count tokens; what the server did not say stays unknown, but for the sum."""
         get = self.attributes.get
         sent, received = _integer(get(semconv.INPUT_TOKENS)), _integer(get(semconv.OUTPUT_TOKENS))
         total = _integer(get(semconv.TOTAL_TOKENS))
         if total is None and sent is not None and received is not None:
             total = sent + received
-        cached, reasoning = get(semconv.CACHE_READ_TOKENS), get(semconv.REASONING_TOKENS)
-        return sent, received, total, _integer(cached), _integer(reasoning)
+        return {
+            "input_tokens": sent,
+            "output_tokens": received,
+            "total_tokens": total,
+            "cached_tokens": _integer(get(semconv.CACHE_READ_TOKENS)),
+            "reasoning_tokens": _integer(get(semconv.REASONING_TOKENS)),
+        }
+
+    def generation(self, own: Attributes) -> dict[str, Any]:
+        """Return the values that every generation event has; ``own`` are the attributes of its span event."""
+        return {
+            "operation": OPERATIONS.get(_text(self.attributes.get(semconv.OPERATION)), "llm_generation"),
+            "messages_count": _integer(own.get(semconv.MESSAGES_COUNT)),
+            # As the caller gave it, from the event, else from the span.
+            "temperature": _number(own.get(semconv.TEMPERATURE, self.attributes.get(semconv.TEMPERATURE))),
+            "message_content": _text(own.get(semconv.MESSAGE_CONTENT)),
+        }
 
     def stream(self) -> str | None:
         """Return whether the response was streamed; a foreign span without the attribute does not say."""
@@ -222,14 +234,6 @@ class _Source:
         if streamed is None and not is_ours(self.span):
             return None
         return "true" if streamed is True else "false"
-
-    def operation(self) -> str:
-        """Return the entry's ``operation``."""
-        return OPERATIONS.get(_text(self.attributes.get(semconv.OPERATION)), "llm_generation")
-
-    def temperature(self, own: Attributes) -> int | float | None:
-        """Return the temperature as the caller gave it, from the event, else from the span."""
-        return _number(own.get(semconv.TEMPERATURE, self.attributes.get(semconv.TEMPERATURE)))
 
 
 def _dict(attributes: Attributes | None) -> Attributes:
@@ -296,15 +300,11 @@ def _initialization_error(source: _Source, own: Attributes, timestamp: int) -> L
 
 def _generation_success(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
     get = source.attributes.get
-    sent, received, total, cached, reasoning = source.usage()
     return source.event(
         LLMGenerationSuccess,
         timestamp,
         {
-            "operation": source.operation(),
-            "messages_count": _integer(own.get(semconv.MESSAGES_COUNT)),
-            "temperature": source.temperature(own),
-            "message_content": _text(own.get(semconv.MESSAGE_CONTENT)),
+            **source.generation(own),
             "response_length": _integer(own.get(semconv.RESPONSE_LENGTH)),
             "choices_count": _integer(own.get(semconv.CHOICES_COUNT)),
         },
@@ -312,11 +312,7 @@ def _generation_success(source: _Source, own: Attributes, timestamp: int) -> Lif
         {
             "model_id": source.model,
             "operation_name": get(semconv.OPERATION),
-            "input_tokens": sent,
-            "output_tokens": received,
-            "total_tokens": total,
-            "cached_tokens": cached,
-            "reasoning_tokens": reasoning,
+            **source.usage(),
             "response_id": get(semconv.RESPONSE_ID),
             "response_model": get(semconv.RESPONSE_MODEL),
             "finish_reasons": _joined(get(semconv.FINISH_REASONS)),
@@ -331,15 +327,11 @@ def _generation_success(source: _Source, own: Attributes, timestamp: int) -> Lif
 
 def _generation_error(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
     get = source.attributes.get
-    sent, received, total, cached, reasoning = source.usage()
     return source.event(
         LLMGenerationError,
         timestamp,
         {
-            "operation": source.operation(),
-            "messages_count": _integer(own.get(semconv.MESSAGES_COUNT)),
-            "temperature": source.temperature(own),
-            "message_content": _text(own.get(semconv.MESSAGE_CONTENT)),
+            **source.generation(own),
             "error": _text(own.get(semconv.ERROR_MESSAGE)),
         },
         source.asked("llm_generation_user"),
@@ -352,11 +344,7 @@ def _generation_error(source: _Source, own: Attributes, timestamp: int) -> Lifec
             "duration_ms": source.duration_ms,
             "request_id": get(semconv.REQUEST_ID),
             "retries": get(semconv.RETRIES),
-            "input_tokens": sent,
-            "output_tokens": received,
-            "total_tokens": total,
-            "cached_tokens": cached,
-            "reasoning_tokens": reasoning,
+            **source.usage(),
             "response_id": get(semconv.RESPONSE_ID),
         },
     )

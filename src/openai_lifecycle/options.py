@@ -9,6 +9,7 @@ used, because a deployment's typo must not stop the application.
 from __future__ import annotations
 
 import enum
+import functools
 import logging
 import math
 import os
@@ -37,12 +38,12 @@ class Capture(enum.Enum):
     SPAN_ONLY = "span_only"
     SPAN_AND_EVENT = "span_and_event"
 
-    @property
+    @functools.cached_property
     def on_events(self) -> bool:
         """Whether lifecycle events, and so ``events.log``, carry content."""
         return self in (Capture.EVENT_ONLY, Capture.SPAN_AND_EVENT)
 
-    @property
+    @functools.cached_property
     def on_spans(self) -> bool:
         """Whether span attributes carry content, for Jaeger's GenAI view."""
         return self in (Capture.SPAN_ONLY, Capture.SPAN_AND_EVENT)

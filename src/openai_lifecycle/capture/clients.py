@@ -15,6 +15,9 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from openai_lifecycle import semconv
+from openai_lifecycle.capture.facts import Attributes
+
 #: ``gen_ai.provider.name`` by the end of the host's name, label by label, ``*`` within one label: the conventions'
 #: values, else the provider's own name. Clouds host anybody's servers: there, only the service's own names count.
 PROVIDERS: Final[Mapping[str, str]] = {
@@ -64,6 +67,15 @@ class Endpoint:
     address: str = ""
     port: int | None = None
     base_url: str = ""
+
+    def attributes(self) -> Attributes:
+        """Return what a span says of the server that it is about."""
+        attributes: Attributes = {semconv.PROVIDER: self.provider}
+        if self.address:
+            attributes[semconv.SERVER_ADDRESS] = self.address
+        if self.port:
+            attributes[semconv.SERVER_PORT] = self.port
+        return attributes
 
 
 def provider_of(host: str, client: type | None = None) -> str:

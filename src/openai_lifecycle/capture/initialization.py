@@ -107,12 +107,9 @@ class Initializations:
 
 
 def _server(endpoint: Endpoint) -> Attributes:
-    attributes: Attributes = {semconv.PROVIDER: endpoint.provider}
-    if endpoint.address:
-        attributes[semconv.SERVER_ADDRESS] = endpoint.address
+    attributes = endpoint.attributes()
+    if endpoint.base_url:
         attributes[semconv.BASE_URL] = endpoint.base_url
-    if endpoint.port:
-        attributes[semconv.SERVER_PORT] = endpoint.port
     return attributes
 
 

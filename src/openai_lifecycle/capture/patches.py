@@ -211,8 +211,7 @@ class Patches:
     ) -> Any:
         call = _responded(kwargs, is_async=False)
         result = wrapped(*args, **kwargs)
-        if call is not None and not (call.answered or call.streaming):
-            _unparsed(call, kwargs, is_async=False)
+        _returned(call, kwargs, is_async=False)
         return result
 
     async def _aprocess_response(
@@ -220,8 +219,7 @@ class Patches:
     ) -> Any:
         call = _responded(kwargs, is_async=True)
         result = await wrapped(*args, **kwargs)
-        if call is not None and not (call.answered or call.streaming):
-            _unparsed(call, kwargs, is_async=True)
+        _returned(call, kwargs, is_async=True)
         return result
 
     # -------------------------------------------------------------- retries
@@ -310,12 +308,14 @@ def _responded(kwargs: dict[str, Any], *, is_async: bool) -> Call | None:
     return None
 
 
-def _unparsed(call: Call, kwargs: dict[str, Any], *, is_async: bool) -> None:
-    """Read a response that the client has not parsed: the application does when it likes, or never.
+def _returned(call: Call | None, kwargs: dict[str, Any], *, is_async: bool) -> None:
+    """Read a response that the client has left unparsed: the application parses it when it likes, or never.
 
     It is one of ``with_raw_response`` or ``with_streaming_response``, or the application wants the HTTP response
     itself: ``client.post(…, cast_to=httpx.Response)``.
     """
+    if call is None or call.answered or call.streaming:
+        return
     with SHIELD:
         response = kwargs["response"]
         if not call.deferred and response.request.headers.get(_RAW) == "stream":

@@ -66,8 +66,6 @@ class Recorder:
     def __init__(self, pipeline: Destination, options: Options) -> None:
         self.pipeline = pipeline
         self.options = options
-        self.captures_events = options.capture.on_events
-        self.captures_spans = options.capture.on_spans
         self.generations = Generations()
         self._looked_around = False
 
@@ -78,13 +76,9 @@ class Recorder:
             company.warn()
         model = _read(operation.model, body) or ""
         # What the conventions want a sampler to see; all else is set at the end, in bulk.
-        named: Attributes = {semconv.OPERATION: operation.name, semconv.PROVIDER: endpoint.provider}
+        named: Attributes = {semconv.OPERATION: operation.name, **endpoint.attributes()}
         if model:
             named[semconv.REQUEST_MODEL] = model
-        if endpoint.address:
-            named[semconv.SERVER_ADDRESS] = endpoint.address
-        if endpoint.port:
-            named[semconv.SERVER_PORT] = endpoint.port
         name = f"{operation.name} {model}" if model else operation.name
         span = self.pipeline.tracer().start_span(name, kind=SpanKind.CLIENT, attributes=named)
         is_recording = span.is_recording()
@@ -96,10 +90,10 @@ class Recorder:
         recording = Recording(self, span, named, request.attributes, secrets)
         options = self.options
         keep_text = 0
-        if is_recording and self.captures_events:
+        if is_recording and options.capture.on_events:
             with SHIELD:
                 recording.content = one_line(request.said, options.content_limit, secrets)
-        if is_recording and self.captures_spans:
+        if is_recording and options.capture.on_spans:
             keep_text = options.content_limit
             with SHIELD:
                 recording.attributes.update(self._content(operation, body, secrets))
@@ -220,9 +214,9 @@ class Recording:
             attributes[semconv.ERROR_TYPE] = failure
 
     def _answers(self, call: Call, *_: object) -> None:
-        if self._recorder.captures_spans and (answers := messages.output(call.reply)):
-            limit = self._recorder.options.content_limit
-            said = messages.as_json(answers, lambda answer: answer, limit, self._secrets)
+        options = self._recorder.options
+        if options.capture.on_spans and (answers := messages.output(call.reply)):
+            said = messages.as_json(answers, lambda answer: answer, options.content_limit, self._secrets)
             self.attributes[semconv.OUTPUT_MESSAGES] = said
 
     def _describe(self, *_: object) -> None:
@@ -231,37 +225,31 @@ class Recording:
     def _tool_calls(self, call: Call, *_: object) -> None:
         if not self._entries.tool_calls:
             return
-        captured = self._recorder.captures_events
+        capture = self._recorder.options.capture
         for tool in call.reply.tool_calls.values():
-            arguments = redact(tool.arguments, self._secrets) if captured else ""
+            arguments = redact(tool.arguments, self._secrets) if capture.on_events else ""
             attributes = codec.tool_call(call_id=tool.id, name=tool.name, kind=tool.kind, arguments=arguments)
             unchecked.add_event(self.span, semconv.TOOL_CALL_DETECTED, attributes, tool.time)
 
     def _generation(self, call: Call, failure: str | None, error: BaseException | None) -> None:
         span, request, reply = self.span, call.request, call.reply
+        asked: dict[str, Any] = {
+            "messages_count": request.messages_count,
+            "message_content": self.content,
+            "temperature": request.temperature,
+        }
         if failure is None:
             if self._entries.success:
                 length, choices = _size(reply)
-                done = codec.generation_success(
-                    messages_count=request.messages_count,
-                    message_content=self.content,
-                    temperature=request.temperature,
-                    response_length=length,
-                    choices_count=choices,
-                )
+                done = codec.generation_success(response_length=length, choices_count=choices, **asked)
                 unchecked.add_event(span, semconv.GENERATION_SUCCESS, done)
             return
+        capture = self._recorder.options.capture
         message, brief = self._message(call, failure, error)
         if self._entries.error:
-            said = message if self._recorder.captures_events else brief
-            failed = codec.generation_error(
-                messages_count=request.messages_count,
-                message_content=self.content,
-                temperature=request.temperature,
-                error=said,
-            )
-            unchecked.add_event(span, semconv.GENERATION_ERROR, failed)
-        description = brief if self._recorder.options.capture is Capture.NO_CONTENT else message
+            said = message if capture.on_events else brief
+            unchecked.add_event(span, semconv.GENERATION_ERROR, codec.generation_error(error=said, **asked))
+        description = brief if capture is Capture.NO_CONTENT else message
         span.set_status(Status(StatusCode.ERROR, description))
 
     def _end(self, *_: object) -> None:

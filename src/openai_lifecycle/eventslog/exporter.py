@@ -51,7 +51,6 @@ class EventsLogExporter(SpanExporter):
 
     def __init__(self, options: Options | None = None, **keywords: Any) -> None:
         self._options = options or read(keywords)
-        self._content = self._options.capture.on_events
         self._file = EventsFile(self._options) if self._options.events_log else None
         self._sinks = _dispatcher(self._options) if self._options.sinks else None
         self._reported: set[str] = set()  # failures of the transform hook, at most one for each of its lines
@@ -68,7 +67,7 @@ class EventsLogExporter(SpanExporter):
     def _write(self, span: ReadableSpan) -> None:
         options = self._options
         events = codec.decode(
-            span, utc=options.utc, content=self._content, content_limit=options.content_limit
+            span, utc=options.utc, content=options.capture.on_events, content_limit=options.content_limit
         )
         if not events:
             return

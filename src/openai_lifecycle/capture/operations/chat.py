@@ -31,6 +31,7 @@ from openai_lifecycle.capture.facts import (
     text,
     texts,
 )
+from openai_lifecycle.capture.operations import usage as counts
 
 
 def _not_one(value: object) -> int | None:
@@ -71,6 +72,7 @@ OUTPUT_DETAILS = {
     "reasoning_tokens": (semconv.REASONING_TOKENS, integer),
     "audio_tokens": (semconv.OUTPUT_AUDIO_TOKENS, integer),
 }
+DETAILS = {"prompt_tokens_details": INPUT_DETAILS, "completion_tokens_details": OUTPUT_DETAILS}
 
 
 def request(body: Fields) -> Request:
@@ -145,12 +147,8 @@ def _head(reply: Reply, completion: Fields) -> None:
 
 
 def usage(reply: Reply, counted: object) -> None:
-    """Take over the token counts, zeros included, that the server sent."""
-    counts = fields(counted)
-    if counts:
-        pick(counts, USAGE, reply.attributes)
-        pick(fields(counts.get("prompt_tokens_details")), INPUT_DETAILS, reply.attributes)
-        pick(fields(counts.get("completion_tokens_details")), OUTPUT_DETAILS, reply.attributes)
+    """Take over the token counts as Chat Completions and legacy completions spell them."""
+    counts.usage(reply, counted, USAGE, DETAILS)
 
 
 def _choice(reply: Reply, choice: Fields, position: int, where: str) -> None:

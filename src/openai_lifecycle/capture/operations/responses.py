@@ -32,6 +32,7 @@ from openai_lifecycle.capture.facts import (
     fields,
     integer,
     items,
+    members,
     not_auto,
     number,
     output_type,
@@ -216,7 +217,7 @@ def fetched_chunk(reply: Reply, event: Any) -> None:
 
 
 def _fold(reply: Reply, event: Any, events: _Events) -> None:
-    own = event if type(event) is dict else getattr(event, "__dict__", _NOTHING)
+    own = members(event)
     kind = own.get("type")
     if kind == "response.output_text.delta":  # every version of the client knows its members
         _delta(reply, own)
@@ -259,7 +260,6 @@ def _error(reply: Reply, event: Fields) -> None:
 
 
 _Events: TypeAlias = Mapping[str, Callable[[Reply, Fields], None]]
-_NOTHING: Final[Fields] = {}
 _EVENTS: Final[_Events] = {
     "response.created": _begun,
     "response.queued": _begun,

@@ -23,21 +23,22 @@ OUTPUT_DETAILS: Final[Table] = {
     "reasoning_tokens": (semconv.REASONING_TOKENS, integer),
     "audio_tokens": (semconv.OUTPUT_AUDIO_TOKENS, integer),
 }
-#: In audio and realtime they are called ``token``, in all the others ``tokens``.
+#: In audio and realtime they are called ``token``, in all the others ``tokens``; where both are, these count.
 DETAILS: Final[Mapping[str, Table]] = {
-    "input_tokens_details": INPUT_DETAILS,
     "input_token_details": INPUT_DETAILS,
-    "output_tokens_details": OUTPUT_DETAILS,
+    "input_tokens_details": INPUT_DETAILS,
     "output_token_details": OUTPUT_DETAILS,
+    "output_tokens_details": OUTPUT_DETAILS,
 }
 
 
-def usage(reply: Reply, counted: object) -> None:
-    """Take over what the server counted, zeros included."""
+def usage(
+    reply: Reply, counted: object, table: Table = USAGE, details: Mapping[str, Table] = DETAILS
+) -> None:
+    """Take over the token counts, zeros included, that the server sent, as ``table`` and ``details`` spell them."""
     counts = fields(counted)
     if counts:
-        pick(counts, USAGE, reply.attributes)
-        for name, table in DETAILS.items():
-            details = counts.get(name)
-            if details:
-                pick(fields(details), table, reply.attributes)
+        pick(counts, table, reply.attributes)
+        for name in details:
+            if counts.get(name):
+                pick(fields(counts[name]), details[name], reply.attributes)
