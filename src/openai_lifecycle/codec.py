@@ -13,12 +13,12 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
+from opentelemetry.trace import StatusCode
 
 from openai_lifecycle import semconv
 from openai_lifecycle.events import (
@@ -35,7 +35,6 @@ from openai_lifecycle.events import (
 from openai_lifecycle.redaction import redact
 
 Attributes: TypeAlias = Mapping[str, Any]
-_Event = TypeVar("_Event")
 
 #: ``gen_ai.operation.name`` → ``operation`` of an entry. Spans of any other operation are no generations.
 OPERATIONS: Final[Mapping[str, str]] = {
@@ -107,13 +106,15 @@ def decode(
     and ``content_limit`` are about spans of other instrumentations; ours were recorded as configured.
     """
     attributes = _dict(span.attributes)
-    lifecycle = [event for event in span.events if event.name in _BUILDERS]
+    lifecycle = [event for event in span.events if event.name in _LAYOUTS]
     if not lifecycle and not is_generation(attributes):  # most spans of an application
         return []
-    source = _Source(span, attributes, utc=utc)
+    _work_out(span, attributes)
     if not lifecycle:
-        return _foreign(source, content_limit if content else None)
-    return [_BUILDERS[event.name](source, _dict(event.attributes), event.timestamp) for event in lifecycle]
+        found = _foreign(span, attributes, content_limit if content else None)
+    else:
+        found = [(event.name, _dict(event.attributes), event.timestamp) for event in lifecycle]
+    return [_event(_LAYOUTS[name], attributes | own, time, utc=utc) for name, own, time in found]
 
 
 def is_generation(attributes: Attributes) -> bool:
@@ -127,120 +128,237 @@ def is_ours(span: ReadableSpan) -> bool:
     return scope is not None and scope.name == semconv.SCOPE
 
 
-#: The metadata of an event without parameters.
-_UNASKED: Final[Mapping[str, None]] = dict.fromkeys(field.name for field in dataclasses.fields(Metadata))
-
-
-class _Source:
-    """The span that entries are read from, with what all of them share worked out once."""
-
-    __slots__ = (
-        "attributes",
-        "duration_ms",
-        "model",
-        "provider",
-        "span",
-        "span_id",
-        "trace_id",
-        "utc",
-    )
-
-    def __init__(self, span: ReadableSpan, attributes: Attributes, *, utc: bool) -> None:
-        context, start, end = span.get_span_context(), span.start_time, span.end_time
-        trace_id, span_id = (context.trace_id, context.span_id) if context else (0, 0)
-        self.span = span
-        self.utc = utc
-        self.attributes = attributes
-        self.provider = _text(attributes.get(semconv.PROVIDER) or attributes.get(_SYSTEM))
-        self.model = _text(attributes.get(semconv.REQUEST_MODEL))
-        self.trace_id = format_trace_id(trace_id) if trace_id else ""
-        self.span_id = format_span_id(span_id) if span_id else ""
-        self.duration_ms = _milliseconds((end - start) / 1e6) if end and start else None
-
-    def event(
-        self,
-        kind: type[_Event],
-        timestamp: int,
-        own: dict[str, Any],
-        metadata: dict[str, Any],
-        custom: Mapping[str, Any],
-    ) -> _Event:
-        """Return the event of ``kind`` with its ``own`` values; unknown custom fields are left out."""
-        seconds, nanoseconds = divmod(timestamp, 1_000_000_000)
-        bare, instant, offset = _wall_clock(seconds, None if self.utc else time.tzname)
-        fields = {"provider": self.provider}
-        for name, value in custom.items():
-            if value is not None and value != "":
-                fields[name] = str(value)
-        if self.span_id:
-            fields["span_id"] = self.span_id
-        fields["timestamp"] = f"{instant}.{nanoseconds // 1000:06d}{offset}"
-        metadata["custom_fields"] = fields
-        own["time"] = bare
-        own["provider"] = self.provider
-        own["model_id"] = self.model
-        own["trace_id"] = self.trace_id
-        own["metadata"] = assemble(Metadata, metadata)
-        return assemble(kind, own)
-
-    def asked(self, user: str) -> dict[str, Any]:
-        """Return the metadata of every event with parameters; ``user`` is who it was by default."""
-        get = self.attributes.get
-        return {
-            "model_version": self.model or None,
-            "max_tokens": _number(get(semconv.MAX_TOKENS)),
-            "top_p": _number(get(semconv.TOP_P)),
-            "frequency_penalty": _number(get(semconv.FREQUENCY_PENALTY)),
-            "presence_penalty": _number(get(semconv.PRESENCE_PENALTY)),
-            "stop_sequences": _texts(get(semconv.STOP_SEQUENCES)),
-            "user": _text(get(semconv.USER_ID)) or user,
-        }
-
-    def client(self) -> dict[str, Any]:
-        """Return the custom fields that say which client was constructed for which server."""
-        return {
-            "client": self.attributes.get(semconv.CLIENT),
-            "base_url": self.attributes.get(semconv.BASE_URL),
-        }
-
-    def usage(self) -> dict[str, int | None]:
-        """Return the custom fields that count tokens; what the server did not say stays unknown, but for the sum."""
-        get = self.attributes.get
-        sent, received = _integer(get(semconv.INPUT_TOKENS)), _integer(get(semconv.OUTPUT_TOKENS))
-        total = _integer(get(semconv.TOTAL_TOKENS))
-        if total is None and sent is not None and received is not None:
-            total = sent + received
-        return {
-            "input_tokens": sent,
-            "output_tokens": received,
-            "total_tokens": total,
-            "cached_tokens": _integer(get(semconv.CACHE_READ_TOKENS)),
-            "reasoning_tokens": _integer(get(semconv.REASONING_TOKENS)),
-        }
-
-    def generation(self, own: Attributes) -> dict[str, Any]:
-        """Return the values that every generation event has; ``own`` are the attributes of its span event."""
-        return {
-            "operation": OPERATIONS.get(_text(self.attributes.get(semconv.OPERATION)), "llm_generation"),
-            "messages_count": _integer(own.get(semconv.MESSAGES_COUNT)),
-            # As the caller gave it, from the event, else from the span.
-            "temperature": _number(own.get(semconv.TEMPERATURE, self.attributes.get(semconv.TEMPERATURE))),
-            "message_content": _text(own.get(semconv.MESSAGE_CONTENT)),
-        }
-
-    def stream(self) -> str | None:
-        """Return whether the response was streamed; a foreign span without the attribute does not say."""
-        streamed = self.attributes.get(semconv.STREAM)
-        if streamed is None and not is_ours(self.span):
-            return None
-        return "true" if streamed is True else "false"
-
-
-def _dict(attributes: Attributes | None) -> Attributes:
-    """Return ``attributes`` as a dict: to look into the SDK's own mapping takes ten times as long."""
+def _dict(attributes: Attributes | None) -> dict[str, Any]:
+    """Return a copy of ``attributes`` as a dict: to look into the SDK's own mapping takes ten times as long."""
     copy = getattr(attributes, "copy", None)
-    copied: Attributes = dict(attributes or {}) if copy is None else copy()
+    copied: dict[str, Any] = dict(attributes or {}) if copy is None else copy()
     return copied
+
+
+# ------------------------------------------------------------------ what follows from a span
+# Names, among a span's attributes, of what is worked out from it.
+_TRACE_ID: Final = "trace_id"
+_SPAN_ID: Final = "span_id"
+_OPERATION: Final = "operation"
+_STREAM: Final = "stream"
+_REASONS: Final = "finish_reasons"
+_FIRST_TOKEN_MS: Final = "time_to_first_token_ms"  # noqa: S105 - no secret
+_DURATION_MS: Final = "duration_ms"
+#: What ``gen_ai.provider.name`` was called before 2025-08; older instrumentations still write it.
+_SYSTEM: Final = "gen_ai.system"
+
+
+def _work_out(span: ReadableSpan, attributes: dict[str, Any]) -> None:
+    """Add to the ``attributes`` of ``span`` what follows from them, from its ids and its times."""
+    get = attributes.get
+    context, start, end = span.get_span_context(), span.start_time, span.end_time
+    trace_id, span_id = (context.trace_id, context.span_id) if context else (0, 0)
+    attributes[_TRACE_ID] = f"{trace_id:032x}" if trace_id else ""
+    attributes[_SPAN_ID] = f"{span_id:016x}" if span_id else ""
+    attributes[_OPERATION] = OPERATIONS.get(_text(get(semconv.OPERATION)), "llm_generation")
+    attributes[semconv.PROVIDER] = _text(get(semconv.PROVIDER) or get(_SYSTEM))
+    attributes[semconv.REQUEST_MODEL] = _text(get(semconv.REQUEST_MODEL))
+    streamed, reasons = get(semconv.STREAM), get(semconv.FINISH_REASONS)
+    first = get(semconv.TIME_TO_FIRST_CHUNK)
+    says = streamed is not None or is_ours(span)  # a foreign span without the attribute does not
+    attributes[_STREAM] = ("true" if streamed is True else "false") if says else None
+    attributes[_REASONS] = ",".join(map(str, reasons)) if isinstance(reasons, (list, tuple)) else None
+    attributes[_FIRST_TOKEN_MS] = f"{first * 1000:.3f}" if isinstance(first, (int, float)) else None
+    attributes[_DURATION_MS] = f"{(end - start) / 1e6:.3f}" if end and start else None
+    for name in _USAGE.values():
+        attributes[name] = _integer(get(name))
+    if get(semconv.TOTAL_TOKENS) is None:
+        sent, received = get(semconv.INPUT_TOKENS), get(semconv.OUTPUT_TOKENS)
+        attributes[semconv.TOTAL_TOKENS] = None if sent is None or received is None else sent + received
+
+
+# ------------------------------------------------------------------ values of doubtful type
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int | float | None:
+    if value is None or type(value) is int or type(value) is float:  # the usual ones, without more ado
+        return value
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _integer(value: object) -> int | None:
+    if value is None or type(value) is int:
+        return value
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _texts(value: object) -> tuple[str, ...] | None:
+    return tuple(map(str, value)) if isinstance(value, (list, tuple)) else None
+
+
+# ------------------------------------------------------------------ which attribute is which value of an entry
+#: A value of an entry or of its ``metadata``: its key, the attribute that it is, and how that is read.
+_Value: TypeAlias = tuple[str, str, Callable[[Any], Any]]
+#: The texts of ``custom_fields``: key → the attribute that it shows.
+_Fields: TypeAlias = Mapping[str, str]
+
+
+class _Layout(NamedTuple):
+    """Where the values of one type of entry are found. ``user`` is who it was when nobody says."""
+
+    kind: type[LifecycleEvent]
+    user: str
+    own: tuple[_Value, ...]
+    metadata: tuple[_Value, ...]
+    fixed: _Fields
+    custom: _Fields
+
+
+_ASKED: Final = (
+    ("model_version", semconv.REQUEST_MODEL, lambda model: model or None),
+    ("max_tokens", semconv.MAX_TOKENS, _number),
+    ("top_p", semconv.TOP_P, _number),
+    ("frequency_penalty", semconv.FREQUENCY_PENALTY, _number),
+    ("presence_penalty", semconv.PRESENCE_PENALTY, _number),
+    ("stop_sequences", semconv.STOP_SEQUENCES, _texts),
+)
+_GENERATION: Final = (
+    ("operation", _OPERATION, _text),
+    ("messages_count", semconv.MESSAGES_COUNT, _integer),
+    ("temperature", semconv.TEMPERATURE, _number),
+    ("message_content", semconv.MESSAGE_CONTENT, _text),
+)
+_CLIENT: Final = {"client": semconv.CLIENT, "base_url": semconv.BASE_URL}
+_CALL: Final = {"model_id": semconv.REQUEST_MODEL, "operation_name": semconv.OPERATION}
+_HTTP: Final = {
+    "duration_ms": _DURATION_MS,
+    "request_id": semconv.REQUEST_ID,
+    "retries": semconv.RETRIES,
+}
+_USAGE: Final = {
+    "input_tokens": semconv.INPUT_TOKENS,
+    "output_tokens": semconv.OUTPUT_TOKENS,
+    "total_tokens": semconv.TOTAL_TOKENS,
+    "cached_tokens": semconv.CACHE_READ_TOKENS,
+    "reasoning_tokens": semconv.REASONING_TOKENS,
+}
+
+#: Span event → the entry that it becomes.
+_LAYOUTS: Final[Mapping[str, _Layout]] = {
+    semconv.INITIALIZATION_START: _Layout(
+        LLMInitializationStart,
+        user="openai_user",
+        own=(("temperature", semconv.TEMPERATURE, _number),),
+        metadata=_ASKED,
+        fixed={"operation": INITIALIZATION},
+        custom=_CLIENT,
+    ),
+    semconv.INITIALIZATION_SUCCESS: _Layout(
+        LLMInitializationSuccess,
+        user="openai_user",
+        own=(("capabilities", semconv.CAPABILITIES, _text),),
+        metadata=_ASKED,
+        fixed={"status": "initialized"},
+        custom={"capabilities": semconv.CAPABILITIES, **_CLIENT, "duration_ms": _DURATION_MS},
+    ),
+    semconv.INITIALIZATION_ERROR: _Layout(
+        LLMInitializationError,
+        user="openai_user",
+        own=(
+            ("operation", _OPERATION, lambda _: INITIALIZATION),
+            ("error", semconv.ERROR_MESSAGE, _text),
+        ),
+        metadata=_ASKED,
+        fixed={"operation": INITIALIZATION, "status": "failed"},
+        custom={"error_type": semconv.ERROR_TYPE, **_CLIENT, "duration_ms": _DURATION_MS},
+    ),
+    semconv.GENERATION_SUCCESS: _Layout(
+        LLMGenerationSuccess,
+        user="llm_generation_user",
+        own=(
+            *_GENERATION,
+            ("response_length", semconv.RESPONSE_LENGTH, _integer),
+            ("choices_count", semconv.CHOICES_COUNT, _integer),
+        ),
+        metadata=_ASKED,
+        fixed={},
+        custom={
+            **_CALL,
+            **_USAGE,
+            "response_id": semconv.RESPONSE_ID,
+            "response_model": semconv.RESPONSE_MODEL,
+            "finish_reasons": _REASONS,
+            "stream": _STREAM,
+            "time_to_first_token_ms": _FIRST_TOKEN_MS,
+            **_HTTP,
+        },
+    ),
+    semconv.GENERATION_ERROR: _Layout(
+        LLMGenerationError,
+        user="llm_generation_user",
+        own=(*_GENERATION, ("error", semconv.ERROR_MESSAGE, _text)),
+        metadata=_ASKED,
+        fixed={},
+        custom={
+            **_CALL,
+            "error_type": semconv.ERROR_TYPE,
+            "status_code": semconv.HTTP_STATUS_CODE,
+            "stream": _STREAM,
+            **_HTTP,
+            **_USAGE,
+            "response_id": semconv.RESPONSE_ID,
+        },
+    ),
+    semconv.TOOL_CALL_DETECTED: _Layout(
+        ToolCallDetected,
+        user="tool_call_user",
+        own=(
+            ("tool_call_id", semconv.TOOL_CALL_ID, _text),
+            ("tool_name", semconv.TOOL_NAME, _text),
+            ("arguments", semconv.TOOL_CALL_ARGUMENTS, _text),
+        ),
+        metadata=(),
+        fixed={},
+        custom={
+            "model_id": semconv.REQUEST_MODEL,
+            "tool_call_id": semconv.TOOL_CALL_ID,
+            "tool_type": semconv.TOOL_TYPE,
+            "tool_name": semconv.TOOL_NAME,
+        },
+    ),
+}
+_NOT_SET: Final[Mapping[str, None]] = dict.fromkeys(field.name for field in dataclasses.fields(Metadata))
+
+
+def _event(layout: _Layout, attributes: Attributes, timestamp: int, *, utc: bool) -> LifecycleEvent:
+    """Return the event that was recorded ``timestamp`` nanoseconds after the epoch.
+
+    ``attributes`` are those of the span event, and of the span where the event has none of that name.
+    """
+    kind, user, own, asked, fixed, custom = layout
+    get, provider, span_id = attributes.get, attributes[semconv.PROVIDER], attributes[_SPAN_ID]
+    seconds, nanoseconds = divmod(timestamp, 1_000_000_000)
+    bare, instant, offset = _wall_clock(seconds, None if utc else time.tzname)
+    fields = {"provider": provider, **fixed}
+    for key, name in custom.items():
+        value = get(name)
+        if value is not None and value != "":
+            fields[key] = f"{value}"
+    if span_id:
+        fields["span_id"] = span_id
+    fields["timestamp"] = f"{instant}.{nanoseconds // 1000:06d}{offset}"
+    metadata = {**_NOT_SET, "user": _text(get(semconv.USER_ID)) or user, "custom_fields": fields}
+    for key, name, read in asked:
+        value = get(name)
+        if value is not None:
+            metadata[key] = read(value)
+    values = {
+        "time": bare,
+        "provider": provider,
+        "model_id": attributes[semconv.REQUEST_MODEL],
+        "trace_id": attributes[_TRACE_ID],
+        "metadata": assemble(Metadata, metadata),
+    }
+    for key, name, read in own:
+        values[key] = read(get(name))
+    return assemble(kind, values)
 
 
 @functools.lru_cache(maxsize=64)
@@ -255,135 +373,7 @@ def _wall_clock(seconds: int, zone: tuple[str, str] | None) -> tuple[datetime, s
     return bare, bare.isoformat(), local.isoformat()[len(bare.isoformat()) :]
 
 
-# ------------------------------------------------------------------ one builder an event
-def _initialization_start(source: _Source, _: Attributes, timestamp: int) -> LifecycleEvent:
-    return source.event(
-        LLMInitializationStart,
-        timestamp,
-        {"temperature": _number(source.attributes.get(semconv.TEMPERATURE))},
-        source.asked("openai_user"),
-        {"operation": INITIALIZATION, **source.client()},
-    )
-
-
-def _initialization_success(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
-    capabilities = _text(own.get(semconv.CAPABILITIES))
-    return source.event(
-        LLMInitializationSuccess,
-        timestamp,
-        {"capabilities": capabilities},
-        source.asked("openai_user"),
-        {
-            "status": "initialized",
-            "capabilities": capabilities,
-            **source.client(),
-            "duration_ms": source.duration_ms,
-        },
-    )
-
-
-def _initialization_error(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
-    return source.event(
-        LLMInitializationError,
-        timestamp,
-        {"operation": INITIALIZATION, "error": _text(own.get(semconv.ERROR_MESSAGE))},
-        source.asked("openai_user"),
-        {
-            "operation": INITIALIZATION,
-            "status": "failed",
-            "error_type": source.attributes.get(semconv.ERROR_TYPE),
-            **source.client(),
-            "duration_ms": source.duration_ms,
-        },
-    )
-
-
-def _generation_success(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
-    get = source.attributes.get
-    return source.event(
-        LLMGenerationSuccess,
-        timestamp,
-        {
-            **source.generation(own),
-            "response_length": _integer(own.get(semconv.RESPONSE_LENGTH)),
-            "choices_count": _integer(own.get(semconv.CHOICES_COUNT)),
-        },
-        source.asked("llm_generation_user"),
-        {
-            "model_id": source.model,
-            "operation_name": get(semconv.OPERATION),
-            **source.usage(),
-            "response_id": get(semconv.RESPONSE_ID),
-            "response_model": get(semconv.RESPONSE_MODEL),
-            "finish_reasons": _joined(get(semconv.FINISH_REASONS)),
-            "stream": source.stream(),
-            "time_to_first_token_ms": _seconds(get(semconv.TIME_TO_FIRST_CHUNK)),
-            "duration_ms": source.duration_ms,
-            "request_id": get(semconv.REQUEST_ID),
-            "retries": get(semconv.RETRIES),
-        },
-    )
-
-
-def _generation_error(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
-    get = source.attributes.get
-    return source.event(
-        LLMGenerationError,
-        timestamp,
-        {
-            **source.generation(own),
-            "error": _text(own.get(semconv.ERROR_MESSAGE)),
-        },
-        source.asked("llm_generation_user"),
-        {
-            "model_id": source.model,
-            "operation_name": get(semconv.OPERATION),
-            "error_type": get(semconv.ERROR_TYPE),
-            "status_code": get(semconv.HTTP_STATUS_CODE),
-            "stream": source.stream(),
-            "duration_ms": source.duration_ms,
-            "request_id": get(semconv.REQUEST_ID),
-            "retries": get(semconv.RETRIES),
-            **source.usage(),
-            "response_id": get(semconv.RESPONSE_ID),
-        },
-    )
-
-
-def _tool_call_detected(source: _Source, own: Attributes, timestamp: int) -> LifecycleEvent:
-    call_id, name = _text(own.get(semconv.TOOL_CALL_ID)), _text(own.get(semconv.TOOL_NAME))
-    return source.event(
-        ToolCallDetected,
-        timestamp,
-        {
-            "tool_call_id": call_id,
-            "tool_name": name,
-            "arguments": _text(own.get(semconv.TOOL_CALL_ARGUMENTS)),
-        },
-        {**_UNASKED, "user": _text(source.attributes.get(semconv.USER_ID)) or "tool_call_user"},
-        {
-            "model_id": source.model,
-            "tool_call_id": call_id,
-            "tool_type": own.get(semconv.TOOL_TYPE),
-            "tool_name": name,
-        },
-    )
-
-
-_BUILDERS: Final[Mapping[str, Callable[[_Source, Attributes, int], LifecycleEvent]]] = {
-    semconv.INITIALIZATION_START: _initialization_start,
-    semconv.INITIALIZATION_SUCCESS: _initialization_success,
-    semconv.INITIALIZATION_ERROR: _initialization_error,
-    semconv.GENERATION_SUCCESS: _generation_success,
-    semconv.GENERATION_ERROR: _generation_error,
-    semconv.TOOL_CALL_DETECTED: _tool_call_detected,
-}
-
-
 # ------------------------------------------------------------------ spans of other instrumentations
-#: What ``gen_ai.provider.name`` was called before 2025-08; older instrumentations still write it.
-_SYSTEM: Final = "gen_ai.system"
-
 #: Type of a message's part → how ``message_content`` shows it; a text appears as it is.
 _SHOWN: Final[Mapping[str, Callable[[Attributes], str]]] = {
     "text": lambda part: _text(part.get("content")),
@@ -395,25 +385,27 @@ _SHOWN: Final[Mapping[str, Callable[[Attributes], str]]] = {
 }
 
 
-def _foreign(source: _Source, limit: int | None) -> list[LifecycleEvent]:
-    """Return the entries of a GenAI-convention span that carries no lifecycle events.
+def _foreign(
+    span: ReadableSpan, attributes: Attributes, limit: int | None
+) -> list[tuple[str, dict[str, Any], int]]:
+    """Return the span events that a GenAI-convention span would carry if it were ours: name, attributes, time.
 
     ``limit`` is the number of characters of ``message_content`` that are kept, ``None`` keeps no content at all.
     """
-    span = source.span
     end = span.end_time or span.start_time or 0
-    sent, received = _found(source, semconv.INPUT_MESSAGES), _found(source, semconv.OUTPUT_MESSAGES)
-    own: dict[str, Any] = {}
+    places = [attributes, *(event.attributes or {} for event in span.events)]
+    sent, received = _found(places, semconv.INPUT_MESSAGES), _found(places, semconv.OUTPUT_MESSAGES)
+    own: dict[str, Any] = {semconv.MESSAGE_CONTENT: "", semconv.ERROR_MESSAGE: ""}
     if sent:
         own[semconv.MESSAGES_COUNT] = len(sent)
     if limit is not None:
-        instructions = {"role": "system", "parts": _found(source, semconv.SYSTEM_INSTRUCTIONS)}
+        instructions = {"role": "system", "parts": _found(places, semconv.SYSTEM_INSTRUCTIONS)}
         said = [_line(m) for m in ([instructions] if instructions["parts"] else []) + sent]
         own[semconv.MESSAGE_CONTENT] = _cut(redact(" | ".join(said)), limit)
-    if span.status.status_code is StatusCode.ERROR or source.attributes.get(semconv.ERROR_TYPE):
+    if span.status.status_code is StatusCode.ERROR or attributes.get(semconv.ERROR_TYPE):
         if limit is not None:
-            own[semconv.ERROR_MESSAGE] = redact(_error(source))
-        return [_generation_error(source, own, end)]
+            own[semconv.ERROR_MESSAGE] = redact(_error(span, attributes))
+        return [(semconv.GENERATION_ERROR, own, end)]
     if received:
         own[semconv.CHOICES_COUNT] = len(received)
         own[semconv.RESPONSE_LENGTH] = sum(
@@ -421,8 +413,8 @@ def _foreign(source: _Source, limit: int | None) -> list[LifecycleEvent]:
         )
     calls = [part for message in received for part in _parts(message) if part.get("type") == "tool_call"]
     return [
-        *(_tool_call_detected(source, _foreign_tool_call(call, limit), end) for call in calls),
-        _generation_success(source, own, end),
+        *((semconv.TOOL_CALL_DETECTED, _foreign_tool_call(call, limit), end) for call in calls),
+        (semconv.GENERATION_SUCCESS, own, end),
     ]
 
 
@@ -438,17 +430,16 @@ def _foreign_tool_call(part: Attributes, limit: int | None) -> dict[str, Any]:
     )
 
 
-def _error(source: _Source) -> str:
-    for event in source.span.events:
+def _error(span: ReadableSpan, attributes: Attributes) -> str:
+    for event in span.events:
         message = _text((event.attributes or {}).get(semconv.ERROR_MESSAGE))
         if message:
             return message
-    return source.span.status.description or _text(source.attributes.get(semconv.ERROR_TYPE))
+    return span.status.description or _text(attributes.get(semconv.ERROR_TYPE))
 
 
-def _found(source: _Source, name: str) -> list[Attributes]:
-    """Return the objects under ``name``, which is on the span or on an event of it, as values or as JSON."""
-    places = [source.attributes, *(event.attributes or {} for event in source.span.events)]
+def _found(places: Iterable[Attributes], name: str) -> list[Attributes]:
+    """Return the objects under ``name``, which one of ``places`` holds as values or as JSON."""
     value: object = next((place[name] for place in places if place.get(name)), None)
     if isinstance(value, str):
         try:
@@ -479,37 +470,3 @@ def _cut(line: str, limit: int) -> str:
     if limit <= 0 or len(line) <= limit:
         return line if limit > 0 else ""
     return f"{line[:limit]}… [+{len(line) - limit} chars]"
-
-
-# ------------------------------------------------------------------ values of doubtful type
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _number(value: object) -> int | float | None:
-    if value is None or type(value) is int or type(value) is float:  # the usual ones, without more ado
-        return value
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def _integer(value: object) -> int | None:
-    if value is None or type(value) is int:
-        return value
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _joined(value: object) -> str | None:
-    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) and value else None
-
-
-def _texts(value: object) -> tuple[str, ...] | None:
-    return None if value is None else tuple(map(str, value)) if isinstance(value, (list, tuple)) else None
-
-
-def _seconds(value: object) -> str | None:
-    seconds = _number(value)
-    return None if seconds is None else _milliseconds(seconds * 1000)
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:.3f}"
