@@ -114,7 +114,10 @@ _METADATA_ROWS = tuple((key, f'"{key}": ', _writer(key)) for key in METADATA_KEY
 def render(event: LifecycleEvent) -> str:
     """Return the entry of ``event``: header, object, one empty line."""
     values = vars(event)
-    out = ["[", _clock(event.time), _OPENINGS[type(event)]]
+    time = event.time
+    if time.tzinfo is not None:  # a header has no zone, and not every zone can be a key
+        time = time.replace(tzinfo=None)
+    out = ["[", _clock(time), _OPENINGS[type(event)]]
     for key, prefix, write in _ROWS[type(event)]:
         out.append(prefix)
         out.append(write(values[key]))
@@ -124,17 +127,9 @@ def render(event: LifecycleEvent) -> str:
     return entry if entry.isascii() and "\x7f" not in entry else _UNSAFE.sub(_escape, entry)
 
 
-def _clock(time: datetime) -> str:
-    """Return ``time`` as a header shows it."""
-    return _naive_clock(time) if time.tzinfo is None else time.isoformat(" ", "seconds")
-
-
 @functools.lru_cache(maxsize=64)
-def _naive_clock(time: datetime) -> str:
-    """Return the text of a time without a zone, as all are but those of an application's own making.
-
-    Times of two zones may be equal, but not their texts; and not every zone can be a key.
-    """
+def _clock(time: datetime) -> str:
+    """Return ``time``, which has no zone, as a header shows it."""
     return time.isoformat(" ", "seconds")
 
 
