@@ -124,6 +124,15 @@ RUNNING = {
     "gen_ai.agent.id": "asst_1",
     **COUNTED_ATTRIBUTES,
 }
+SESSION = {
+    "id": "sess_1",
+    "object": "agent.session",
+    "agent": {"id": "agent_1", "model": "gpt-5.5"},
+    "status": "idle",
+    "usage": COUNTED,
+}
+SESSION_CREATED = {**SESSION, "status": "in_progress", "usage": None}
+TURN = {"id": "turn_1", "object": "agent.session.turn", "agent_id": "agent_1", "usage": COUNTED}
 VIDEO = {
     "id": "video_1",
     "object": "video",
@@ -488,6 +497,29 @@ CASES = (
         None,
         RUNNING,
     ),
+    Case(
+        "beta.agents.sessions.create",
+        {"agent": {"model": "gpt-5.5"}, "environment": {"type": "none"}, "input": "Hi"},
+        SESSION,
+        "invoke_agent gpt-5.5",
+        None,
+        {
+            **COUNTED_ATTRIBUTES,
+            "gen_ai.response.id": "sess_1",
+            "gen_ai.response.model": "gpt-5.5",
+            "gen_ai.response.status": "idle",
+        },
+        events=(
+            json.dumps({"type": "agent.session.created", "session": SESSION_CREATED}),
+            json.dumps(
+                {
+                    "type": "agent.session.turn.completed",
+                    "session_id": "sess_1",
+                    "turn": {**TURN, "status": "idle"},
+                }
+            ),
+        ),
+    ),
 )
 FORMS = ("plain", "raw", "streaming")
 STREAMED = ("stream", "raw_stream", "streaming_stream")
@@ -668,6 +700,19 @@ def test_job_that_failed(server: ScriptedServer, method: str) -> None:
     assert (span.attributes or {})["error.type"] == code[1]
     assert span.status.description == "no"
     assert not [entry for entry in entries() if isinstance(entry, (LLMGenerationSuccess, LLMGenerationError))]
+
+
+def test_a_jobs_error_that_is_no_code(server: ScriptedServer) -> None:
+    """An error's code that is a sentence, which may quote the prompt, becomes no error type."""
+    case = next(case for case in CASES if case.method == "batches.create")
+    error = {"code": f"no: {CANARY} said so"}
+    body: dict[str, Any] = {"id": "batch_1", "status": "failed", "errors": {"data": [error]}}
+    server.script(reply(json.dumps(body).encode()))
+    with Observed(capture="no_content") as observed, client_for(server, is_async=False) as client:
+        client.batches.create(**case.arguments)
+        span = observed.span("batch")
+        assert CANARY not in repr(observed.metrics()) + span.to_json()
+    assert (span.attributes or {})["error.type"] == "_OTHER"
 
 
 def test_many_vectors_cost_no_more_than_one(server: ScriptedServer) -> None:

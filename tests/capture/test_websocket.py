@@ -519,6 +519,30 @@ def test_live_delegation(sockets: SocketServer) -> None:
     assert (entry.model_id, entry.response_length) == ("gpt-5-mini-2026", 5)
 
 
+def test_live_delegation_that_fails(sockets: SocketServer) -> None:
+    """A delegated response whose events end with an error is a failed generation."""
+    if not hasattr(openai.OpenAI, "live"):
+        pytest.skip("this openai has no Live API")
+    begun = turn("responses", None)[1]
+    error = {"type": "error", "code": "server_error", "message": "it broke"}
+    sockets.script(
+        ["session.start"]
+        + [
+            {"type": "response.event", "event_id": "e", "delegation_id": "d_1", "event": e}
+            for e in (begun, error)
+        ]
+    )
+    with Observed() as observed, client_for(sockets, is_async=False) as client:
+        with client.live.connect() as connection:
+            connection.send({"type": "session.start", "session": {"model": "gpt-live-1"}})
+            for event in connection:
+                if event.type == "response.event" and event.event["type"] == "error":
+                    break
+        entry = observed.generation()
+    assert isinstance(entry, LLMGenerationError)
+    assert (entry.error, entry.metadata.custom_fields["error_type"]) == ("it broke", "server_error")
+
+
 @BOTH
 def test_suppressed(sockets: SocketServer, *, is_async: bool) -> None:
     """A connection that is opened while instrumentation is suppressed is not observed."""

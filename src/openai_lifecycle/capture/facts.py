@@ -6,9 +6,10 @@ values; neither knows a span.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from openai_lifecycle.encoding import encodable
 
@@ -35,11 +36,15 @@ class Request:
 
 @dataclass(slots=True)
 class ToolCall:
-    """One call of a tool that the model asked for; fragments of its arguments are joined when it is read."""
+    """One call of a tool that the model asked for; fragments of its arguments are joined when it is read.
+
+    A ``hosted`` tool is run by the server, any other waits for the application.
+    """
 
     id: str = ""
     name: str = ""
     kind: str = "function"
+    hosted: bool = False
     fragments: list[str] = field(default_factory=list)
     time: int | None = None
 
@@ -195,6 +200,17 @@ def texts(value: object) -> tuple[str, ...] | None:
     """Return a text or a list of texts as a tuple, which is what attributes hold."""
     found = [value] if isinstance(value, str) else [v for v in items(value) if isinstance(v, str)]
     return tuple([encodable(v) for v in found]) or None
+
+
+#: What an error's code or type looks like; anything else might quote the prompt.
+_CODE: Final = re.compile(r"[\w.-]{1,64}")
+
+
+def failure(error: object) -> tuple[str, str]:
+    """Return type and message of an error object; a type that is no code is ``_OTHER``."""
+    said = fields(error)
+    code = text(said.get("code")) or text(said.get("type"))
+    return code if _CODE.fullmatch(code) else "_OTHER", text(said.get("message"))
 
 
 def not_auto(value: object) -> str | None:

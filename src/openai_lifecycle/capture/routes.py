@@ -16,7 +16,14 @@ from openai_lifecycle.capture.operations.completions import COMPLETIONS
 from openai_lifecycle.capture.operations.embeddings import EMBEDDINGS
 from openai_lifecycle.capture.operations.images import IMAGES
 from openai_lifecycle.capture.operations.moderations import MODERATION
-from openai_lifecycle.capture.operations.other import BATCH, DECISION, EVALUATION, RUN_OF_THREAD, VIDEO
+from openai_lifecycle.capture.operations.other import (
+    AGENT_SESSION,
+    BATCH,
+    DECISION,
+    EVALUATION,
+    RUN_OF_THREAD,
+    VIDEO,
+)
 from openai_lifecycle.capture.operations.responses import CANCEL, COMPACT, FETCH, RESPONSES
 
 ROUTES: Final[Mapping[tuple[str, str], Operation]] = {
@@ -41,6 +48,7 @@ ROUTES: Final[Mapping[tuple[str, str], Operation]] = {
     ("post", "/videos/{id}/remix"): VIDEO,
     ("post", "/batches"): BATCH,
     ("post", "/evals/{id}/runs"): EVALUATION,
+    ("post", "/agents/sessions"): AGENT_SESSION,
     ("post", "/threads/runs"): RUN_OF_THREAD,
     ("post", "/threads/{id}/runs"): RUN_OF_THREAD,
     ("post", "/threads/{id}/runs/{id}/submit_tool_outputs"): RUN_OF_THREAD,

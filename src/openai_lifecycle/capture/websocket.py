@@ -26,9 +26,19 @@ from opentelemetry.trace import set_span_in_context
 from openai_lifecycle import semconv
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.clients import Endpoint, endpoint_of, parse, secrets_of
-from openai_lifecycle.capture.facts import Fields, Operation, Request, fields, integer, items, pick, text
+from openai_lifecycle.capture.facts import (
+    Fields,
+    Operation,
+    Request,
+    failure,
+    fields,
+    integer,
+    items,
+    pick,
+    text,
+)
 from openai_lifecycle.capture.operations.realtime import REALTIME
-from openai_lifecycle.capture.operations.responses import RESPONSES, failure
+from openai_lifecycle.capture.operations.responses import RESPONSES
 from openai_lifecycle.capture.recorder import Recorder
 from openai_lifecycle.shield import SHIELD
 
@@ -183,8 +193,18 @@ class Socket:
             self._items.append(_SPOKEN)
         inner = self.peer.protocol.inner(event)
         kind = text(inner.get("type"))
-        if kind.startswith("response."):
+        if kind == "error":
+            self._delegation_failed(inner, event)
+        elif kind.startswith("response."):
             self._respond(kind, inner, event)
+
+    def _delegation_failed(self, error: Fields, outer: Fields) -> None:
+        """End a delegated response whose stream ends with an error."""
+        running = self._lanes.get(_lane(outer))
+        if running is not None:
+            running.chunk(error)
+            self._forget(running)
+            running.end()
 
     def _respond(self, kind: str, event: Fields, outer: Fields) -> None:
         lane = _lane(outer)

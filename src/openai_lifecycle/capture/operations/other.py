@@ -1,4 +1,4 @@
-"""Calls that are no generations: decisions, and jobs that the server works on after it has answered.
+"""Calls that are no generations: decisions, and jobs and agents that the server works on after it has answered.
 
 Each is a span with provider, model, status, tokens and error. None leaves an entry in ``events.log``: a job's
 answer says that it was accepted, not what was generated, and a decision picks among the caller's own options.
@@ -9,13 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 from openai_lifecycle import semconv
-from openai_lifecycle.capture.facts import Fields, Operation, Reply, Request, fields, items, pick, text
+from openai_lifecycle.capture.facts import (
+    Fields,
+    Operation,
+    Reply,
+    Request,
+    failure,
+    fields,
+    items,
+    pick,
+    text,
+)
 from openai_lifecycle.capture.operations import chat
 from openai_lifecycle.capture.operations.usage import usage
 
 RUN = {
     "thread_id": (semconv.CONVERSATION_ID, text),
     "assistant_id": (semconv.AGENT_ID, text),
+    "agent_id": (semconv.AGENT_ID, text),
 }
 
 
@@ -24,15 +35,20 @@ def request(body: Fields) -> Request:
     return Request(stream=body.get("stream") is True, attributes=pick(body, RUN, {}))
 
 
-def _model_of_eval(body: Fields) -> str:
-    return text(body.get("model")) or text(fields(body.get("data_source")).get("model"))
+def _model(body: Fields) -> str:
+    """Return the model: of an eval it may be the data source's, of a session it is the agent's."""
+    holders = (body, fields(body.get("data_source")), fields(body.get("agent")))
+    return next(filter(None, (text(holder.get("model")) for holder in holders)), "")
 
 
 def response(reply: Reply, body: Any) -> None:
-    """Fold an answer into ``reply``: ``openai/types/{decision,video,batch}.py``, ``evals``, ``beta/threads/run.py``."""
+    """Fold an answer into ``reply``.
+
+    Shapes: ``openai/types/{decision,video,batch}.py``, ``evals``, ``beta/threads/run.py``, ``beta/agent_session.py``.
+    """
     job = fields(body)
     reply.id = text(job.get("id")) or reply.id
-    reply.model = text(job.get("model")) or reply.model
+    reply.model = _model(job) or reply.model
     pick(job, {"status": (semconv.RESPONSE_STATUS, text), **RUN}, reply.attributes)
     chat.usage(reply, job.get("usage"))
     usage(reply, job.get("usage"))
@@ -51,15 +67,24 @@ def chunk(reply: Reply, event: Any) -> None:
         response(reply, run)
 
 
+def session_chunk(reply: Reply, event: Any) -> None:
+    """Fold one event of an agent's session into ``reply``: ``openai/types/beta/agent_session_event.py``."""
+    e = fields(event)
+    turn, session = fields(e.get("turn")), fields(e.get("session"))
+    if turn or session:
+        response(reply, {**session, **turn, "id": e.get("session_id") or session.get("id")})
+
+
 def _error(job: Fields) -> tuple[str, str]:
     """Return code and message of what went wrong, which each kind of job keeps in a place of its own."""
     listed = items(fields(job.get("errors")).get("data"))
-    error = fields(job.get("error") or job.get("last_error") or (listed[0] if listed else None))
-    return text(error.get("code")) or "_OTHER", text(error.get("message"))
+    error = job.get("error") or job.get("last_error") or (listed[0] if listed else None)
+    return failure(error)
 
 
 DECISION = Operation("decision", request, response, chunk, entries=False)
 VIDEO = Operation("video_generation", request, response, chunk, entries=False)
 BATCH = Operation("batch", request, response, chunk, entries=False)
-EVALUATION = Operation("evaluation", request, response, chunk, model=_model_of_eval, entries=False)
+EVALUATION = Operation("evaluation", request, response, chunk, model=_model, entries=False)
 RUN_OF_THREAD = Operation("invoke_agent", request, response, chunk, entries=False)
+AGENT_SESSION = Operation("invoke_agent", request, response, session_chunk, model=_model, entries=False)

@@ -13,7 +13,6 @@ Shapes: ``openai/types/responses/response.py``, ``response_output_item.py`` and 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
@@ -28,7 +27,9 @@ from openai_lifecycle.capture.facts import (
     Reply,
     Request,
     Table,
+    ToolCall,
     double,
+    failure,
     fields,
     integer,
     items,
@@ -156,8 +157,10 @@ def _output(reply: Reply, output: list[Fields]) -> None:
     reply.response_length = sum(
         len(text(fields(part).get("text"))) for item in said for part in items(item.get("content"))
     )
-    for position, item in enumerate(output):
-        _item(reply, item, position)
+    if output:  # what arrived before was a part of it
+        arrived, reply.tool_calls = reply.tool_calls, {}
+        for position, item in enumerate(output):
+            _item(reply, item, position, arrived)
     if reply.keep_text and output:
         only = reply.choice(_ONLY)
         only.text.clear()
@@ -169,12 +172,12 @@ def _is_answer(item: Fields) -> bool:
     return item.get("type") == "message" and item.get("role") != "user"
 
 
-def _item(reply: Reply, item: Fields, position: object) -> None:
-    """Take over a finished output item."""
+def _item(reply: Reply, item: Fields, position: int | None, arrived: Mapping[Any, ToolCall]) -> None:
+    """Take over a finished output item; a tool call among those that have ``arrived`` was detected then."""
     call = content.tool_called(item)
     if call is not None:
-        key = ("item", call.id or position)
-        known = reply.tool_calls.get(key)
+        key = ("item", call.id if position is None else position)
+        known = arrived.get(key)
         call.time = known.time if known else time.time_ns()
         reply.tool_calls[key] = call
     elif item.get("type") == "compaction":
@@ -194,15 +197,8 @@ def _ended(reply: Reply, whole: Fields) -> None:
     elif status == "cancelled":
         only.finish_reason = status
     else:
-        waits = any(call.kind in content.WAITING for call in reply.tool_calls.values())
+        waits = any(not call.hosted for call in reply.tool_calls.values())
         only.finish_reason = "tool_calls" if waits else "stop"
-
-
-def failure(error: object) -> tuple[str, str]:
-    """Return type and message of an error object; a type that is no code, which might say anything, is ``_OTHER``."""
-    said = fields(error)
-    code = text(said.get("code")) or text(said.get("type"))
-    return code if re.fullmatch(r"[\w.-]{1,64}", code) else "_OTHER", text(said.get("message"))
 
 
 # ------------------------------------------------------------------ streams
@@ -240,7 +236,7 @@ def _begun(reply: Reply, event: Fields) -> None:
 
 def _item_done(reply: Reply, event: Fields) -> None:
     item = fields(event.get("item"))
-    _item(reply, item, integer(event.get("output_index")))
+    _item(reply, item, integer(event.get("output_index")), reply.tool_calls)
     if _is_answer(item):
         reply.choices_count = (reply.choices_count or 0) + 1
     elif reply.keep_text:
@@ -256,7 +252,7 @@ def _fetched(reply: Reply, event: Fields) -> None:
 
 
 def _error(reply: Reply, event: Fields) -> None:
-    reply.error = failure(event)
+    reply.error = failure(event.get("error") or event)
 
 
 _Events: TypeAlias = Mapping[str, Callable[[Reply, Fields], None]]
@@ -268,6 +264,8 @@ _EVENTS: Final[_Events] = {
     "response.completed": _done,
     "response.incomplete": _done,
     "response.failed": _done,
+    "response.cancelled": _done,
+    "response.done": _done,  # some gateways' only one
     "error": _error,
 }
 _FETCHED_EVENTS: Final[_Events] = {n: _fetched if take is _done else take for n, take in _EVENTS.items()}
