@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from openai_lifecycle.encoding import encodable
 
 REDACTED: Final = "[REDACTED]"
 
 # A key as OpenAI writes it (``sk-…``, also as its 401 message masks it: ``sk-abc***xyz``; ``sess-…``), as the
-# compatible providers do, and whatever follows an authorization scheme, a key header or a URL's user part.
+# compatible providers do, and whatever follows an authorization scheme, a key header or is in a URL before the host.
+# A key has digits (or asterisks); "bearer instruments" and "rk-cabinet-hinges" have none and are words.
 _SECRET = re.compile(
     r"""
-      \b(?: sk | rk | pk | sess | gsk | xai | pplx )-[\w*.-]{8,}
+      \b(?: sk | rk | pk | sess | gsk | xai | pplx )-(?= [\w.-]*[\d*] )[\w*.-]{8,}
     | \b(?: gsk_ | AIza | ghp_ | hf_ )[\w-]{16,}
     | \b(?: AKIA | ASIA )[A-Z0-9]{16}\b
     | \beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*  # a JSON web token, such as Azure AD's
-    | (?<= bearer\s )[\w.~+/*-]{8,}=*
+    | (?<= bearer\s )(?= [\w.~+/-]*[\d*] )[\w.~+/*-]{8,}=*
     | (?<= api[_-]key:\s )[\w*-]{8,}
     | (?<= api[_-]key["']:\s["'] )[\w*-]{8,}
     | (?<= api[_-]key= )[\w*-]{8,}
     | (?<= api[_-]key=["'] )[\w*-]{8,}
-    | (?<= :// )[^/@\s"']{1,256}(?= @ )
+    | (?<= :// )[^/@\s"':]{0,256}:[^/@\s"']{1,256}(?= @ )
+    | (?<= :// )(?= \D{0,19}\d )[^/@\s"':]{20,256}(?= @ )
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -48,6 +50,44 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     if _may_hold_a_credential(text):
         text = _SECRET.sub(REDACTED, text)
     return encodable(text)
+
+
+def redacted(attributes: dict[str, Any], secrets: Iterable[str] = ()) -> dict[str, Any]:
+    """Return ``attributes`` with every text :func:`redact`-ed, also those in tuples; the same ones if none is."""
+    texts = [
+        text
+        for value in attributes.values()
+        if type(value) is str or type(value) is tuple
+        for text in ((value,) if type(value) is str else value)
+    ]
+    said = "\n".join(texts)
+    if redact(said, secrets) == said:
+        return attributes
+    return {name: _redacted(value, secrets) for name, value in attributes.items()}
+
+
+def _redacted(value: Any, secrets: Iterable[str]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_redacted(one, secrets) for one in value)
+    return redact(value, secrets) if isinstance(value, str) else value
+
+
+# Everything up to the last @ may be a password: SQLAlchemy takes one with a slash, which urlsplit takes for a path.
+_URL: Final = re.compile(r"([\w+.-]*:/*)?(.*@)?([^?#]*)", re.DOTALL)
+
+
+def address(url: str) -> str:
+    """Return what may be shown of a destination's ``url``: scheme, host and path, of a webhook no path.
+
+    The paths of webhooks are secrets, those of Slack for one. Where a ``?`` stands before an ``@``, it cannot be
+    told where a password ends, and only the scheme is left.
+    """
+    scheme, user, rest = _URL.match(url).groups("")  # type: ignore[union-attr] - it matches everything
+    if "?" in user:
+        rest = ""
+    elif scheme.startswith("webhook+"):
+        rest = rest.partition("/")[0]
+    return redact(scheme + rest)
 
 
 def _may_hold_a_credential(text: str) -> bool:

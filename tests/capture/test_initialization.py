@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -149,3 +151,44 @@ def test_what_a_client_is_bound_to(observed: Observed) -> None:
     metadata = start.metadata
     assert (metadata.model_version, metadata.max_tokens, metadata.top_p) == ("gpt-4.1-mini", 0, 0.7)
     assert metadata.user == "openai_user"
+
+
+@pytest.mark.parametrize("capture", ["no_content", "event_only"])
+def test_a_failed_construction_quotes_only_what_may_be(capture: str) -> None:
+    """What a constructor's message quotes is recorded where content is; with capture off only what failed."""
+    with Observed(capture=capture) as observed:
+        with pytest.raises(Exception, match="canary"):
+            openai.OpenAI(api_key=KEY, base_url="http://127.0.0.1:canary/v1")
+        seen = observed.span(None).to_json() + Path("events.log").read_text(encoding="utf-8")
+        (_, error) = entries()
+    assert isinstance(error, LLMInitializationError)
+    assert ("canary" in seen) == (capture == "event_only")
+    assert error.metadata.custom_fields["error_type"] in seen
+
+
+def test_a_key_from_the_environment_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A constructor that fails and quotes a key that it found in the environment leaves nothing of it."""
+    monkeypatch.setenv("OPENAI_API_KEY", "no-usual-key-4711")
+
+    class Quoting(openai.OpenAI):
+        def _enforce_trailing_slash(self, url: Any) -> Any:  # which every constructor calls
+            raise ValueError(f"bad key {self.api_key} for {url}")
+
+    with Observed() as observed:
+        with pytest.raises(ValueError, match="4711"):
+            Quoting()
+        text = Path("events.log").read_text(encoding="utf-8") + observed.span(None).to_json()
+    assert "4711" not in text
+    assert "bad key [REDACTED]" in text
+
+
+def test_the_clients_key_is_in_no_attribute(server: ScriptedServer, observed: Observed) -> None:
+    """The client's key, sent by mistake as model, user or stop sequence, or sent back, is recorded nowhere."""
+    call = wire.tool_call("c", KEY, "{}")
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "tool_calls": [call]}}
+    server.script(reply(json.dumps(wire.completion(id=KEY, model=KEY, choices=[choice])).encode()))
+    with openai.OpenAI(api_key=KEY, base_url=server.base_url) as client:
+        client.chat.completions.create(model=KEY, messages=[], user=KEY, stop=[KEY])
+    text = Path("events.log").read_text(encoding="utf-8") + "".join(s.to_json() for s in observed.spans(None))
+    assert KEY not in text + repr(observed.metrics())
+    assert observed.generation().model_id == "[REDACTED]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openai_lifecycle.redaction import redact
+from openai_lifecycle.redaction import redact, redacted
 
 KEY = "abcDEF1234567890abcDEF12"
 
@@ -30,6 +30,7 @@ KEY = "abcDEF1234567890abcDEF12"
         f"https://example.com/?api_key={KEY}&x=1",
         f"OpenAI(api_key='{KEY}')",
         f"postgresql://user:{KEY}@host/db",
+        f"https://{KEY}@git.example.com/x",
     ],
 )
 def test_credentials_are_replaced(text: str) -> None:
@@ -50,6 +51,7 @@ def test_credentials_are_replaced(text: str) -> None:
         "Write to jane.doe@example.com or see https://example.com/a@b?x=y.",
         "The API key is missing. Use Bearer auth.",
         "sk-short, rk-1, pk-2, hf_model, 12:30@noon",
+        "A bearer instrument; pk-lookup-table and rk-cabinet-hinges; ssh://git@example.com/x.git",
     ],
 )
 def test_ordinary_text_stays(text: str) -> None:
@@ -63,3 +65,11 @@ def test_known_secrets_are_replaced_wherever_they_stand() -> None:
         redact("the key my-own-token-42 was refused", ["my-own-token-42"]) == "the key [REDACTED] was refused"
     )
     assert redact("an x is an x", ["x"]) == "an x is an x"
+
+
+def test_attributes_are_replaced_only_where_need_be() -> None:
+    """A credential in any text of an attribute, or of a tuple of texts, goes; without one nothing is copied."""
+    plain = {"a": "text", "b": 1, "c": ("x", "y"), "d": True}
+    assert redacted(plain) is plain
+    found = redacted({**plain, "a": f"sk-{KEY}", "c": ("x", "my-own-token-42")}, ["my-own-token-42"])
+    assert found == {"a": "[REDACTED]", "b": 1, "c": ("x", "[REDACTED]"), "d": True}

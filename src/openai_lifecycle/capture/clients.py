@@ -28,6 +28,7 @@ PROVIDERS: Final[Mapping[str, str]] = {
     "cognitiveservices.azure.com": "azure.ai.openai",
     "services.ai.azure.com": "azure.ai.inference",
     "models.ai.azure.com": "azure.ai.inference",
+    "inference.ai.azure.com": "azure.ai.inference",
     "bedrock*.*.amazonaws.com": "aws.bedrock",
     "bedrock*.*.amazonaws.com.cn": "aws.bedrock",
     "bedrock*.*.amazonaws.eu": "aws.bedrock",
@@ -141,6 +142,24 @@ def endpoint_of(client: Any) -> Endpoint:
 def secrets_of(client: Any) -> tuple[str, ...]:
     """Return the keys that a client holds, which nothing that is recorded may show."""
     found = getattr(client, "api_key", None), getattr(client, "admin_api_key", None)
+    return tuple([value for value in found if isinstance(value, str) and value])
+
+
+#: Arguments of a constructor that are secret, and the variables that stand in for them (``openai/_client.py``).
+_SECRETS: Final[Mapping[str, str]] = {
+    "api_key": "OPENAI_API_KEY",
+    "admin_api_key": "OPENAI_ADMIN_KEY",
+    "azure_ad_token": "AZURE_OPENAI_AD_TOKEN",
+    "webhook_secret": "OPENAI_WEBHOOK_SECRET",
+    "azure_api_key": "AZURE_OPENAI_API_KEY",
+}
+
+
+def secrets_asked_for(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the secrets that a constructor is given, or finds in the environment."""
+    found = [
+        v for name, variable in _SECRETS.items() for v in (arguments.get(name), os.environ.get(variable))
+    ]
     return tuple([value for value in found if isinstance(value, str) and value])
 
 

@@ -14,10 +14,15 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from openai_lifecycle import codec, semconv
-from openai_lifecycle.capture.clients import Endpoint, endpoint_asked_for, endpoint_of
+from openai_lifecycle.capture.clients import (
+    Endpoint,
+    endpoint_asked_for,
+    endpoint_of,
+    secrets_asked_for,
+)
 from openai_lifecycle.capture.facts import Attributes
 from openai_lifecycle.capture.recorder import Destination
-from openai_lifecycle.options import Options
+from openai_lifecycle.options import Capture, Options
 from openai_lifecycle.redaction import redact
 from openai_lifecycle.shield import SHIELD
 
@@ -98,11 +103,12 @@ class Initializations:
         with SHIELD:
             if span is None:
                 return
-            secrets = [v for k in ("api_key", "admin_api_key") if isinstance(v := arguments.get(k), str)]
-            message = redact(str(error), secrets)
-            span.set_attribute(semconv.ERROR_TYPE, type(error).__qualname__)
-            span.add_event(semconv.INITIALIZATION_ERROR, {semconv.ERROR_MESSAGE: message})
-            span.set_status(Status(StatusCode.ERROR, message))
+            kind, capture = type(error).__qualname__, self._options.capture
+            message = redact(str(error), secrets_asked_for(arguments)) or kind
+            span.set_attribute(semconv.ERROR_TYPE, kind)
+            said = message if capture.on_events else kind
+            span.add_event(semconv.INITIALIZATION_ERROR, {semconv.ERROR_MESSAGE: said})
+            span.set_status(Status(StatusCode.ERROR, kind if capture is Capture.NO_CONTENT else message))
             span.end()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from time import perf_counter
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
@@ -18,7 +19,7 @@ from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply,
 from openai_lifecycle.capture.generations import Generations
 from openai_lifecycle.capture.metrics import Instruments
 from openai_lifecycle.options import Capture, Options
-from openai_lifecycle.redaction import redact
+from openai_lifecycle.redaction import redact, redacted
 from openai_lifecycle.shield import SHIELD
 
 _T = TypeVar("_T")
@@ -40,7 +41,6 @@ def _whole(value: bytes) -> int:
 #: Response header → attribute and how to read it. Read in one pass: to ask for a single one takes as long.
 _HEADERS: Final[Mapping[bytes, tuple[str, Callable[[bytes], Any]]]] = {
     b"x-request-id": (semconv.REQUEST_ID, bytes.decode),
-    b"apim-request-id": (semconv.REQUEST_ID, bytes.decode),
     b"openai-processing-ms": (semconv.PROCESSING_MS, _whole),
     b"x-ratelimit-remaining-requests": (semconv.REMAINING_REQUESTS, _whole),
     b"x-ratelimit-remaining-tokens": (semconv.REMAINING_TOKENS, _whole),
@@ -74,7 +74,7 @@ class Recorder:
         if not self._looked_around:  # not earlier: another instrumentation may be set up after this one
             self._looked_around = True
             company.warn()
-        model = _read(operation.model, body) or ""
+        model = _without_keys(_read(operation.model, body) or "", secrets)
         # What the conventions want a sampler to see; all else is set at the end, in bulk.
         named: Attributes = {semconv.OPERATION: operation.name, **endpoint.attributes()}
         if model:
@@ -107,6 +107,10 @@ class Recorder:
             for name, (values, convert) in operation.content(body).items()
             if values
         }
+
+
+#: Models recur with every call; a name is looked at once.
+_without_keys: Final = lru_cache(maxsize=64)(redact)
 
 
 def _read(read: Callable[[Fields], _T], body: Fields) -> _T | None:
@@ -165,15 +169,18 @@ class Recording:
 
     def response(self, response: Any) -> None:
         """Take over what the HTTP response's status and headers say."""
-        self.attributes[semconv.HTTP_STATUS_CODE] = response.status_code
+        attributes, headers = self.attributes, response.headers
+        attributes[semconv.HTTP_STATUS_CODE] = response.status_code
         # A refused WebSocket handshake has a response too, of the websockets package: without a raw list.
-        for name, value in getattr(response.headers, "raw", ()):
+        for name, value in getattr(headers, "raw", ()):
             row = _headers[name]
             if row is not None:
                 try:
-                    self.attributes[row[0]] = row[1](value)
+                    attributes[row[0]] = row[1](value)
                 except ValueError:
                     continue
+        if semconv.REQUEST_ID not in attributes and (azures := headers.get("apim-request-id")):
+            attributes[semconv.REQUEST_ID] = azures
 
     def retry(self, cause: str, delay: float) -> None:
         """Record that the client waits ``delay`` seconds and sends again, because of ``cause``."""
@@ -220,6 +227,7 @@ class Recording:
             self.attributes[semconv.OUTPUT_MESSAGES] = said
 
     def _describe(self, *_: object) -> None:
+        self.attributes = redacted(self.attributes, self._secrets)
         unchecked.set_attributes(self.span, self.attributes, kept=self._named)
 
     def _tool_calls(self, call: Call, *_: object) -> None:
@@ -227,8 +235,9 @@ class Recording:
             return
         capture = self._recorder.options.capture
         for tool in call.reply.tool_calls.values():
-            arguments = redact(tool.arguments, self._secrets) if capture.on_events else ""
+            arguments = tool.arguments if capture.on_events else ""
             attributes = codec.tool_call(call_id=tool.id, name=tool.name, kind=tool.kind, arguments=arguments)
+            attributes = redacted(attributes, self._secrets)
             unchecked.add_event(self.span, semconv.TOOL_CALL_DETECTED, attributes, tool.time)
 
     def _generation(self, call: Call, failure: str | None, error: BaseException | None) -> None:
