@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from openai_lifecycle.capture.call import Call, aobserve, observe
+from openai_lifecycle.capture.facts import failure, fields
 
 #: A JSON body beyond this many bytes is not read along: its facts are lost, memory is not.
 LIMIT = 8 * 1024 * 1024
@@ -63,6 +64,10 @@ class EventStreamBody:
             self._data.clear()
             if chunk is not None:
                 self._call.chunk(chunk)
+                if error := fields(chunk).get(
+                    "error"
+                ):  # the client's Stream raises it (openai/_streaming.py)
+                    self._call.reply.error = failure(error)
 
     def finish(self) -> None:
         """Nothing is left to read: an event ends with its empty line."""
@@ -76,16 +81,22 @@ def as_json(data: bytes) -> Any:
         return None
 
 
+def read_now(response: Any, call: Call) -> None:
+    """Let ``call`` see the body of ``response``, all of which has been received."""
+    body = _reader(response, call)
+    if body is not None:
+        body.feed(response.content)
+        body.finish()
+
+
 def read_along(response: Any, call: Call, *, is_async: bool) -> None:
     """Let ``call`` see the body of ``response`` as the application reads it, whichever way it does."""
-    kind = response.headers.get("content-type", "")
-    reader = next((make for name, make in _READERS.items() if name in kind), None)
-    if reader is None:
+    body = _reader(response, call)
+    if body is None:
         return
     name = "aiter_bytes" if is_async else "iter_bytes"
     method = getattr(response, name)
     driver: Any = aobserve if is_async else observe
-    body = reader(call)
 
     def iter_bytes(*args: Any, **kwargs: Any) -> Any:
         response.__dict__.pop(name, None)
@@ -97,7 +108,16 @@ def read_along(response: Any, call: Call, *, is_async: bool) -> None:
     setattr(response, name, iter_bytes)
 
 
+def _reader(response: Any, call: Call) -> JsonBody | EventStreamBody | None:
+    """Return what reads the body; nothing for audio and the like. Not every server says that its JSON is JSON."""
+    kind = response.headers.get("content-type", "text/plain")
+    reader = next((make for name, make in _READERS.items() if name in kind), None)
+    return None if reader is None else reader(call)
+
+
+#: Part of the content type → what reads the body; the first that fits.
 _READERS: dict[str, type[JsonBody | EventStreamBody]] = {
     "text/event-stream": EventStreamBody,
-    "application/json": JsonBody,
+    "text/": JsonBody,
+    "json": JsonBody,
 }

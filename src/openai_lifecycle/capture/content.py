@@ -7,7 +7,7 @@ Images, audio and files appear by kind, never by value. The conventions' JSON is
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,6 +60,8 @@ def _said(message: Fields) -> Iterator[str]:
     if message.get("role") == "tool":
         yield f"[tool_result {text(message.get('tool_call_id'))}]"
     yield from parts(message.get("content"))
+    if isinstance(message.get("refusal"), str):
+        yield message["refusal"]
     for call in items(message.get("tool_calls")):
         yield f"[tool_call {called(call)[1]}]"
     if message.get("function_call"):
@@ -108,14 +110,26 @@ def parts(content: object) -> Iterator[str]:
 class Tool:
     """A kind of tool of the Responses API, and the members of its call that say what is asked of it.
 
-    A call of a ``named`` tool says which one; of the others there is one of a kind. ``hosted`` tools are run by
-    the server, the rest wait for the application.
+    A call of a ``named`` tool says which one; of the others there is one of a kind. ``hosted`` tells from a call
+    whether the server runs it; if not, the response waits for the application.
     """
 
     kind: str
     asked: tuple[str, ...]
     named: bool = False
-    hosted: bool = False
+    hosted: Callable[[Fields], bool] = lambda _: False
+
+
+def _always(_: Fields) -> bool:
+    return True
+
+
+def _in_container(call: Fields) -> bool:
+    return fields(call.get("environment")).get("type") == "container_reference"
+
+
+def _by_server(call: Fields) -> bool:
+    return call.get("execution") != "client"
 
 
 #: Type of an output item → tool (``openai/types/responses/response_output_item.py``).
@@ -124,21 +138,18 @@ TOOLS: Final[Mapping[str, Tool]] = {
     "custom_tool_call": Tool("custom", ("input",), named=True),
     "computer_call": Tool("computer", ("action", "actions")),
     "local_shell_call": Tool("local_shell", ("action",)),
-    "shell_call": Tool("shell", ("action",)),
+    "shell_call": Tool("shell", ("action",), hosted=_in_container),
     "apply_patch_call": Tool("apply_patch", ("operation",)),
     "mcp_approval_request": Tool("mcp_approval_request", ("arguments",), named=True),
-    "mcp_call": Tool("mcp", ("arguments",), named=True, hosted=True),
-    "tool_search_call": Tool("tool_search", ("arguments",), hosted=True),
-    "web_search_call": Tool("web_search", ("action",), hosted=True),
-    "file_search_call": Tool("file_search", ("queries",), hosted=True),
-    "code_interpreter_call": Tool("code_interpreter", ("code",), hosted=True),
-    "image_generation_call": Tool("image_generation", ("revised_prompt",), hosted=True),
-    "program": Tool("program", ("code",), hosted=True),
+    "mcp_call": Tool("mcp", ("arguments",), named=True, hosted=_always),
+    "tool_search_call": Tool("tool_search", ("arguments",), hosted=_by_server),
+    "web_search_call": Tool("web_search", ("action",), hosted=_always),
+    "file_search_call": Tool("file_search", ("queries",), hosted=_always),
+    "code_interpreter_call": Tool("code_interpreter", ("code",), hosted=_always),
+    "image_generation_call": Tool("image_generation", ("revised_prompt",), hosted=_always),
+    "program": Tool("program", ("code",), hosted=_always),
+    "multi_agent_call": Tool("multi_agent", ("action", "arguments"), hosted=_always),
 }
-
-
-#: The kinds of tool that the application runs.
-WAITING: Final = frozenset(tool.kind for tool in TOOLS.values() if not tool.hosted)
 
 
 def tool_called(item: Fields) -> ToolCall | None:
@@ -158,6 +169,7 @@ def tool_called(item: Fields) -> ToolCall | None:
         id=text(item.get("call_id")) or text(item.get("id")),
         name=text(item.get("name")) if tool.named else tool.kind,
         kind=tool.kind,
+        hosted=tool.hosted(item),
         fragments=[arguments] if arguments else [],
     )
 

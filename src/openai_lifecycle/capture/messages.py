@@ -35,7 +35,7 @@ def response_item(item: object) -> Json:
         return _message("user", list(parts(item)))
     i = fields(item)
     kind = text(i.get("type"))
-    by_model = kind in content.TOOLS or kind in ("reasoning", "compaction")
+    by_model = kind in content.TOOLS or kind in ("reasoning", "compaction", "agent_message")
     role = text(i.get("role")) or (
         "tool" if kind.endswith("_output") else "assistant" if by_model else "user"
     )
@@ -117,7 +117,7 @@ def item_parts(item: object) -> Iterator[Json]:
     kind = text(i.get("type"))
     call = content.tool_called(i)
     if call is not None:
-        yield tool_part(call, hosted=content.TOOLS[kind].hosted)
+        yield tool_part(call)
         yield from _hosted_result(i, call)
     elif kind.endswith("_output"):
         yield _result(text(i.get("call_id")) or text(i.get("id")), content.output_of(i))
@@ -130,10 +130,10 @@ def item_parts(item: object) -> Iterator[Json]:
         yield _part(kind[:64] or "generic", id=text(i.get("id")))
 
 
-def tool_part(call: ToolCall, *, hosted: bool = False) -> Json:
+def tool_part(call: ToolCall) -> Json:
     """Return a tool call; its arguments are an object when what the model wrote is one."""
     arguments = _parsed(call.arguments)
-    if hosted:
+    if call.hosted:
         asked = arguments if isinstance(arguments, dict) else {"arguments": arguments}
         details = {"type": call.kind, **{name: asked[name] for name in asked if name != "type"}}
         return _part("server_tool_call", id=call.id, name=call.name, server_tool_call=details)

@@ -24,7 +24,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import set_span_in_context
 
 from openai_lifecycle.capture import routes
-from openai_lifecycle.capture.body import as_json, read_along
+from openai_lifecycle.capture.body import read_along, read_now
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.clients import endpoint_of, secrets_of
 from openai_lifecycle.capture.facts import FILES, Fields
@@ -33,7 +33,6 @@ from openai_lifecycle.capture.recorder import Recorder
 from openai_lifecycle.shield import SHIELD
 
 _logger = logging.getLogger(__name__)
-_RAW = "X-Stainless-Raw-Response"
 
 
 class _Hook:
@@ -51,7 +50,7 @@ class _Hook:
 
     def __call__(self, parsed: Any) -> Any:
         with SHIELD:
-            if not _is_stream(parsed):
+            if not (_is_stream(parsed) or isinstance(parsed, str)):  # a text may be JSON: see _returned
                 self.call.parsed(parsed)
         result = self.previous(parsed) if callable(self.previous) else parsed
         with SHIELD:
@@ -318,12 +317,13 @@ def _returned(call: Call | None, kwargs: dict[str, Any], *, is_async: bool) -> N
         return
     with SHIELD:
         response = kwargs["response"]
-        if not call.deferred and response.request.headers.get(_RAW) == "stream":
+        if response.is_stream_consumed:  # also of ``with_streaming_response``, when it came from memory
+            read_now(response, call)
+            call.end()
+            return
+        if not call.deferred:
             call.defer(response, is_async=is_async)
-        if call.deferred:
-            read_along(response, call, is_async=is_async)
-        else:
-            call.parsed(as_json(response.content))
+        read_along(response, call, is_async=is_async)
 
 
 def _cause(error: BaseException | None) -> str:

@@ -32,6 +32,7 @@ from openai_lifecycle.capture.facts import (
     texts,
 )
 from openai_lifecycle.capture.operations import usage as counts
+from openai_lifecycle.encoding import encodable
 
 
 def _not_one(value: object) -> int | None:
@@ -39,11 +40,16 @@ def _not_one(value: object) -> int | None:
     return None if count == 1 else count
 
 
+def _spoken(modalities: object) -> str | None:
+    return "speech" if "audio" in items(modalities) else None
+
+
 REQUEST = {
     "max_tokens": (semconv.MAX_TOKENS, integer),
     "max_completion_tokens": (semconv.MAX_TOKENS, integer),
     "temperature": (semconv.TEMPERATURE, double),
     "top_p": (semconv.TOP_P, double),
+    "top_k": (semconv.TOP_K, integer),  # of compatible servers
     "frequency_penalty": (semconv.FREQUENCY_PENALTY, double),
     "presence_penalty": (semconv.PRESENCE_PENALTY, double),
     "stop": (semconv.STOP_SEQUENCES, texts),
@@ -52,6 +58,7 @@ REQUEST = {
     "service_tier": (semconv.OPENAI_REQUEST_SERVICE_TIER, not_auto),
     "reasoning_effort": (semconv.REASONING_LEVEL, text),
     "response_format": (semconv.OUTPUT_TYPE, output_type),
+    "modalities": (semconv.OUTPUT_TYPE, _spoken),
     "user": (semconv.USER_ID, text),
     "safety_identifier": (semconv.USER_ID, text),
 }
@@ -66,6 +73,7 @@ USAGE = {
 }
 INPUT_DETAILS = {
     "cached_tokens": (semconv.CACHE_READ_TOKENS, integer),
+    "cache_write_tokens": (semconv.CACHE_CREATION_TOKENS, integer),
     "audio_tokens": (semconv.INPUT_AUDIO_TOKENS, integer),
 }
 OUTPUT_DETAILS = {
@@ -109,7 +117,7 @@ def response(reply: Reply, body: Any) -> None:
 
 def chunk(reply: Reply, part: Any) -> None:
     """Fold one chunk of a streamed chat completion into ``reply``."""
-    if reply.model is not None and not reply.keep_text and type(part) is not dict:
+    if not reply.keep_text and type(part) is not dict:
         try:  # a further piece of one choice's text and nothing else, as nearly all are
             completion = part.__dict__
             (only,) = completion["choices"]
@@ -122,6 +130,8 @@ def chunk(reply: Reply, part: Any) -> None:
                 and delta["function_call"] is None
                 and choice["finish_reason"] is None
                 and completion["usage"] is None
+                and completion["id"] == reply.id
+                and completion["model"] == reply.model
             ):
                 reply.choices[choice["index"]].length += len(said)
                 return
@@ -133,7 +143,8 @@ def chunk(reply: Reply, part: Any) -> None:
 def _any_chunk(reply: Reply, part: Any) -> None:
     """Fold one chunk of whatever shape into ``reply``."""
     completion = members(part)
-    if reply.model is None or completion.get("usage") is not None:
+    told = completion.get("id") == reply.id and completion.get("model") == reply.model
+    if not told or completion.get("usage") is not None:
         _head(reply, fields(part))
     for position, choice in enumerate(items(completion.get("choices"))):
         _choice(reply, members(choice), position, "delta")
@@ -157,17 +168,22 @@ def _choice(reply: Reply, choice: Fields, position: int, where: str) -> None:
         index = position
     known = reply.choice(index)
     message = members(choice.get(where))
-    said = message.get("content")
-    if type(said) is str:
-        known.length += len(said)
+    known.length += len(_text(message.get("content")))
     if reply.keep_text:
         _keep(reply, known, fields(choice.get(where)))
     if message.get("tool_calls") or message.get("function_call"):
-        _tool_calls(reply, index, message)
+        _tool_calls(reply, index, message, in_fragments=where == "delta")
     reason = choice.get("finish_reason")
-    if type(reason) is str:
+    if type(reason) is str and reason:
         known.finish_reason = reason
         _complete(reply, index)
+
+
+def _text(said: object) -> str:
+    """Return the text of a message's content, which some servers send as a list of parts."""
+    if type(said) is str:
+        return said
+    return "".join([text(fields(part).get("text")) for part in items(said)])
 
 
 def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
@@ -175,7 +191,7 @@ def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
     limit = reply.keep_text
     for member in ("content", "refusal"):
         if message.get(member):
-            choice.keep(text(message[member]), limit, choice.text)
+            choice.keep(encodable(_text(message[member])), limit, choice.text)
     if message.get("reasoning_content"):  # DeepSeek, vLLM and others
         choice.keep(text(message["reasoning_content"]), limit, choice.thoughts)
     if message.get("audio"):
@@ -185,9 +201,9 @@ def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
             choice.parts.append(messages.recording(audio))
 
 
-def _tool_calls(reply: Reply, choice: int, message: Fields) -> None:
+def _tool_calls(reply: Reply, choice: int, message: Fields, *, in_fragments: bool) -> None:
     for position, fragment in enumerate(items(message.get("tool_calls"))):
-        index = members(fragment).get("index")
+        index = members(fragment).get("index") if in_fragments else None
         _fragment(reply, (choice, index if type(index) is int else position), fragment)
     if message.get("function_call"):  # deprecated, still sent by older deployments: a call without an id
         _fragment(reply, (choice, "function_call"), {"function": message["function_call"]})

@@ -1,0 +1,290 @@
+"""What servers of other makes send, and what answers from memory: read the same in every form of a call."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
+from tests import wire, wire_responses
+from tests.capture.application import client_for, closing, each, entered, run, settle
+from tests.observed import Observed
+from tests.scripted_server import ScriptedServer, event_stream, reply
+
+BOTH = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+
+
+def chat(server: ScriptedServer, form: str = "plain", **request: Any) -> None:
+    """Call the chat API once, in one of the forms of ``application.py``."""
+    client = client_for(server, is_async=False)
+    asyncio.run(closing(client, run(client, form, **request)))
+
+
+def whole(**changes: Any) -> Any:
+    """Return a script that answers with one completion."""
+    return reply(json.dumps(wire.completion(**changes)).encode())
+
+
+# ------------------------------------------------------------------ chat
+@pytest.mark.parametrize("capture", ["event_only", "span_and_event"])
+@pytest.mark.parametrize("form", ["stream", "raw_stream", "streaming_stream"])
+def test_the_head_of_a_stream_may_come_late(server: ScriptedServer, form: str, capture: str) -> None:
+    """Id and model are the last that a stream's chunks name; an empty finish reason takes none back."""
+    first = wire.chunk(choices=[], id="", model="a-router", prompt_filter_results=[])
+    chunks = [wire.chunk({"content": text}, id="late") for text in "ab"]
+    server.script(event_stream(first, *chunks, wire.chunk({}, "stop", id="late"), wire.chunk({}, "")))
+    with Observed(capture=capture) as observed:
+        chat(server, form)
+        attributes = observed.attributes()
+    assert attributes["gen_ai.response.id"] == "chatcmpl-1"
+    assert attributes["gen_ai.response.model"] == wire.ANSWERED_BY
+    assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
+
+
+PARTS = [
+    {"type": "thinking", "thinking": []},
+    {"type": "text", "text": "Hello, "},
+    {"type": "text", "text": "you"},
+]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_content_in_parts(server: ScriptedServer, *, stream: bool) -> None:
+    """Text that comes as a list of parts counts and is shown like a text; thoughts among them are not text."""
+    message = {"role": "assistant", "content": PARTS}
+    chunks = event_stream(wire.chunk(message), wire.chunk({}, "stop"))
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    server.script(chunks if stream else whole(choices=[choice]))
+    with Observed(capture="span_and_event") as observed, client_for(server, is_async=False) as client:
+        list(client.chat.completions.create(**wire.REQUEST, stream=stream))
+        entry, attributes = observed.generation(), observed.attributes()
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert entry.response_length == len("Hello, you")
+    (answer,) = json.loads(attributes["gen_ai.output.messages"])
+    assert answer["parts"] == [{"type": "text", "content": "Hello, you"}]
+
+
+@pytest.mark.parametrize("form", ["plain", "raw", "streaming"])
+def test_calls_of_one_index_in_a_whole_body(server: ScriptedServer, form: str) -> None:
+    """In a whole message every tool call is one, whatever index it is given."""
+    calls = [{**wire.tool_call(c, f"f{c}", "{}"), "index": 0} for c in "ab"]
+    server.script(whole(choices=[{"index": 0, "message": {"role": "assistant", "tool_calls": calls}}]))
+    with Observed() as observed:
+        chat(server, form)
+        assert [(c.tool_call_id, c.tool_name) for c in observed.tool_calls()] == [("a", "fa"), ("b", "fb")]
+
+
+def test_facts_of_a_chat_that_few_servers_know(server: ScriptedServer, observed: Observed) -> None:
+    """Tokens written to the cache, top_k and speech that was asked for are on the span."""
+    usage = {**wire.USAGE, "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 7}}
+    server.script(whole(usage=usage))
+    chat(server, extra_body={"top_k": 40, "modalities": ["text", "audio"]})
+    wanted = {
+        "gen_ai.usage.cache_creation.input_tokens": 7,
+        "gen_ai.request.top_k": 40,
+        "gen_ai.output.type": "speech",
+    }
+    assert wanted.items() <= observed.attributes().items()
+
+
+@pytest.mark.parametrize(
+    ("headers", "request_id"),
+    [
+        ({"x_request_id": "x", "apim_request_id": "a"}, "x"),
+        ({"apim_request_id": "a", "x_request_id": "x"}, "x"),
+        ({"apim_request_id": "a"}, "a"),
+    ],
+)
+def test_request_id(server: ScriptedServer, observed: Observed, headers: Any, request_id: str) -> None:
+    """The request's id is the one that the client itself shows; Azure's gateway's, where there is no other."""
+    server.script(reply(json.dumps(wire.completion()).encode(), **headers))
+    chat(server)
+    assert observed.generation().metadata.custom_fields["request_id"] == request_id
+
+
+def test_a_refusal_that_is_sent_is_shown(server: ScriptedServer, observed: Observed) -> None:
+    """A refusal in the history of a conversation is part of what was sent."""
+    server.script(whole())
+    chat(server, messages=[{"role": "assistant", "content": None, "refusal": "I can't."}])
+    assert observed.generation().message_content == "assistant: I can't."
+
+
+# ------------------------------------------------------------------ responses
+def respond(server: ScriptedServer, *events: Any) -> None:
+    """Read a stream of the Responses API to its end."""
+    server.script(event_stream(*events))
+    with client_for(server, is_async=False) as client:
+        list(client.responses.create(**wire_responses.REQUEST, stream=True))
+
+
+def test_the_last_event_says_which_calls_there_were(server: ScriptedServer, observed: Observed) -> None:
+    """A stream's last event carries all: calls of one id are two, a call with another id than before is one."""
+    output = [wire_responses.function_call("same", name, "{}") for name in "fg"]
+    done = [
+        {"type": "response.output_item.done", "output_index": i, "item": {**item, "call_id": f"first_{i}"}}
+        for i, item in enumerate(output)
+    ]
+    respond(server, *done, {"type": "response.completed", "response": wire_responses.response(output=output)})
+    assert [(c.tool_call_id, c.tool_name) for c in observed.tool_calls()] == [("same", "f"), ("same", "g")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "reason"),
+    [("response.done", "completed", "tool_calls"), ("response.cancelled", "cancelled", "cancelled")],
+)
+def test_other_last_events(
+    server: ScriptedServer, observed: Observed, kind: str, status: str, reason: str
+) -> None:
+    """What other servers call the last event of a stream is the last event."""
+    respond(server, {"type": kind, "response": wire_responses.response(status=status)})
+    attributes = observed.attributes()
+    assert attributes["gen_ai.response.finish_reasons"] == (reason,)
+    assert attributes["gen_ai.usage.output_tokens"] == 10
+    assert len(observed.tool_calls()) == 2
+
+
+@pytest.mark.parametrize(
+    ("item", "is_hosted"),
+    [
+        ({"type": "shell_call", "environment": {"type": "container_reference", "container_id": "c"}}, True),
+        ({"type": "shell_call", "environment": {"type": "local"}}, False),
+        ({"type": "tool_search_call", "execution": "server"}, True),
+        ({"type": "tool_search_call", "execution": "client"}, False),
+        ({"type": "multi_agent_call", "action": "send", "arguments": "{}"}, True),
+    ],
+)
+def test_who_runs_a_tool(server: ScriptedServer, item: dict[str, Any], *, is_hosted: bool) -> None:
+    """Where a kind of tool may run on either side, the call says where: only the application's are waited for."""
+    final = wire_responses.response(output=[{"id": "i", "call_id": "c", "status": "completed", **item}])
+    server.script(reply(json.dumps(final).encode()))
+    with Observed(capture="span_and_event") as observed, client_for(server, is_async=False) as client:
+        client.responses.create(**wire_responses.REQUEST)
+        attributes = observed.attributes()
+        assert len(observed.tool_calls()) == 1
+    assert attributes["gen_ai.response.finish_reasons"] == ("stop" if is_hosted else "tool_calls",)
+    (answer,) = json.loads(attributes["gen_ai.output.messages"])
+    assert answer["parts"][0]["type"] == ("server_tool_call" if is_hosted else "tool_call")
+
+
+# ------------------------------------------------------------------ errors in a stream that is read as text
+ERRORS = {
+    "chat": {"error": {"message": "boom", "code": "server_error"}},
+    "responses": {"type": "error", "code": "server_error", "message": "boom"},
+    "responses, nested": {"type": "error", "error": {"code": "server_error", "message": "boom"}},
+}
+
+
+@pytest.mark.parametrize("api", ERRORS)
+def test_an_error_in_lines(server: ScriptedServer, observed: Observed, api: str) -> None:
+    """An error event is a failure too where the application reads the stream's lines and nothing raises."""
+    server.script(event_stream(ERRORS[api], end=()))
+    with client_for(server, is_async=False) as client:
+        resource, request = (
+            (client.chat.completions, wire.REQUEST)
+            if api == "chat"
+            else (client.responses, wire_responses.REQUEST)
+        )
+        with resource.with_streaming_response.create(**request, stream=True) as response:
+            assert "boom" in "".join(response.iter_lines())
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationError)
+    assert (entry.error, entry.metadata.custom_fields["error_type"]) == ("boom", "server_error")
+
+
+# ------------------------------------------------------------------ from memory
+def _stream(value: Any) -> bytes:
+    return f"data: {json.dumps(value)}\n\n".encode()
+
+
+MEMORY = {
+    "json": ("application/json", json.dumps(wire.completion()).encode(), False),
+    "json called text": ("text/plain", json.dumps(wire.completion()).encode(), False),
+    "events": ("text/event-stream", b"".join(map(_stream, wire.chunks())) + b"data: [DONE]\n\n", True),
+}
+
+
+def answering(kind: str, body: bytes, *, is_async: bool) -> Any:
+    """Return a client that is answered from memory, as by a mock or a cache."""
+    http = pytest.importorskip("httpx2" if int(openai.__version__.split(".")[0]) >= 3 else "httpx")
+    transport = http.MockTransport(lambda _: http.Response(200, headers={"content-type": kind}, content=body))
+    if is_async:
+        return openai.AsyncOpenAI(api_key="k", http_client=http.AsyncClient(transport=transport))
+    return openai.OpenAI(api_key="k", http_client=http.Client(transport=transport))
+
+
+async def _read(response: Any) -> None:
+    await settle(response.read())
+
+
+async def _text(response: Any) -> None:
+    await settle(response.text())
+
+
+async def _parse(response: Any) -> None:
+    parsed = await settle(response.parse())
+    if isinstance(parsed, (openai.Stream, openai.AsyncStream)):
+        async for _ in each(parsed):
+            pass
+
+
+async def _lines(response: Any) -> None:
+    async for _ in each(response.iter_lines()):
+        pass
+
+
+@BOTH
+@pytest.mark.parametrize("read", [_read, _text, _parse, _lines], ids=lambda read: read.__name__)
+@pytest.mark.parametrize("name", MEMORY)
+def test_a_body_from_memory(observed: Observed, name: str, read: Any, *, is_async: bool) -> None:
+    """However a response that came from memory is read, its facts are in one entry."""
+    kind, body, stream = MEMORY[name]
+
+    async def application() -> None:
+        client = answering(kind, body, is_async=is_async)
+        create = client.chat.completions.with_streaming_response.create
+        async with entered(create(**wire.REQUEST, **({"stream": True} if stream else {}))) as response:
+            await read(response)
+        await settle(client.close())
+
+    asyncio.run(application())
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert (entry.response_length, entry.metadata.custom_fields["output_tokens"]) == (12, "10")
+    assert len(observed.tool_calls()) == 2
+
+
+@BOTH
+def test_a_raw_stream_from_memory_that_is_not_parsed(observed: Observed, *, is_async: bool) -> None:
+    """A raw stream that came from memory has its entry, also when the application takes only its bytes."""
+    kind, body, _ = MEMORY["events"]
+
+    async def application() -> bytes:
+        client = answering(kind, body, is_async=is_async)
+        raw = await settle(client.chat.completions.with_raw_response.create(**wire.REQUEST, stream=True))
+        content: bytes = raw.http_response.content
+        await settle(client.close())
+        return content
+
+    assert asyncio.run(application()) == body
+    assert observed.generation().metadata.custom_fields["output_tokens"] == "10"
+
+
+@BOTH
+def test_a_call_by_hand_for_text(server: ScriptedServer, observed: Observed, *, is_async: bool) -> None:
+    """A response that the application wants as text is read all the same."""
+    server.script(whole())
+
+    async def application() -> str:
+        client = client_for(server, is_async=is_async)
+        answered = client.post("/chat/completions", cast_to=str, body=wire.REQUEST)
+        text: str = await answered if inspect.isawaitable(answered) else answered
+        await settle(client.close())
+        return text
+
+    assert json.loads(asyncio.run(application())) == wire.completion()
+    assert observed.generation().metadata.custom_fields["output_tokens"] == "10"
