@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from openai_lifecycle import environment_variables as env
 from openai_lifecycle.events import LifecycleEvent, Number
+from openai_lifecycle.redaction import address
 
 _logger = logging.getLogger(__name__)
 
@@ -155,9 +156,22 @@ def _sinks(value: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
         return tuple(url.strip() for url in _COMMA.split(value) if url.strip())
     sinks = tuple(value)
-    if not all(isinstance(sink, str) or callable(getattr(sink, "write", None)) for sink in sinks):
+    if not all(isinstance(sink, str) or _is_sink(sink) for sink in sinks):
         raise ValueError
     return sinks
+
+
+def _is_sink(value: Any) -> bool:
+    return all(callable(getattr(value, method, None)) for method in ("write", "flush", "close"))
+
+
+def _without_secrets(sinks: Any) -> str:
+    """Say what was given as sinks; of what is neither a URL nor a number, only the type."""
+    if isinstance(sinks, str):
+        return repr(address(sinks))
+    if type(sinks) in (list, tuple):  # not SQLAlchemy's URL, a tuple whose parts are texts
+        return f"[{', '.join(map(_without_secrets, sinks))}]"
+    return repr(sinks) if isinstance(sinks, (int, float)) else type(sinks).__qualname__
 
 
 def _any(value: Any) -> Any:
@@ -317,7 +331,8 @@ def _checked(option: Option, value: Any) -> Any:
     try:
         return option.parse(value)
     except _WRONG:
-        raise ValueError(f"{option.name}={value!r} is not allowed: it must be {option.allowed}") from None
+        shown = _without_secrets(value) if option.name == "sinks" else repr(value)
+        raise ValueError(f"{option.name}={shown} is not allowed: it must be {option.allowed}") from None
 
 
 def _from_environment(option: Option, text: str) -> Any:

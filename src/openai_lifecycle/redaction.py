@@ -82,7 +82,7 @@ def address(url: str) -> str:
     The paths of webhooks are secrets, those of Slack for one. Where a ``?`` stands before an ``@``, it cannot be
     told where a password ends, and only the scheme is left.
     """
-    scheme, user, rest = _URL.match(url).groups("")  # type: ignore[union-attr] - it matches everything
+    scheme, user, rest = _URL.findall(url)[0]
     if "?" in user:
         rest = ""
     elif scheme.startswith("webhook+"):

@@ -44,11 +44,16 @@ def test_the_endpoint_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot be reached: Connection refused" in text
 
 
-@pytest.mark.parametrize("endpoint", ["http://[", "http://127.0.0.1:port"])
+@pytest.mark.parametrize(
+    "endpoint", ["http://[", "http://127.0.0.1:port", "http://user:secret/word@127.0.0.1"]
+)
 def test_an_endpoint_that_is_none(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    """An endpoint that is no URL is a problem, not a traceback."""
+    """An endpoint that is no URL is a problem, not a traceback, and no part of it that may be a password is shown."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)
-    assert [level for level, _ in levels("endpoint")] == ["problem"]
+    ((level, text),) = levels("endpoint")
+    assert level == "problem"
+    assert text.endswith("cannot be reached: it is no URL")
+    assert "secret" not in text
 
 
 def test_the_log_must_be_writable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 import offline_server
 import openai
 import pytest
+from sqlalchemy import make_url
 
 import openai_lifecycle
 from openai_lifecycle import options, records, sinks
+from openai_lifecycle.cli import doctor
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.sinks import EventSink
 from tests.observed import entries
@@ -44,7 +46,7 @@ def lines(path: str) -> list[LifecycleEvent]:
 def test_a_call_reaches_every_destination(base_url: str) -> None:
     """URLs and an object get what the file gets, by the time ``uninstrument`` returns."""
     sink = Sink()
-    assert isinstance(sink, EventSink)
+    _: EventSink = sink
     openai_lifecycle.instrument(sinks=["jsonl:out.jsonl", "sqlite:///out.db", sink])
     call(base_url)
     openai_lifecycle.uninstrument()
@@ -71,8 +73,19 @@ def test_a_url_may_contain_commas() -> None:
     assert read.sinks == ("postgresql+psycopg://a,b/db?x=1,2", "jsonl:x,y.jsonl")
     with pytest.raises(ValueError, match="sinks=3 is not allowed: it must be URLs"):
         options.read({"sinks": 3})
-    with pytest.raises(ValueError, match="sinks="):
-        options.read({"sinks": [object()]})
+
+
+class WithoutClose:
+    def write(self, events: Sequence[LifecycleEvent]) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+@pytest.mark.parametrize("sink", [object(), WithoutClose()])
+def test_an_object_that_is_no_sink_is_refused(sink: Any) -> None:
+    """An object without one of the three methods is a mistake in the program, and raises at its start."""
+    with pytest.raises(ValueError, match=rf"^sinks=\['jsonl:x', {type(sink).__name__}\] is not allowed"):
+        options.read({"sinks": ["jsonl:x", sink]})
 
 
 @pytest.mark.parametrize(
@@ -97,6 +110,53 @@ def test_a_wrong_url_is_one_error_and_stops_nothing(
     assert "it must be jsonl:///path" in line
     assert "secret-word" not in line
     assert lines("out.jsonl") == entries()
+
+
+#: URLs that hold a secret, and what may be shown of each.
+SECRETS = [
+    ("postgresql+psycopg://user:pa/ss-S3cret@host/db", "postgresql+psycopg://host/db"),
+    ("postgresql+psycopg://user:p@S3cret@host/db", "postgresql+psycopg://host/db"),
+    ("postgresql+psycopg://user:p?S3cret@host/db", "postgresql+psycopg://"),
+    ("postgresql+psycopg://host/db?user=me@corp&password=S3cret", "postgresql+psycopg://"),
+    ("postgresql+psycopg://host/db?password=S3cret", "postgresql+psycopg://host/db"),
+    ("postgresql+psycopg://user:S3cret@host:port/db", "postgresql+psycopg://host:port/db"),
+    ("postgresql+nodriver://user:S3/cret@host/db", "postgresql+nodriver://host/db"),
+    ("jsonl://user:S3cret@host/x", "jsonl://host/x"),
+    ("jsonl://user:S3cret@[host/x", "jsonl://[host/x"),
+    ("webhook+https://S3cret@host/x", "webhook+https://host"),
+    ("webhook+https://host/services/T0/B0/S3cret", "webhook+https://host"),
+    ("webhook+https://host/hook?token=S3cret", "webhook+https://host"),
+    ("webhook+https://user:S3/cret@host/p", "webhook+https://host"),
+    ("webhook+https://user:a#S3cret@host/p", "webhook+https://host"),
+    ("webhook+https:user:S3cret@host/p", "webhook+https:host"),
+    ("webhook+https://user:S3cret@[host/p", "webhook+https://[host"),
+    ("user:S3cret@host/db", "user:host/db"),
+]
+
+
+@pytest.mark.parametrize(("url", "shown"), SECRETS)
+def test_no_secret_of_a_url_is_shown(
+    url: str, shown: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a destination's name, nor the error for a wrong URL, nor one for the whole option shows a secret."""
+    said = [found.name for found in sinks.destinations([url])] or caplog.messages
+    for wrong in ([url, 5], [[url]]):
+        with pytest.raises(ValueError, match=r"^sinks=\[") as raised:
+            options.read({"sinks": wrong})
+        said.append(str(raised.value))
+    monkeypatch.setenv("OTEL_PYTHON_OPENAI_LIFECYCLE_SINKS", url)
+    said += [finding.text for finding in doctor.findings() if finding.topic == "sink"]
+    assert len(said) == 4
+    for text in said:
+        assert shown in text
+        assert "S3" not in text
+        assert "cret" not in text
+
+
+def test_a_url_object_of_sqlalchemy_is_not_quoted() -> None:
+    """SQLAlchemy's own URL, a tuple of texts, is no list of sinks, and the error does not quote its parts."""
+    with pytest.raises(ValueError, match=r"^sinks=URL is not allowed"):
+        options.read({"sinks": make_url("postgresql://user:S3cret@host/db")})
 
 
 def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

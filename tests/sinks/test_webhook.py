@@ -183,8 +183,33 @@ def test_nothing_is_lost_on_a_bad_day(receiver: Receiver, dispatcher: Dispatch) 
     assert dispatcher.lost() == {}
 
 
-@pytest.mark.parametrize("url", ["webhook+http:", "webhook+https:///path", "webhook+http://host:port/"])
-def test_a_url_without_a_host_is_refused(url: str) -> None:
-    """A URL that names no server raises at once."""
-    with pytest.raises(ValueError, match=r"needs a host|port"):
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("webhook+http:", "needs a host"),
+        ("webhook+https:///path", "needs a host"),
+        ("webhook+http://host:port/", "needs a host"),
+        ("webhook+http://host:0/", "needs a host"),
+        ("webhook+http://host:65536/", "needs a host"),
+        ("webhook+http://[::1/", "needs a host"),
+        ("webhook+http://a..b/", "needs a host"),
+        ("webhook+http://ho st/", "visible ASCII"),
+        ("webhook+http://host/a b", "visible ASCII"),
+        ("webhook+http://host/\u00fc", "visible ASCII"),
+        ("webhook+http://host/?a b", "visible ASCII"),
+        ("webhook+http://to%0Aken@host/", "visible ASCII"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused(url: str, reason: str) -> None:
+    """A URL that names no server, or that cannot be sent, raises at once and not for minutes at each batch."""
+    with pytest.raises(ValueError, match=reason):
         WebhookSink(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["webhook+http://b\u00fccher.example/", "webhook+http://[::1]:8080/", "webhook+http://u:%C3%BC@host/"],
+)
+def test_a_url_that_can_be_used_is_taken(url: str) -> None:
+    """International names, IPv6 and passwords of any characters are fine."""
+    WebhookSink(url)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from openai_lifecycle import environment_variables as env
 from openai_lifecycle import options, sdk, sinks
-from openai_lifecycle.redaction import redact
+from openai_lifecycle.redaction import address
 from openai_lifecycle.version import __version__
 
 Level: TypeAlias = Literal["ok", "note", "problem"]
@@ -154,14 +154,14 @@ def _reachable(signal: sdk.Signal, name: str) -> Finding:
     given = next((os.environ[variable] for variable in signal.endpoints if os.environ.get(variable)), "")
     given = given or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
     endpoint = given if "://" in given else f"http://{given or 'localhost'}"
-    shown = redact(endpoint)
+    shown = address(endpoint)
     try:
         parts = urlsplit(endpoint)
         host = parts.hostname or "localhost"
         port = parts.port or (443 if parts.scheme == "https" and not given else _PORTS[name])
         socket.create_connection((host, port), _TIMEOUT).close()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    except (OSError, ValueError) as error:  # the text of a ValueError quotes the URL
+        reason = (error.strerror or error) if isinstance(error, OSError) else "it is no URL"
         return Finding("problem", "endpoint", f"{signal.name}: {shown} cannot be reached: {reason}")
     return Finding("ok", "endpoint", f"{signal.name}: {shown} accepts connections")
 
@@ -190,7 +190,7 @@ def _sinks(given: Sequence[str]) -> Iterator[Finding]:
         try:
             yield Finding("ok", "sink", f"{sinks.destination(url).name} can be opened")
         except (ValueError, ImportError) as error:
-            yield Finding("problem", "sink", f"{redact(url)}: {error}; it must be {sinks.ALLOWED}")
+            yield Finding("problem", "sink", f"{address(url)}: {error}; it must be {sinks.ALLOWED}")
 
 
 def _conflicts() -> Iterator[Finding]:

@@ -6,6 +6,8 @@ entry point in the group ``openai_lifecycle_sinks`` whose name is the scheme of 
 
     [project.entry-points.openai_lifecycle_sinks]
     kafka = "my_package:KafkaSink"          # called with the URL, raises ValueError when it makes no sense
+
+The text of that ``ValueError`` is logged, so it must not quote the URL, which may hold a password.
 """
 
 from __future__ import annotations
@@ -15,11 +17,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Final, Protocol, runtime_checkable
-from urllib.parse import urlsplit
+from typing import Any, Final, Protocol
 
 from openai_lifecycle.events import LifecycleEvent
-from openai_lifecycle.redaction import redact
+from openai_lifecycle.redaction import address
 
 _logger = logging.getLogger(__name__)
 
@@ -35,7 +36,6 @@ _OWN: Final = {
 }
 
 
-@runtime_checkable
 class EventSink(Protocol):
     """A destination of events. All three methods are called from one thread, and may take their time."""
 
@@ -93,7 +93,7 @@ def destinations(given: Iterable[str | EventSink]) -> list[Destination]:
         try:
             found.append(destination(item))
         except (ValueError, ImportError) as error:
-            shown = redact(item) if isinstance(item, str) else repr(type(item))
+            shown = address(item) if isinstance(item, str) else repr(type(item))
             _logger.error(  # noqa: TRY400 - the message says it all
                 "sinks=%r is not allowed: %s; it must be %s; it is left out", shown, error, ALLOWED
             )
@@ -111,7 +111,7 @@ def destination(given: str | EventSink) -> Destination:
         return Destination(type(given).__qualname__, lambda: given, own=False)
     kind = _kind(given)
     kind(given)  # a URL that makes no sense raises now, not in a thread later
-    return Destination(_name(given), lambda: kind(given))
+    return Destination(address(given), lambda: kind(given))
 
 
 def _kind(url: str) -> Callable[[str], EventSink]:
@@ -129,12 +129,7 @@ def _kind(url: str) -> Callable[[str], EventSink]:
         sql = import_module("openai_lifecycle.sinks.sql")
     except ImportError:
         raise ImportError(
-            f"{scheme}: is no scheme of this package; if it is a database's, "
+            "its scheme is none of this package; if it is a database's, "
             "install the extra: pip install 'openai-lifecycle[sql]'"
         ) from None
     return sql.SqlSink  # type: ignore[no-any-return]
-
-
-def _name(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

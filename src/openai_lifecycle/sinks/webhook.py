@@ -10,11 +10,12 @@ import base64
 import http.client
 import json
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.records import decimal, event_id, instant, to_object
@@ -23,6 +24,7 @@ from openai_lifecycle.version import __version__
 
 _TIMEOUT: Final = 10.0  # seconds without a byte
 _AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})  # any other answer but 2xx is final
+_SENDABLE: Final = re.compile("[!-~]*")
 
 
 class WebhookSink:
@@ -32,13 +34,11 @@ class WebhookSink:
     of the environment. A redirect is not followed: a POST would become a GET.
 
     Raises:
-        ValueError: the URL names no host.
+        ValueError: the URL names no host, or cannot be sent as it is.
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url.removeprefix("webhook+"))
-        if not parts.hostname or (parts.port is not None and not parts.port):
-            raise ValueError("it needs a host, as in webhook+https://host/path")
+        parts = _parts(url.removeprefix("webhook+"))
         host = parts.netloc.rpartition("@")[2]
         self._url = urlunsplit((parts.scheme, host, parts.path or "/", parts.query, ""))
         self._headers = {
@@ -94,6 +94,22 @@ class WebhookSink:
 
     def close(self) -> None:
         """Do nothing: no connection is kept."""
+
+
+def _parts(url: str) -> SplitResult:
+    """Return the parts of ``url``, of which http.client can send each."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna").decode()
+        nowhere = not host or parts.port == 0
+    except ValueError:  # its text quotes the URL
+        nowhere = True
+    if nowhere:
+        raise ValueError("it needs a host, as in webhook+https://host/path or webhook+https://host:8443/path")
+    token = "" if parts.password is not None else unquote(parts.username or "")
+    if not _SENDABLE.fullmatch(f"{host}{parts.path}{parts.query}{token}"):
+        raise ValueError("it may have only visible ASCII in host, path, query and token: %-encode the rest")
+    return parts
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
