@@ -78,7 +78,20 @@ def test_a_batch_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
     assert lines(tmp_path / "out.jsonl") == EVENTS
 
 
-@pytest.mark.parametrize("url", ["jsonl:", "jsonl://host/path", "jsonl:///", "jsonl:///x?y"])
+def test_after_a_torn_line_comes_a_fresh_one(tmp_path: Path) -> None:
+    """Where a writer died within a line, the next event is on a line of its own, and a whole file gets no empty line."""
+    out, sink = tmp_path / "out.jsonl", JsonLinesSink("jsonl:out.jsonl")
+    sink.write(EVENTS[:1])
+    out.write_bytes(out.read_bytes() + b'{"time": "20')
+    for event in EVENTS[1:]:
+        sink.write([event])
+    sink.close()
+    assert [line for line in out.read_text().splitlines() if line != '{"time": "20'] == list(
+        map(records.to_json, EVENTS)
+    )
+
+
+@pytest.mark.parametrize("url", ["jsonl://[x/y", "jsonl:", "jsonl://host/path", "jsonl:///", "jsonl:///x?y"])
 def test_a_url_without_a_path_is_refused(url: str) -> None:
     """A URL that names no file, or more than a file, raises at once."""
     with pytest.raises(ValueError, match="needs a path and nothing else"):

@@ -21,14 +21,11 @@ class JsonLinesSink:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.netloc or not parts.path.strip("/") or parts.query:
-            raise ValueError("it needs a path and nothing else, as in jsonl:///var/log/llm.jsonl")
-        self._path = os.path.abspath(unquote(parts.path))
+        self._path = _path(url)
         self._descriptor: int | None = None
 
     def write(self, events: Sequence[LifecycleEvent]) -> None:
-        """Append ``events`` with one ``write``.
+        """Append ``events`` with one ``write``, on a line of their own.
 
         Raises:
             OSError: nothing was appended.
@@ -38,6 +35,8 @@ class JsonLinesSink:
         locked = rotation.lock(file, rotation.EXCLUSIVE, 1.0)
         try:
             status = os.fstat(file)
+            if stat.S_ISREG(status.st_mode) and status.st_size and self._is_torn():
+                lines = b"\n" + lines
             written = os.write(file, lines)
             if written < len(lines):  # a full disk takes a part: it would come again, so it is taken back
                 if stat.S_ISREG(status.st_mode) and locked:
@@ -46,6 +45,15 @@ class JsonLinesSink:
         finally:
             if locked:
                 rotation.unlock(file)
+
+    def _is_torn(self) -> bool:
+        """Return whether the file ends within a line: its writer died, or the disk was full."""
+        try:
+            with open(self._path, "rb", buffering=0) as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read(1) != b"\n"
+        except OSError:  # it may be written to, but not read
+            return False
 
     def _open(self) -> int:
         # Opened again after somebody moved the file away, as logrotate does.
@@ -64,3 +72,13 @@ class JsonLinesSink:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _path(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its text quotes the URL
+        parts = None
+    if parts is None or parts.netloc or not parts.path.strip("/") or parts.query:
+        raise ValueError("it needs a path and nothing else, as in jsonl:///var/log/llm.jsonl")
+    return os.path.abspath(unquote(parts.path))
