@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, func, inspect, select, text
+from sqlalchemy import create_engine, func, inspect, make_url, select, text
+from sqlalchemy.schema import CreateTable
 
 from openai_lifecycle import records
 from openai_lifecycle.sinks import Rejected, Unavailable
@@ -131,6 +132,15 @@ def test_every_field_is_kept(url: str) -> None:
         expected = records.to_row(event)
         expected["timestamp"] = expected["timestamp"].replace(tzinfo=row["timestamp"].tzinfo)
         assert row == expected
+
+
+@pytest.mark.parametrize("name", ["mysql", "mariadb"])
+def test_mysql_has_room_for_whole_events(name: str) -> None:
+    """On MySQL and MariaDB, whose TEXT ends at 64 KB, entries and long texts are LONGTEXT."""
+    dialect = make_url(f"{name}://").get_dialect()()
+    made = str(CreateTable(TABLE).compile(dialect=dialect))
+    for column in ("entry", "message_content", "arguments", "error"):
+        assert f"{column} LONGTEXT" in made
 
 
 def test_an_event_is_there_once(url: str) -> None:

@@ -25,6 +25,7 @@ from sqlalchemy import (
     insert,
     select,
 )
+from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
@@ -36,7 +37,7 @@ _INDEXED: Final = ("timestamp", "trace_id", "model_id")
 # A database cannot index a text of any length, and MySQL no text at all: these are cut, `entry` is not.
 _LENGTHS: Final = {"event_id": 32, "trace_id": 32, "model_id": 255}
 _TYPES: Final[dict[str, Any]] = {
-    "text": Text,
+    "text": Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb"),  # its TEXT ends at 64 KB
     "integer": BigInteger,
     "number": Float(53),
     "instant": DateTime(timezone=True),
@@ -70,7 +71,7 @@ class SqlSink:
         try:
             self._url = make_url(url)
             self._url.get_dialect().import_dbapi()
-        except (SQLAlchemyError, ImportError, AttributeError) as error:
+        except (SQLAlchemyError, ImportError, AttributeError, ValueError) as error:  # their texts quote it
             raise ValueError(f"SQLAlchemy cannot use it ({type(error).__name__})") from None
         self._engine: Engine | None = None
 
