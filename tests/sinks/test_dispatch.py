@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -257,16 +258,74 @@ def test_at_exit_all_is_written_within_a_deadline(tmp_path: Path) -> None:
     assert f"sink hanging: {len(EVENTS)} events lost: time was up" in ended.stderr
 
 
-def run(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a program of Python in ``folder``."""
+CHILDREN = """
+import multiprocessing, sys
+from tests import generated
+from openai_lifecycle.sinks import destinations
+from openai_lifecycle.sinks.dispatch import Dispatcher
+dispatching = None
+def work(number):
+    global dispatching
+    dispatching = dispatching or Dispatcher(destinations(["jsonl:out.jsonl"]))
+    dispatching.put(list(generated.events(20, seed=number)))
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    if sys.argv[1] == "fork":
+        dispatching = Dispatcher(destinations(["jsonl:out.jsonl"]))
+    children = [context.Process(target=work, args=(number,)) for number in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0, 0]
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing_deliver_what_they_have(tmp_path: Path, method: str) -> None:
+    """A child of ``multiprocessing``, which ends without an exit of the interpreter, loses nothing."""
+    (tmp_path / "children.py").write_text(CHILDREN, encoding="utf-8")
+    run("children.py", tmp_path, method, as_file=True)
+    expected = [records.to_json(event) for seed in range(3) for event in generated.events(20, seed=seed)]
+    assert sorted((tmp_path / "out.jsonl").read_text().splitlines()) == sorted(expected)
+
+
+TERMINATED = """
+import os, signal, sys, threading
+from tests import generated
+from openai_lifecycle.sinks import destinations
+from openai_lifecycle.sinks.dispatch import Dispatcher
+if len(sys.argv) > 1:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+dispatching = Dispatcher(destinations(["jsonl:out.jsonl"]))
+dispatching.put(list(generated.events(20)))
+os.kill(os.getpid(), signal.SIGTERM)
+threading.Event().wait(60)
+"""
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], -signal.SIGTERM), (["own handler"], 7)])
+def test_sigterm_loses_nothing(tmp_path: Path, arguments: list[str], status: int) -> None:
+    """On SIGTERM what waits is delivered, and the effect of the signal stays what it was."""
+    run(TERMINATED, tmp_path, *arguments, status=status)
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert lines == list(map(records.to_json, generated.events(20)))
+
+
+def run(
+    program: str, folder: Path, *arguments: str, status: int = 0, as_file: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of Python, its text or its file, in ``folder``, and expect an exit status."""
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'src'}"}
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+    ended = subprocess.run(
+        [sys.executable, *([] if as_file else ["-c"]), program, *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
         timeout=60,
-        check=True,
+        check=False,
     )
+    assert ended.returncode == status, ended.stderr
+    return ended

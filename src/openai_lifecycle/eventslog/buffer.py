@@ -1,29 +1,22 @@
 """Entries on their way to the file in ``buffered`` mode, and the thread that takes them there.
 
 The queue is bounded: when it is full, whoever adds an entry writes what is queued, so that entries are delayed but
-never dropped. It is emptied when asked to, at the end of the process, and on SIGTERM where the application has no
-handler of its own; the signal then has the effect that it has by default.
+never dropped. It is emptied when asked to, and when the process ends (``ending.py``).
 """
 
 from __future__ import annotations
 
-import atexit
-import os
-import signal
-import sys
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from types import FrameType
 from typing import Final
 
+from openai_lifecycle.eventslog import ending
 from openai_lifecycle.shield import SHIELD
 
 _LIMIT: Final = 4096  # entries that may be queued
 BATCH: Final = 256 * 1024  # bytes that are written at once
-_GRACE: Final = 5.0  # seconds that SIGTERM waits for a file system that does not answer
 
 
 class Buffer:
@@ -36,11 +29,10 @@ class Buffer:
     def __init__(self, write: Callable[[deque[bytes]], None], batch: int = BATCH) -> None:
         self._write = write
         self._batch = batch
-        self.reset()
-        _buffers.add(self)
-        _prepare_end()
+        self._reset()
+        ending.register(self)
 
-    def reset(self) -> None:
+    def _reset(self) -> None:
         """Begin with an empty queue and no thread."""
         self._entries: deque[bytes] = deque()
         self._pending: deque[bytes] = deque()  # the batch that is being written
@@ -83,6 +75,10 @@ class Buffer:
             self._thread = None
             self._wake.put("stop")
 
+    def after_fork(self) -> None:
+        """Begin anew in a child: what is queued is the parent's, and there the thread and the locks' holders stayed."""
+        self._reset()
+
     def is_interrupted(self) -> bool:
         """Return whether the calling signal handler has interrupted the writing."""
         return self._emptier == threading.get_ident()
@@ -98,15 +94,14 @@ class Buffer:
                 self._write(self._pending)
         finally:
             self._emptier = None
-        if _ending:
-            _end()
+        ending.resume()
 
     def _has_thread(self) -> bool:
         """Return whether a thread empties the queue, after trying to start one."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    _prepare_end()
+                    ending.prepare()
                     self._thread = threading.Thread(target=self._run, name="events.log", daemon=True)
                     try:
                         self._thread.start()
@@ -119,55 +114,3 @@ class Buffer:
             self._awake = False
             with SHIELD:
                 self.flush(None)
-
-
-# ------------------------------------------------------------------ fork and the end of the process
-_buffers: weakref.WeakSet[Buffer] = weakref.WeakSet()
-_prepared = False  # whether this process empties the queues when it ends
-_ending = False  # whether SIGTERM waits for a batch that it has interrupted
-
-
-def _prepare_end() -> None:
-    global _prepared
-    if not _prepared:
-        _prepared = True
-        atexit.register(_close_all)
-        if multiprocessing := sys.modules.get("multiprocessing.util"):
-            # Its children end with os._exit and, before Python 3.13, without atexit
-            # (multiprocessing/popen_fork.py, Popen._launch).
-            multiprocessing.Finalize(None, _close_all, exitpriority=-100)
-    is_main = threading.current_thread() is threading.main_thread()  # no other thread may set a handler
-    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _on_sigterm)
-
-
-def _close_all() -> None:
-    for buffer in list(_buffers):
-        buffer.close()
-
-
-def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
-    global _ending
-    for buffer in list(_buffers):
-        buffer.flush(_GRACE)
-    if any(buffer.is_interrupted() for buffer in list(_buffers)):
-        _ending = True  # after the batch
-    else:
-        _end()
-
-
-def _end() -> None:
-    """Let SIGTERM do what it does by default."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _after_fork() -> None:
-    # What is queued is the parent's to write. The thread and the holders of locks stayed there too.
-    global _prepared, _ending
-    _prepared = _ending = False
-    for buffer in list(_buffers):
-        buffer.reset()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -7,13 +7,10 @@ take at all (the queue is full, it refused, it failed for too long, time was up 
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import random
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -23,6 +20,7 @@ from opentelemetry.metrics import Counter
 
 from openai_lifecycle import losses
 from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.eventslog import ending
 from openai_lifecycle.sinks import Destination, EventSink, Rejected, SinkError, Unavailable
 
 _logger = logging.getLogger(__name__)
@@ -43,7 +41,7 @@ class Dispatcher:
     def __init__(self, destinations: Iterable[Destination], meter_provider: Any = None) -> None:
         lost = losses.counter(meter_provider)
         self._lanes = [_Lane(destination, lost) for destination in destinations]
-        _dispatchers.add(self)
+        ending.register(self)
 
     def put(self, events: Sequence[LifecycleEvent]) -> None:
         """Queue ``events`` for every destination; never blocks."""
@@ -65,27 +63,14 @@ class Dispatcher:
         for lane in self._lanes:
             lane.join(deadline)
 
+    def is_interrupted(self) -> bool:
+        """Return False: other threads write, and no signal handler interrupts them."""
+        return False
+
     def after_fork(self) -> None:
         """Start afresh in a child: what is queued is its parent's to write, and so are the connections."""
         for lane in self._lanes:
             lane.after_fork()
-
-
-_dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for dispatcher in list(_dispatchers):
-        dispatcher.after_fork()
-
-
-def _at_exit() -> None:
-    for dispatcher in list(_dispatchers):
-        dispatcher.close()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_at_exit)
 
 
 class _Lane:
@@ -129,6 +114,7 @@ class _Lane:
             self._lose(len(events) - room, "the queue is full")
 
     def _start(self) -> bool:
+        ending.prepare()
         self._stop = _Stop()
         thread = threading.Thread(
             target=self._run, args=(self._stop,), name=f"sink {self._destination.name}", daemon=True
