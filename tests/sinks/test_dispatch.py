@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from openai_lifecycle import records
+from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.sinks import Rejected, SinkError, Unavailable, dispatch
 from tests import generated
 from tests.sinks.conftest import EVENTS, Dispatch, Sink
@@ -91,24 +93,41 @@ def test_a_sink_that_fails_is_tried_again(dispatcher: Dispatch) -> None:
 
 
 def test_what_a_sink_refuses_is_lost_at_once(dispatcher: Dispatch, caplog: pytest.LogCaptureFixture) -> None:
-    """A batch that the sink rejects is not tried again; it is counted, reported once, and the next one is tried."""
-    refusals = iter([Rejected("too sad"), Rejected("too sad")])
+    """Events that the sink rejects are not tried again; they are counted, reported once, and the next are tried."""
 
-    def refuse() -> None:
-        error = next(refusals, None)
-        if error is not None:
-            raise error
+    class Refusing(Sink):
+        def write(self, events: Sequence[LifecycleEvent]) -> None:
+            if any(event in EVENTS[:5] for event in events):
+                raise Rejected("too sad")
+            super().write(events)
 
-    sink = Sink(refuse)
+    sink = Refusing()
     dispatching = dispatcher(sink=sink)
     for part in (EVENTS[:2], EVENTS[2:5], EVENTS[5:]):
         dispatching.put(part)
         assert dispatching.flush(10)
     assert sink.taken == EVENTS[5:]
     assert dispatcher.lost() == {"sink": 5}
-    assert [record.getMessage() for record in caplog.records] == ["sink sink: 2 events lost: too sad"]
+    assert [record.getMessage() for record in caplog.records] == ["sink sink: 1 events lost: too sad"]
     dispatching.close()
-    assert caplog.records[-1].getMessage() == "sink sink: 3 events lost: too sad"
+    assert caplog.records[-1].getMessage() == "sink sink: 4 events lost: too sad"
+
+
+def test_a_refused_batch_is_delivered_without_the_event_that_is_refused(dispatcher: Dispatch) -> None:
+    """One event that the sink rejects costs none of those beside it, which keep their order."""
+
+    class Refusing(Sink):
+        def write(self, events: Sequence[LifecycleEvent]) -> None:
+            if EVENTS[7] in events:
+                raise Rejected("too sad")
+            super().write(events)
+
+    sink = Refusing()
+    dispatching = dispatcher(sink=sink)
+    dispatching.put(EVENTS)
+    assert dispatching.flush(10)
+    assert sink.taken == [*EVENTS[:7], *EVENTS[8:]]
+    assert dispatcher.lost() == {"sink": 1}
 
 
 def test_a_sink_that_fails_for_too_long_is_given_up(

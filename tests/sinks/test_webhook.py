@@ -213,3 +213,22 @@ def test_a_url_that_cannot_be_used_is_refused(url: str, reason: str) -> None:
 def test_a_url_that_can_be_used_is_taken(url: str) -> None:
     """International names, IPv6 and passwords of any characters are fine."""
     WebhookSink(url)
+
+
+def test_one_large_or_wrong_event_costs_no_other(receiver: Receiver, dispatcher: Dispatch) -> None:
+    """Where the server refuses a batch that is too large, or for one event, all it can take arrives, in order."""
+
+    def choosy(request: http.server.BaseHTTPRequestHandler) -> None:
+        body = receiver.got[-1][1]
+        refused = len(body) > 3 or EVENTS[7].trace_id in json.dumps(body)
+        if refused:
+            receiver.got.pop()
+        status(413 if refused else 204)(request)
+
+    receiver.answers = [choosy] * 99
+    dispatching = dispatcher(hook=WebhookSink(receiver.url))
+    dispatching.put(EVENTS)
+    assert dispatching.flush(20)
+    arrived = [records.from_object(item["data"]) for _, body in receiver.got for item in body]
+    assert arrived == [event for event in EVENTS if event.trace_id != EVENTS[7].trace_id]
+    assert dispatcher.lost() == {"hook": len(EVENTS) - len(arrived)}

@@ -172,11 +172,6 @@ class _Lane:
         with suppress_instrumentation():
             while batch := self._next(stop):
                 self._deliver(batch, stop)
-                with self._changed:
-                    if stop.abandoned:
-                        return
-                    self._in_hand = 0
-                    self._changed.notify_all()
 
     def _next(self, stop: _Stop) -> list[LifecycleEvent]:
         """Return the next batch; nothing when the thread has to end."""
@@ -205,31 +200,43 @@ class _Lane:
                         return []
 
     def _deliver(self, batch: list[LifecycleEvent], stop: _Stop) -> None:
+        """Write ``batch``. Where the sink refuses it, its halves: no event pays for another, or for being many."""
         pause, deadline = _FIRST_PAUSE, time.monotonic() + _PATIENCE
-        while True:
+        while not stop.abandoned:  # what is left is counted by whoever gave up on us
             try:
                 sink = self._sink
                 if sink is None:
                     sink = self._sink = self._destination.open()
                 sink.write(batch)
             except Rejected as error:
+                if len(batch) > 1:
+                    middle = len(batch) // 2
+                    self._deliver(batch[:middle], stop)
+                    self._deliver(batch[middle:], stop)
+                    return
                 reason, final = str(error), True
             except Exception as error:  # noqa: BLE001 - whatever a sink raises is its own trouble
                 reason, final = _described(error), time.monotonic() > deadline or stop.asked
-                pause = (
-                    max(pause, getattr(error, "after", None) or 0.0)
-                    if isinstance(error, Unavailable)
-                    else pause
-                )
+                if isinstance(error, Unavailable):
+                    pause = max(pause, error.after or 0.0)
             else:
+                self._settle(len(batch), stop)
                 return
-            if stop.abandoned:
-                return  # counted by whoever gave up on us
             if final:
-                self._lose(len(batch), reason)
+                if self._settle(len(batch), stop):
+                    self._lose(len(batch), reason)
                 return
             self._pause(pause * random.uniform(0.8, 1.2), stop)  # noqa: S311 - so that processes spread out
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _settle(self, count: int, stop: _Stop) -> bool:
+        """Let ``count`` events go, and return whether they were ours: whoever gave up on us has counted them."""
+        with self._changed:
+            if stop.abandoned:
+                return False
+            self._in_hand -= count
+            self._changed.notify_all()
+        return True
 
     def _pause(self, seconds: float, stop: _Stop) -> None:
         with self._changed:
