@@ -6,8 +6,10 @@ column, numbers as numbers, the time as an instant; what a column cannot hold is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -32,29 +34,57 @@ def instant(event: LifecycleEvent) -> datetime:
     """Return when ``event`` happened, with a zone.
 
     That is its ``timestamp``. An entry without one, or with a broken one, has only its header's time, which is
-    taken for local time.
+    taken for local time. What is returned can be said in UTC: years before 1 and after 9999 are none.
     """
-    try:
-        moment = datetime.fromisoformat(event.metadata.custom_fields["timestamp"])
-    except (KeyError, ValueError):
-        return event.time.astimezone()
-    return moment if moment.tzinfo else moment.astimezone()
+    with contextlib.suppress(KeyError, ValueError, OverflowError):
+        return _zoned(datetime.fromisoformat(event.metadata.custom_fields["timestamp"]))
+    with contextlib.suppress(ValueError, OverflowError):
+        return _zoned(event.time)
+    return event.time.replace(tzinfo=timezone.utc)
+
+
+def _zoned(moment: datetime) -> datetime:
+    """Return ``moment`` with a zone.
+
+    Raises:
+        ValueError: UTC cannot say it.
+        OverflowError: the same.
+    """
+    zoned = moment if moment.tzinfo else moment.astimezone()
+    zoned.astimezone(timezone.utc)
+    return zoned
 
 
 # ------------------------------------------------------------------ the JSON object
 def to_object(event: LifecycleEvent) -> dict[str, Any]:
-    """Return ``event`` as the object of its entry, with the header's time in front as ``time``."""
-    metadata = {key: getattr(event.metadata, key) for key in METADATA_KEYS}
+    """Return ``event`` as the object of its entry, with the header's time in front as ``time``.
+
+    As in the entry, a number is ``None`` where JSON has none for it, and left out of ``metadata``.
+    """
+    metadata = {key: _plain(getattr(event.metadata, key)) for key in METADATA_KEYS}
     return {
-        "time": event.time.isoformat(timespec="seconds"),
+        "time": event.time.replace(tzinfo=None).isoformat(timespec="seconds"),
         "event_type": event.event_type,
-        **{key: getattr(event, key) for key in KEYS[type(event)]},
+        **{key: _plain(getattr(event, key)) for key in KEYS[type(event)]},
         "trace_id": event.trace_id,
         "metadata": {
             **{key: value for key, value in metadata.items() if value is not None},
             "custom_fields": dict(event.metadata.custom_fields),
         },
     }
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value``, or ``None`` for a number that JSON cannot say: not finite, or with more digits than allowed."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, int):
+        value = int(value)  # not a member of an enumeration, and 1 for True
+        try:
+            repr(value)
+        except ValueError:  # more digits than sys.get_int_max_str_digits()
+            return None
+    return value
 
 
 def from_object(members: Mapping[str, Any]) -> LifecycleEvent:
@@ -86,11 +116,11 @@ class Column:
 
 
 def _own(name: str, kind: Kind = "text") -> Column:
-    return Column(name, kind, lambda event: getattr(event, name, None))
+    return Column(name, kind, lambda event: _plain(getattr(event, name, None)))
 
 
 def _metadata(name: str, kind: Kind = "text") -> Column:
-    return Column(name, kind, lambda event: getattr(event.metadata, name))
+    return Column(name, kind, lambda event: _plain(getattr(event.metadata, name)))
 
 
 def _custom(name: str, kind: Kind = "text") -> Column:
