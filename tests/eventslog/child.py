@@ -22,6 +22,7 @@ from mmap import mmap
 from pathlib import Path
 from typing import Any
 
+from openai_lifecycle.eventslog import rotation
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.options import Options, read
 from tests.eventslog.samples import entry
@@ -108,6 +109,18 @@ def forks(children: int, count: int, **values: Any) -> None:
         thread.join()
     file.close()
     print(json.dumps({"written": written, "statuses": statuses}))
+
+
+def forks_while_moving() -> None:
+    """Fork while files are moved; say whether the parent can get the lock while the child lives."""
+    with rotation.holding("events.log", rotation.EXCLUSIVE):
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+    with rotation.holding("events.log", rotation.EXCLUSIVE, 0) as held:
+        print(held)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 _file: EventsFile | None = None

@@ -6,6 +6,8 @@ import dataclasses
 import gzip
 import logging
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -113,6 +115,37 @@ def test_reads_from_a_pipe() -> None:
         assert numbers(read_events(f"/dev/fd/{readable}", follow=True)) == [1, 2]
     finally:
         os.close(readable)
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
+@pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}", "/dev/stdin"])
+def test_a_descriptor_is_read_from_where_it_stands(name: str, compressed: bool) -> None:
+    """What the process was given is read as it is: not what was read of it before, no rotated files, no followed log."""
+    pack = gzip.compress if compressed else bytes
+    Path("events.log.1").write_text(entry(0))
+    passed = pack(entry(1).encode())
+    LOG.write_bytes(passed + pack((entry(2) + entry(3)).encode()))
+    program = (
+        "import os, sys; from openai_lifecycle import read_events; os.read(0, int(sys.argv[1]))\n"
+        "print([event.messages_count for event in read_events(sys.argv[2], follow=True)])"
+    )
+    with LOG.open("rb") as stdin:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(len(passed)), name.format(0)],
+            stdin=stdin,
+            capture_output=True,
+            check=True,
+        )
+    assert (done.stdout, done.stderr) == (b"[2, 3]\n", b"")
+
+
+def test_a_place_in_a_descriptor_is_one_in_its_file() -> None:
+    """Offsets count from the beginning of the file, not from where the descriptor stood."""
+    LOG.write_text(entry(1) + entry(2))
+    with LOG.open("rb", buffering=0) as log:
+        log.read(len(entry(1)))
+        ((raw, place),) = read_entries(f"/dev/fd/{log.fileno()}", bytes)
+    assert LOG.read_bytes()[place.offset : place.offset + place.length] == raw
 
 
 def test_entries_larger_than_a_chunk() -> None:
@@ -339,6 +372,29 @@ def test_follow_across_several_rotations_at_once(compressed: bool) -> None:
     os.rename("new", "events.log")
     assert follower.result() == [0, 1, 2, 3, 4]
     assert follower.damage == []
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("length", [5_000, 70_000, 1_000_000])
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
+def test_follow_files_that_begin_alike(length: int, compressed: bool) -> None:
+    """Rotated files whose first entries differ only at their ends, behind a long prompt, are told apart."""
+    texts = [
+        render(dataclasses.replace(SUCCESS, message_content="x" * length, trace_id=str(n), messages_count=n))
+        for n in range(4)
+    ]
+    Path("events.log").write_text(texts[0].replace('"messages_count": 0', '"messages_count": 9'))
+    follower = Follower(4)
+    follower.until(1)
+    os.rename("events.log", "events.log.3")
+    for number, text in ((2, texts[1]), (1, texts[2])):
+        if compressed:
+            Path(f"events.log.{number}.gz").write_bytes(gzip.compress(text.encode()))
+        else:
+            Path(f"events.log.{number}").write_text(text)
+    Path("new").write_text(texts[3])
+    os.rename("new", "events.log")
+    assert follower.result() == [9, 1, 2, 3]
 
 
 @pytest.mark.usefixtures("_quick")

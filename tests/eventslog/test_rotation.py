@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import stat
@@ -90,6 +91,34 @@ def test_a_gap_in_the_numbers_is_filled_first() -> None:
     assert written() == {"": [1, 2, 3]}
 
 
+OTHERS_FILES = ["events.log.2024", "events.log.2024.gz", "events.log.20250127.gz"]
+
+
+def test_files_of_others_are_left_alone() -> None:
+    """What is called by a year or a date was not rotated, and is neither moved, deleted, compressed nor read."""
+    for name in OTHERS_FILES:
+        Path(name).write_text("an archive\n")
+    file = EventsFile(child.options(max_bytes=SIZE, backups=1))
+    for number in range(4):
+        file.write(fixed(number))
+    file.close()
+    rotation.compress("events.log")
+    assert names() == ["events.log", "events.log.1.gz", *OTHERS_FILES]
+    assert {Path(name).read_text() for name in OTHERS_FILES} == {"an archive\n"}
+    assert written() == {"": [2, 3]}
+
+
+def test_a_thousand_backups() -> None:
+    """Numbers of four digits are backups where they continue the run."""
+    for number in range(1, 1100):
+        Path(f"events.log.{number}").touch()
+    Path("events.log.2024").touch()
+    LOG.write_text(entry(1))
+    rotation.rotate("events.log", 1098)
+    assert len(names()) == 1098 + 2
+    assert [backup.number for backup in rotation.backups("events.log")] == list(range(1, 1099))
+
+
 def test_the_next_file_has_the_permissions_of_the_last() -> None:
     """Whoever was allowed to read the log, such as a log shipper's group, still is after a rotation."""
     file = EventsFile(child.options(max_bytes=SIZE))
@@ -153,6 +182,57 @@ def test_somebody_who_holds_the_lock_does_not_stop_the_application() -> None:
     until(rotates)
     file.close()
     assert sorted(set(written()[""])) == list(range(21))
+
+
+def test_no_backup_is_overwritten(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Where a file was overlooked, as one that another program made a moment ago, the log grows on instead."""
+    for number in (1, 2, 3):
+        Path(f"events.log.{number}").write_text(fixed(3 - number))
+    look = rotation.backups
+    file = EventsFile(child.options(max_bytes=SIZE))
+    with monkeypatch.context() as patch:
+        patch.setattr(rotation, "backups", lambda path: [b for b in look(path) if b.number != 2])
+        for number in (3, 4):
+            file.write(fixed(number))
+    file.close()
+    assert written() == {"": [0, 1, 2, 3, 4]}
+    assert "cannot be rotated and grows on: File exists" in caplog.text
+
+
+def test_nothing_is_moved_while_others_move() -> None:
+    """While somebody has the lock on the directory nothing is rotated or compressed; afterwards both go on."""
+    Path("events.log.2").write_bytes(gzip.compress(fixed(0).encode()))
+    file = EventsFile(child.options(max_bytes=SIZE, compress=False))
+    file.write(fixed(2))
+    with rotation.holding("events.log", rotation.EXCLUSIVE) as held:
+        assert held
+        file.write(fixed(3))
+        file.write(fixed(4))
+        assert names() == ["events.log", "events.log.2"]
+        rotation.compress("events.log")
+        assert names() == ["events.log", "events.log.2"]
+        Path("events.log.3").write_text(fixed(9))
+        rotation.compress("events.log")
+        assert Path("events.log.3").read_text() == fixed(9)
+    rotation.compress("events.log")
+    assert names() == ["events.log", "events.log.2.gz", "events.log.3.gz"]
+    file.write(fixed(5))
+    file.close()
+
+
+def test_the_next_attempt_comes_soon() -> None:
+    """A rotation that was kept waiting is made up for."""
+    file = EventsFile(child.options(max_bytes=SIZE))
+    file.write(fixed(0))
+    with rotation.holding("events.log", rotation.EXCLUSIVE):
+        file.write(fixed(1))
+
+    def rotates() -> bool:
+        file.write(fixed(2))
+        return len(names()) > 1
+
+    until(rotates)
+    file.close()
 
 
 # ------------------------------------------------------------------ compression
@@ -228,6 +308,54 @@ def test_rotation_goes_on_while_a_backup_is_compressed(
     assert written() == {"": left}
 
 
+def test_a_log_that_is_moved_away_while_a_backup_is_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a log whose lock could be held, rotation still keeps its hands off what compression is replacing."""
+    file = EventsFile(child.options(max_bytes=SIZE))
+    for number in range(4):
+        file.write(fixed(number))
+    os.rename("events.log", "moved.log")
+    replace = os.replace
+
+    def write_and_replace(source: str, target: str) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        for number in range(4, 8):
+            file.write(fixed(number))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", write_and_replace)
+    rotation.compress("events.log")
+    file.close()
+    assert written("moved.log") == {"": [3]}
+    assert written() == {"": [0, 1, 2, 4, 5, 6, 7]}
+
+
+def test_a_backup_that_is_still_written_to_is_compressed_later() -> None:
+    """A file that another program moved while an entry was being written to it is complete before it is packed."""
+    Path("events.log.1").write_text(fixed(1))
+    LOG.write_text(fixed(2))
+    with Path("events.log.1").open("a") as writer, rotation.locked(writer.fileno(), rotation.SHARED, 0):
+        rotation.compress("events.log")
+    assert Path("events.log.1").read_text() == fixed(1)
+    rotation.compress("events.log")
+    assert "events.log.1.gz" in names()
+
+
+def test_a_compressed_file_of_others_is_not_overwritten() -> None:
+    """Where another program has compressed a backup of the same number, both stay."""
+    Path("events.log.1").write_text(fixed(2))
+    Path("events.log.1.gz").write_bytes(gzip.compress(fixed(1).encode()))
+    LOG.write_text(fixed(3))
+    for _ in range(2):
+        with pytest.raises(FileExistsError):
+            rotation.compress("events.log")
+    assert sorted(written()[""]) == [1, 2, 3]
+
+
+def test_a_child_does_not_keep_the_lock() -> None:
+    """A process that is forked while files are moved leaves the lock to its parent."""
+    assert child.run("forks_while_moving") == (0, "True\n", "")
+
+
 # ------------------------------------------------------------------ by others
 def move_and_create() -> None:
     os.rename("events.log", "events.log.1")
@@ -296,6 +424,15 @@ def test_logrotate(how: str) -> None:
 
 
 # ------------------------------------------------------------------ load
+def move_unwritten(target: str) -> None:
+    """Move the log away at a time at which nobody writes to it."""
+    while True:
+        with LOG.open() as log, rotation.locked(log.fileno(), rotation.EXCLUSIVE, 1.0) as held:
+            if held and rotation.is_file("events.log", log.fileno()):
+                os.rename("events.log", target)
+                return
+
+
 def load(processes: int, threads: int, count: int, max_bytes: int, durability: str = "write") -> None:
     """Let processes write to one log that they rotate while it is also moved away, and check every entry."""
     running = [
@@ -312,8 +449,7 @@ def load(processes: int, threads: int, count: int, max_bytes: int, durability: s
         for number in range(processes)
     ]
     until(lambda: LOG.exists() and rotation.backups("events.log") != [])
-    with rotation.holding("events.log", rotation.EXCLUSIVE):  # as its numbers say when it was written
-        os.rename("events.log", "moved.log")
+    move_unwritten("moved.log")  # its numbers then say when it was written
     for process in running:
         _, err = process.communicate(timeout=300)
         assert (process.returncode, err) == (0, "")

@@ -186,19 +186,27 @@ class Appender:
     def _rotate(self, descriptor: int, more: int) -> None:
         """Move the file aside unless another process has just done so; without success the file goes on growing."""
         self._rotate_after = time.monotonic() + _ROTATION_PAUSE
-        if not rotation.lock(descriptor, rotation.EXCLUSIVE, _ROTATION_PATIENCE):
-            self._rotate_after = time.monotonic() + _ROTATION_PATIENCE
-            return
         try:
-            if rotation.is_file(self.path, descriptor) and self._is_full(_size(descriptor), more):
-                rotation.rotate(os.path.realpath(self.path), self._backups)
-                self.has_rotated = True
-            self._rotate_after = 0.0
+            if self._move(descriptor, more):
+                self._rotate_after = 0.0
+            else:
+                self._rotate_after = time.monotonic() + _ROTATION_PATIENCE
         except OSError as error:
             self.rotation_error = error
         finally:
-            rotation.unlock(descriptor)
             self.close()
+
+    def _move(self, descriptor: int, more: int) -> bool:
+        """Return whether the file was moved aside, by this process or another; False when somebody is in the way."""
+        path = os.path.realpath(self.path)
+        with rotation.locked(descriptor, rotation.EXCLUSIVE, _ROTATION_PATIENCE) as alone:
+            if not alone:
+                return False
+            with rotation.holding(path, rotation.EXCLUSIVE, _ROTATION_PATIENCE) as held:
+                if held and rotation.is_file(path, descriptor) and self._is_full(_size(descriptor), more):
+                    rotation.rotate(path, self._backups)
+                    self.has_rotated = True
+                return held
 
     # -------------------------------------------------------------- a pipe, terminal or device
     def _pour(self, descriptor: int, data: bytes) -> None:

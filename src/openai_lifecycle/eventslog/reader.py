@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -43,7 +44,11 @@ _START: Final = re.compile(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[EVENT: [A-Z_]
 _LONGEST_HEADER: Final = 64
 _POLL: Final = 0.2  # seconds between two looks at a file that is followed
 _SETTLE: Final = 0.02  # seconds that the last entry may take to become whole: it may be just being written
-_HEAD: Final = 4096  # bytes by which a file is known
+_LOOK: Final = 1 << 16  # bytes that are read at once to see how a file begins
+_LONGEST_HEAD: Final = 1 << 20  # bytes by which a file is known if its first entry is longer
+
+# A path that means what the process was started with: read from where it stands, whether it has a name or not.
+_INHERITED: Final = re.compile(r"/dev/(?:stdin|fd/(\d+))|/proc/self/fd/(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,7 @@ def read_events(
 
     Args:
         path: the log or logs. ``events.log`` stands for its rotated files too, one of those for itself alone.
+            ``/dev/stdin`` and ``/dev/fd/N`` are read from where they stand to their end, and nothing else.
         follow: go on waiting for new entries, also when a log is rotated, truncated or not there yet. The
             iterator then ends only when it is closed.
         rotated: read the rotated files (``events.log.2.gz``, ``events.log.1``) before the log itself.
@@ -154,9 +160,14 @@ def _distinct(path: PathLike | Iterable[PathLike]) -> list[str]:
 
 
 def _real(path: str) -> str:
-    # Rotated files lie beside the file that a link points to. /dev/stdin points to nothing that has a name.
+    # Rotated files lie beside the file that a link points to.
     real = os.path.realpath(path)
-    return real if os.path.isfile(real) else path
+    return real if os.path.isfile(real) and not _INHERITED.fullmatch(path) else path
+
+
+def _ends_by_itself(path: str) -> bool:
+    """Whether there is a pipe or a descriptor at ``path``, which has no rotated files and is not followed."""
+    return bool(_INHERITED.fullmatch(path)) or (os.path.exists(path) and not os.path.isfile(path))
 
 
 # ------------------------------------------------------------------ a log: its files, and what becomes of them
@@ -179,7 +190,7 @@ class _Log(Generic[T]):
         """Yield all that is there, and unless the log is followed also what is still incomplete."""
         if self.follow and not os.path.exists(self._path):
             return
-        if os.path.exists(self._path) and not os.path.isfile(self._path):  # a pipe, which ends when it ends
+        if _ends_by_itself(self._path):
             self.follow = False
             self._file = _File(self._path, self._decode, self._report)
         else:
@@ -225,7 +236,9 @@ class _Log(Generic[T]):
                 stack.callback(previous.close)
                 self._known.append(previous.fingerprint())
             # Nothing moves while the files are opened, and what is open can be read whatever happens to it then.
-            with rotation.holding(self._path, rotation.SHARED):
+            with ExitStack() as unmoved:
+                with suppress(OSError):  # the directory may be one that only lets its files be opened
+                    unmoved.enter_context(rotation.holding(self._path, rotation.SHARED))
                 found = rotation.backups(self._path) if rotated or self.follow else []
                 try:
                     self._file = _File(self._path, self._decode, self._report)
@@ -249,6 +262,13 @@ class _Log(Generic[T]):
 
 
 # ------------------------------------------------------------------ one file: bytes to entries
+def _open(path: str) -> io.FileIO:
+    inherited = _INHERITED.fullmatch(path)
+    if inherited:
+        return io.FileIO(os.dup(int(inherited[1] or inherited[2] or 0)), "r")
+    return io.FileIO(path, "r")
+
+
 class _File(Generic[T]):
     """One open file: its content, decompressed, and the entries in it."""
 
@@ -256,15 +276,17 @@ class _File(Generic[T]):
         self._path = path
         self._decode = decode
         self._report = report
-        self._raw = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._raw = _open(path)
         self.descriptor = self._raw.fileno()
         self._regular = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
-        self._packed = self._regular and os.pread(self.descriptor, 2, 0) == rotation.GZIP_MAGIC
+        start = self._raw.tell() if self._regular else 0
+        self._packed = self._regular and os.pread(self.descriptor, 2, start) == rotation.GZIP_MAGIC
         self._content = gzip.GzipFile(fileobj=self._raw) if self._packed else self._raw
-        self._head = b""  # the first bytes of the content
+        self._head = b""  # the first entry, which says when it was written and of which span
+        self._has_head = False  # whether it is whole
         self._ahead = b""  # content that was read to see how it begins
         self._rest = b""  # content that was read and is no whole entry yet
-        self._offset = 0  # where the rest begins
+        self._offset = 0 if self._packed else start  # where the rest begins
         self._damage: Damage | None = None  # not reported yet, because it may go on
 
     def close(self) -> None:
@@ -274,8 +296,8 @@ class _File(Generic[T]):
 
     def fingerprint(self) -> bytes:
         """Return what tells this file from the others of its log."""
-        if not self._head:
-            self._ahead = self._read(_HEAD)
+        while not self._has_head and (chunk := self._read(_LOOK)):
+            self._ahead += chunk
         return hashlib.blake2b(self._head).digest()
 
     def was_truncated(self) -> bool:
@@ -286,6 +308,7 @@ class _File(Generic[T]):
         """Begin anew with the first byte."""
         self._raw.seek(0)
         self._head = self._rest = b""
+        self._has_head = False
         self._offset = 0
 
     def _read(self, size: int) -> bytes:
@@ -299,9 +322,16 @@ class _File(Generic[T]):
             self._skip(self._offset + len(self._rest), 0, f"the compressed data breaks off: {error}")
             return b""
         chunk = chunk or b""
-        if len(self._head) < _HEAD:
-            self._head += chunk[: _HEAD - len(self._head)]
+        if not self._has_head:
+            self._extend_head(chunk)
         return chunk
+
+    def _extend_head(self, chunk: bytes) -> None:
+        self._head += chunk[: _LONGEST_HEAD - len(self._head)]
+        end = self._head.find(_END)
+        if end >= 0:
+            self._head = self._head[: end + len(_END)]
+        self._has_head = end >= 0 or len(self._head) == _LONGEST_HEAD
 
     def drain(self) -> Generator[tuple[T, Place], None, bool]:
         """Yield the entries from here to the present end of the file; returns whether anything was read."""

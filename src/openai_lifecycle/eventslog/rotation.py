@@ -1,14 +1,20 @@
-"""The rotated files of a log, and the lock that keeps writers and rotation apart.
+"""The rotated files of a log, and the locks that keep writers and rotation apart.
 
 ``events.log`` is moved to ``events.log.1``, that one to ``events.log.2``, and so on; a compressed one is called
-``events.log.2.gz``. The only lock is ``flock`` on the log itself, so no lock file lies about: a writer holds it
-shared while it writes, whoever moves files holds it exclusively. Hence nobody writes to a file that rotation has
-moved away, and it may be compressed. A process that dies gives its lock back.
+``events.log.2.gz``. Locks are ``flock`` on what is there anyway, so no lock file lies about, and a process that dies
+gives its lock back:
+
+* on the log itself: a writer holds it shared, whoever moves the log exclusively. Hence nobody writes to a file that
+  rotation has moved away, and it may be compressed;
+* on the directory: whoever moves or replaces files of a log holds it exclusively, whoever opens several of them
+  shared. The log itself would not do, because another program may move it away at any time, and those who wait
+  for it and those who create the next one would then hold locks on two files.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gzip
 import os
@@ -17,7 +23,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 SHARED: Final = fcntl.LOCK_SH
 EXCLUSIVE: Final = fcntl.LOCK_EX
@@ -25,6 +31,7 @@ EXCLUSIVE: Final = fcntl.LOCK_EX
 #: How a gzip file begins. A rotated file's name does not say for certain whether it is one, see :func:`compress`.
 GZIP_MAGIC: Final = b"\x1f\x8b"
 _PAUSE: Final = 0.0005  # seconds between two tries to get the lock
+_LARGEST_ALONE: Final = 999  # a larger number says that a file was rotated only next to the one before it
 
 
 class Backup(NamedTuple):
@@ -66,22 +73,34 @@ def unlock(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
+def locked(descriptor: int, kind: int, patience: float) -> Iterator[bool]:
+    """Hold the lock on ``descriptor``; yields whether it was got within ``patience`` seconds.
+
+    It is given back, not just closed: a process that was forked meanwhile has the descriptor too.
+    """
+    held = lock(descriptor, kind, patience)
+    try:
+        yield held
+    finally:
+        if held:
+            unlock(descriptor)
+
+
+@contextlib.contextmanager
 def holding(path: str, kind: int, patience: float = 1.0) -> Iterator[bool]:
-    """Hold the lock on the log at ``path``, whichever file that is now; yields whether it was got."""
-    for _ in range(100):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            break
-        try:
-            held = lock(descriptor, kind, patience)
-            if held and not is_file(path, descriptor):
-                continue  # moved while we waited
+    """Hold the lock on the files of the log at ``path``, which is that on their directory.
+
+    Yields whether it was got. Without it nothing may be moved or replaced.
+
+    Raises:
+        OSError: the directory cannot be opened.
+    """
+    descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        with locked(descriptor, kind, patience) as held:
             yield held
-            return
-        finally:
-            os.close(descriptor)
-    yield False
+    finally:
+        os.close(descriptor)
 
 
 def is_file(path: str, descriptor: int) -> bool:
@@ -94,7 +113,11 @@ def is_file(path: str, descriptor: int) -> bool:
 
 # ------------------------------------------------------------------ the names
 def backups(path: str) -> list[Backup]:
-    """Return the rotated files of the log at ``path``, newest first; none where the directory cannot be read."""
+    """Return the rotated files of the log at ``path``, newest first; none where the directory cannot be read.
+
+    A number of more than three digits belongs to a rotated file only when it follows that of another one: an
+    ``events.log.2024`` or ``events.log.20250127.gz`` is an archive of somebody else's, and stays as it is.
+    """
     directory, name = os.path.split(path)
     pattern = re.compile(re.escape(name) + r"\.([1-9]\d{0,8})(?:\.gz)?")
     found = []
@@ -103,7 +126,11 @@ def backups(path: str) -> list[Backup]:
             match = pattern.fullmatch(entry.name)
             if match and entry.is_file():
                 found.append(Backup(int(match[1]), os.path.join(directory, entry.name)))
-    return sorted(found)
+    found.sort()
+    for at, backup in enumerate(found):
+        if backup.number > _LARGEST_ALONE and backup.number > (found[at - 1].number if at else 0) + 1:
+            return found[:at]
+    return found
 
 
 def is_gzip(path: str) -> bool:
@@ -116,7 +143,7 @@ def is_gzip(path: str) -> bool:
 def rotate(path: str, keep: int) -> None:
     """Move the log at ``path`` aside and delete what exceeds ``keep`` rotated files.
 
-    The caller holds the exclusive lock on the log. Files move from the oldest to the newest, so a crash between
+    The caller holds both locks exclusively. Files move from the oldest to the newest, so a crash between
     two steps leaves a gap in the numbers and loses nothing.
 
     Raises:
@@ -133,10 +160,10 @@ def rotate(path: str, keep: int) -> None:
         elif moves:
             moving.append(backup)
     for number, old in reversed(moving):
-        os.rename(old, f"{path}.{number + 1}{'.gz' if old.endswith('.gz') else ''}")
+        _rename(old, f"{path}.{number + 1}{'.gz' if old.endswith('.gz') else ''}")
     status = os.stat(path)
     if keep:
-        os.rename(path, f"{path}.1")
+        _rename(path, f"{path}.1")
     else:
         os.unlink(path)
     _succeed(path, status)
@@ -159,16 +186,16 @@ def compress(path: str) -> None:
     """Compress the rotated files of the log at ``path`` that are not yet; one process at a time does it.
 
     The compressed file takes the place of the plain one in a single step and only then gets its new name, so a
-    crash at any instant leaves exactly one copy of every entry.
+    crash at any instant leaves exactly one copy of every entry. While somebody else moves files or writes to one
+    nothing is done: the next rotation comes back to it.
 
     Raises:
         OSError: a file could not be compressed; it is then still there as it was.
     """
     while plain := [backup.path for backup in backups(path) if not backup.path.endswith(".gz")]:
         with contextlib.suppress(FileNotFoundError):  # it was moved on in between; the next look finds it
-            if is_gzip(plain[-1]):
-                _name_compressed(path, plain[-1])
-            elif not _compress(path, plain[-1]):
+            finish = _name_compressed if is_gzip(plain[-1]) else _compress
+            if not finish(path, plain[-1]):
                 return
 
 
@@ -176,29 +203,58 @@ def _compress(path: str, source: str) -> bool:
     """Compress one rotated file; False when another process is at work."""
     work = f"{path}.gz.tmp"
     descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "wb") as target, open(source, "rb") as plain:
-        # A file that was there already is what a process left that died, unless somebody holds the lock on it.
-        if not lock(descriptor, EXCLUSIVE, 0) or not is_file(work, descriptor):
-            return False
-        os.ftruncate(descriptor, 0)
-        with gzip.GzipFile(fileobj=target, mode="wb", compresslevel=6, filename="") as packed:
-            shutil.copyfileobj(plain, packed, 1 << 20)
-        target.flush()
-        os.fchmod(descriptor, stat.S_IMODE(os.fstat(plain.fileno()).st_mode))
-        os.fsync(descriptor)
-        with holding(path, EXCLUSIVE):
+    try:
+        with locked(descriptor, EXCLUSIVE, 0) as alone, open(source, "r+b") as plain:
+            # A file that was there already is what a process left that died, unless somebody has the lock on it.
+            if not alone or not is_file(work, descriptor) or not _is_complete(plain.fileno()):
+                return False
+            _pack(plain, descriptor)
+            return _exchange(path, plain.fileno(), work)
+    finally:
+        os.close(descriptor)
+
+
+def _is_complete(descriptor: int) -> bool:
+    """Whether nobody writes any more: another program does not wait for that before it moves the log."""
+    with locked(descriptor, EXCLUSIVE, 1.0) as complete:
+        return complete
+
+
+def _pack(plain: BinaryIO, descriptor: int) -> None:
+    os.ftruncate(descriptor, 0)
+    with (
+        open(descriptor, "wb", closefd=False) as target,
+        gzip.GzipFile(fileobj=target, mode="wb", compresslevel=6, filename="") as packed,
+    ):
+        shutil.copyfileobj(plain, packed, 1 << 20)
+    os.fchmod(descriptor, stat.S_IMODE(os.fstat(plain.fileno()).st_mode))
+    os.fsync(descriptor)
+
+
+def _exchange(path: str, plain: int, work: str) -> bool:
+    """Put the file ``work`` in the place of the one that is open as ``plain``; False: not now."""
+    with holding(path, EXCLUSIVE) as held:
+        if held:
             # Rotation may have moved the file on, or retention deleted it, while it was compressed.
-            name = next((b.path for b in backups(path) if is_file(b.path, plain.fileno())), None)
+            name = next((b.path for b in backups(path) if is_file(b.path, plain)), None)
             if name is None:
                 os.unlink(work)
             else:
                 os.replace(work, name)
-                os.rename(name, f"{name}.gz")
-    return True
+                _rename(name, f"{name}.gz")
+    return held
 
 
-def _name_compressed(path: str, source: str) -> None:
-    """Finish what a process left that died between the two steps of :func:`_compress`."""
-    with holding(path, EXCLUSIVE):
-        if is_gzip(source):
-            os.rename(source, f"{source}.gz")
+def _name_compressed(path: str, source: str) -> bool:
+    """Finish what a process left that died between the two steps of :func:`_compress`; False: not now."""
+    with holding(path, EXCLUSIVE) as held:
+        if held and is_gzip(source):
+            _rename(source, f"{source}.gz")
+    return held
+
+
+def _rename(old: str, new: str) -> None:
+    """Rename a file, but put it in no other's place: another program may rotate the log too, and have made it."""
+    if os.path.lexists(new):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+    os.rename(old, new)
