@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -44,8 +44,8 @@ class Check:
     damage: list[Damage] = field(default_factory=list)
     duplicates: list[Found] = field(default_factory=list)
     _seen: set[bytes] = field(default_factory=set)
-    _ended: Counter[tuple[str, bool]] = field(default_factory=Counter)
-    _promised: dict[tuple[str, bool], Place] = field(default_factory=dict)
+    _ended: set[tuple[str, bool]] = field(default_factory=set)
+    _promised: dict[tuple[str, bool], Place] = field(default_factory=dict)  # and not kept yet
 
     def add(self, event: LifecycleEvent, raw: bytes, place: Place) -> None:
         """Take an entry, its bytes and where it stands."""
@@ -59,14 +59,17 @@ class Check:
         if not span:
             return
         if event.event_type in _ENDINGS:
-            self._promised.setdefault((span, event.event_type == semconv.INITIALIZATION_START), place)
+            key = (span, event.event_type == semconv.INITIALIZATION_START)
+            if key not in self._ended:
+                self._promised.setdefault(key, place)
         elif event.event_type in _INITIALIZATION or event.event_type in _GENERATION:
             key = (span, event.event_type in _INITIALIZATION)
-            self._ended[key] += 1
-            if self._ended[key] > 1:
+            self._promised.pop(key, None)
+            if key in self._ended:
                 self.duplicates.append(
                     Found(f"a second ending ({event.tag}) of one call", place.path, place.offset)
                 )
+            self._ended.add(key)
 
     @property
     def unfinished(self) -> list[Found]:
@@ -77,14 +80,13 @@ class Check:
                 place.path,
                 place.offset,
             )
-            for (span, start), place in self._promised.items()
-            if (span, start) not in self._ended
+            for (_, start), place in self._promised.items()
         ]
 
     @property
     def whole(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.damage or self.duplicates or self.unfinished)
+        return not (self.damage or self.duplicates or self._promised)
 
     def lines(self) -> Iterator[str]:
         """Yield the findings as text."""
@@ -95,8 +97,9 @@ class Check:
         yield from _first(described(damage) for damage in self.damage)
         yield f"duplicates: {len(self.duplicates)}"
         yield from _first(map(str, self.duplicates))
-        yield f"without an ending: {len(self.unfinished)}"
-        yield from _first(map(str, self.unfinished))
+        unfinished = self.unfinished
+        yield f"without an ending: {len(unfinished)}"
+        yield from _first(map(str, unfinished))
         yield "whole" if self.whole else "not whole"
 
     def report(self) -> dict[str, Any]:
@@ -104,16 +107,9 @@ class Check:
         return {
             "whole": self.whole,
             "entries": dict(self.counts),
-            "damage": [
-                {"path": d.path, "offset": d.offset, "length": d.length, "reason": d.reason}
-                for d in self.damage
-            ],
-            "duplicates": [
-                {"path": f.path, "offset": f.offset, "problem": f.problem} for f in self.duplicates
-            ],
-            "without_ending": [
-                {"path": f.path, "offset": f.offset, "problem": f.problem} for f in self.unfinished
-            ],
+            "damage": [asdict(damage) for damage in self.damage],
+            "duplicates": [asdict(found) for found in self.duplicates],
+            "without_ending": [asdict(found) for found in self.unfinished],
         }
 
 
