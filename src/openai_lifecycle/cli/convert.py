@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TextIO
 
-from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.cli.terminal import cell
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.records import COLUMNS, to_json, to_row
 
@@ -26,7 +26,8 @@ def to_jsonl(events: Iterable[LifecycleEvent], out: TextIO) -> int:
 def to_csv(events: Iterable[LifecycleEvent], out: TextIO) -> int:
     """Write a heading and a line for each event; returns how many.
 
-    Control characters are escaped as in the log, so a line is an entry. The column ``entry`` is left out.
+    Control characters are escaped as in the log, so a line is an entry. A text that begins with ``=``, ``+``, ``-`` or
+    ``@`` gets a ``'`` in front, so that no spreadsheet runs what a model wrote. The column ``entry`` is left out.
     """
     columns = [column for column in COLUMNS if column.name != "entry"]
     writer = csv.writer(out, lineterminator="\n")
@@ -34,7 +35,7 @@ def to_csv(events: Iterable[LifecycleEvent], out: TextIO) -> int:
     count = 0
     for count, event in enumerate(events, 1):  # noqa: B007 - as above
         row = to_row(event)
-        writer.writerow(clean(v) if isinstance(v := row[column.name], str) else v for column in columns)
+        writer.writerow(cell(row[column.name]) for column in columns)
     return count
 
 

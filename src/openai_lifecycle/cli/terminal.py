@@ -25,6 +25,14 @@ def clean(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _UNSAFE.sub(_escape, text)
 
 
+def cell(value: object) -> object:
+    """Return ``value`` for CSV: a text cleaned, and with a ``'`` before what a spreadsheet would take for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = clean(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
 def on_terminal() -> bool:
     """Whether standard output is a terminal."""
     return sys.stdout.isatty()
