@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,78 @@ def test_the_list_may_be_shorter_than_the_log(run: Run, log: Path, tmp_path: Pat
     ]
     assert page["left_out"] == len(list(read_events(log))) - 5
     assert page["total"]["calls"] == 300
+
+
+def test_what_only_the_numbers_can_read_is_listed_with_its_reason(
+    run: Run, log: Path, tmp_path: Path
+) -> None:
+    """An entry of another version, and a damaged one, are in the list with what is wrong; all others are as they were."""
+    first, second, *_ = (render(event) for event in generated.events(9) if event.tag == "GENERATION_SUCCESS")
+    unknown = '[2026-01-05 00:00:00] [EVENT: FUTURE]\n{\n  "event_type": "LLM_FUTURE"\n}\n\n'
+    wrong = re.sub('"message_content": ".*"', '"message_content": 7', first)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"{unknown}{wrong}glued {second}")
+    run("report", "-o", tmp_path / "report.html", log)
+    page = data(tmp_path / "report.html")
+    assert [entry[9] for entry in page["entries"][-3:]] == [
+        "cannot be read: unknown event FUTURE",
+        "cannot be read: message_content has a value of the wrong type",
+        "cannot be read: not an entry: the first line is no header",
+    ]
+    assert [entry[1] for entry in page["entries"][-3:]] == [
+        "LLM_FUTURE",
+        "LLM_GENERATION_SUCCESS",
+        "LLM_GENERATION_SUCCESS",
+    ]
+    assert page["total"]["calls"] == 302
+
+
+#: Times at the edges of what Python can say, as a header or with an offset.
+TIMES = [
+    "0001-01-01T00:00:00",
+    "0001-01-01T00:00:00.000000+00:00",
+    "0001-01-01T00:00:00.000000+23:59",
+    "9999-12-31T23:59:59.000000+00:00",
+    "9999-12-31T23:59:59.000000-23:59",
+    "1970-01-01T00:00:00.000000+23:59",
+    "9998-12-31T23:59:59.000000-23:59",
+    "",
+]
+
+
+@pytest.mark.parametrize("stated", TIMES)
+@pytest.mark.parametrize("header", ["0001-01-01 00:00:00", "9999-12-31 23:59:59"])
+def test_a_time_at_the_edge_stops_no_command(run: Run, tmp_path: Path, header: str, stated: str) -> None:
+    """Whatever time an entry states, every command ends well and the entry is in what it shows."""
+    found = next(event for event in generated.events(9) if isinstance(event, LLMGenerationSuccess))
+    custom = {
+        **found.metadata.custom_fields,
+        "span_id": "f" * 16,
+        "timestamp": stated,
+        "duration_ms": "9999999.5",
+    }
+    event = replace(
+        found,
+        time=datetime.fromisoformat(header),
+        trace_id="abcd" * 8,
+        metadata=replace(found.metadata, custom_fields=custom),
+    )
+    log = generated.write(tmp_path / "events.log", [event, *generated.events(2)])
+    for command in (
+        "show",
+        "show --until 9999-12-31",
+        "convert --to csv",
+        "convert --to jsonl",
+        "trace abcd",
+    ):
+        name, *options = command.split()
+        shown = run(name, *options, log).stdout
+        assert "abcd" * 8 in shown or "--until" in options
+    run("stats", "--by", "hour", log)
+    run("check", log)
+    run("convert", "--to", "sqlite", "-o", tmp_path / "out.db", log)
+    run("report", "-o", tmp_path / "report.html", log)
+    assert data(tmp_path / "report.html")["total"]["calls"] == 3
 
 
 def test_the_charts_stay_readable_over_years() -> None:

@@ -60,6 +60,17 @@ def test_the_numbers_are_those_of_an_independent_count(run: Run, log: Path, by: 
     assert len(result["groups"]) > 1
 
 
+def test_an_entry_that_is_nested_too_deeply_is_damage(run: Run, log: Path) -> None:
+    """An entry whose values are nested without end is skipped and told, and counts for nothing."""
+    expected = json.loads(run("stats", "--json", log).stdout)
+    deep = f'[2026-01-05 00:00:00] [EVENT: INIT_START]\n{{"event_type": "x", "a": {"[" * 9999}{"]" * 9999}\n}}\n\n'
+    with log.open("a", encoding="utf-8") as file:
+        file.write(deep)
+    result = run("stats", "--json", log)
+    assert json.loads(result.stdout) == expected
+    assert "skipped" in result.stderr
+
+
 def test_the_real_client_s_log(run: Run, real_log: Path) -> None:
     """On the log of the real client the numbers agree too, and errors and tools go by their names."""
     total = json.loads(run("stats", "--json", real_log).stdout)["total"]

@@ -24,13 +24,12 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from openai_lifecycle import semconv
 from openai_lifecycle.cli.costs import Prices
 from openai_lifecycle.cli.show import summary
-from openai_lifecycle.cli.stats import Entry, Group, Numbers, cost, measures
+from openai_lifecycle.cli.stats import Entry, Group, Numbers, cost, decode, measures
 from openai_lifecycle.cli.terminal import clean
 from openai_lifecycle.eventslog.format import parse
 from openai_lifecycle.records import decimal
 from openai_lifecycle.version import __version__
 
-ENTRIES: Final = 100_000  # entries in the list: the newest
 _TEXT: Final = 500  # characters of an entry's text
 _TOP: Final = 20  # slowest and most expensive calls
 _BY: Final = ("model", "provider", "operation", "user")
@@ -42,6 +41,7 @@ class Timeline:
 
     _SIZES: Final = (60, 600, 3600, 6 * 3600, 86400, 7 * 86400)
     _MOST: Final = 400
+    _YEARS: Final = range(1970, 9999)  # beyond them a bucket may have no time that can be said
 
     def __init__(self, prices: Prices) -> None:
         self._prices = prices
@@ -52,10 +52,12 @@ class Timeline:
     def add(self, entry: Entry) -> None:
         """Count ``entry`` unless it does not say when it happened."""
         try:
-            second = datetime.fromisoformat(entry.metadata.custom_fields.timestamp).timestamp()
+            moment = datetime.fromisoformat(entry.metadata.custom_fields.timestamp)
         except ValueError:
             return
-        bucket = int(second // self.size) * self.size
+        if moment.year not in self._YEARS:
+            return
+        bucket = int(moment.timestamp() // self.size) * self.size
         if bucket not in self.buckets:
             self.buckets[bucket] = self._numbers()
         self.buckets[bucket].add(entry)
@@ -104,7 +106,7 @@ class _Failure:
 class Report:
     """Collects what the page shows, in one pass: numbers of all entries, and the newest entries themselves."""
 
-    def __init__(self, prices: Prices, entries: int = ENTRIES) -> None:
+    def __init__(self, prices: Prices, entries: int) -> None:
         self._prices = prices
         self.tables = [Numbers((name,), prices) for name in _BY]
         self.timeline = Timeline(prices)
@@ -209,7 +211,10 @@ def _measured(group: Group) -> dict[str, Any]:
 
 def _listed(raw: bytes) -> dict[str, str]:
     """Return what the list shows of an entry."""
-    event = parse(raw)
+    try:
+        event = parse(raw)
+    except ValueError as error:
+        return _counted(decode(raw), f"cannot be read: {error}")
     custom = event.metadata.custom_fields
     return {
         "time": event.time.isoformat(" ", "seconds"),
@@ -222,6 +227,23 @@ def _listed(raw: bytes) -> dict[str, str]:
         "user": clean(event.metadata.user or ""),
         "trace_id": clean(event.trace_id),
         "text": clean(summary(event)[:_TEXT]),
+    }
+
+
+def _counted(entry: Entry, text: str) -> dict[str, str]:
+    """Return what the list shows of an entry which the numbers count, but which is damaged or of another version."""
+    custom = entry.metadata.custom_fields
+    return {
+        "time": "",
+        "event": clean(entry.event_type),
+        "provider": clean(entry.provider),
+        "model": clean(entry.model_id),
+        "duration_ms": clean(custom.duration_ms),
+        "input_tokens": clean(custom.input_tokens),
+        "output_tokens": clean(custom.output_tokens),
+        "user": clean(entry.metadata.user),
+        "trace_id": "",
+        "text": text,
     }
 
 

@@ -152,7 +152,11 @@ def _spans(spans: dict[str, list[LifecycleEvent]]) -> Iterator[str]:
 def _start(event: LifecycleEvent) -> datetime:
     """Return when the call began: an ending says how long it took."""
     duration = decimal(event.metadata.custom_fields.get("duration_ms")) or 0.0
-    return instant(event) - timedelta(milliseconds=min(duration, 1e12))
+    moment = instant(event)
+    try:
+        return moment - timedelta(milliseconds=min(duration, 1e12))
+    except OverflowError:  # before the year 1
+        return moment
 
 
 def _heading(events: list[LifecycleEvent]) -> str:

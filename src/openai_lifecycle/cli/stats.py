@@ -27,8 +27,9 @@ from rich.text import Text
 from openai_lifecycle import semconv
 from openai_lifecycle.cli.costs import Prices, Rate
 from openai_lifecycle.cli.select import Filter
-from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.cli.terminal import cell, clean
 from openai_lifecycle.eventslog.format import parse
+from openai_lifecycle.records import whole
 
 # What stands for the user in an entry when the request named none.
 _NOBODY: Final = frozenset({"openai_user", "llm_generation_user", "tool_call_user"})
@@ -76,7 +77,7 @@ def decode(raw: bytes) -> Entry:
     """
     try:
         return _decode(raw[raw.index(b"\n") :])
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         event = parse(raw)  # says what is wrong, or knows better: lone surrogates, a missing user
         members: dict[str, Any] = {name: getattr(event, name, "") for name in Entry.__struct_fields__}
         custom = {k: v for k, v in event.metadata.custom_fields.items() if k in Custom.__struct_fields__}
@@ -222,12 +223,12 @@ class Numbers:
             group.unpriced += 1
 
     def _add_tokens(self, group: Group, entry: Entry, custom: Custom) -> None:
-        sent, received = _whole(custom.input_tokens), _whole(custom.output_tokens)
-        cached = _whole(custom.cached_tokens)
+        sent, received = whole(custom.input_tokens) or 0, whole(custom.output_tokens) or 0
+        cached = whole(custom.cached_tokens) or 0
         group.input_tokens += sent
         group.output_tokens += received
         group.cached_tokens += cached
-        group.reasoning_tokens += _whole(custom.reasoning_tokens)
+        group.reasoning_tokens += whole(custom.reasoning_tokens) or 0
         rate = _rate(self._prices, entry, sent)
         if rate is None or cached > sent:
             group.unpriced += 1
@@ -258,10 +259,6 @@ _COUNTED: Final = frozenset(
 )
 
 
-def _whole(text: str) -> int:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0
-
-
 def _rate(prices: Prices, entry: Entry, sent: int) -> Rate | None:
     """Return what the call cost: by the model that answered, else by the one that was asked for."""
     custom = entry.metadata.custom_fields
@@ -275,13 +272,15 @@ def _rate(prices: Prices, entry: Entry, sent: int) -> Rate | None:
 def cost(prices: Prices, entry: Entry) -> Decimal | None:
     """Return what one call cost; ``None`` when it is not known."""
     custom = entry.metadata.custom_fields
-    sent, cached = _whole(custom.input_tokens), _whole(custom.cached_tokens)
+    sent, cached = whole(custom.input_tokens) or 0, whole(custom.cached_tokens) or 0
     rate = _rate(prices, entry, sent) if custom.input_tokens or custom.output_tokens else None
-    return None if rate is None or cached > sent else rate.cost(sent, cached, _whole(custom.output_tokens))
+    if rate is None or cached > sent:
+        return None
+    return rate.cost(sent, cached, whole(custom.output_tokens) or 0)
 
 
 def _measure(sketch: Sketch, text: str) -> None:
-    try:
+    try:  # as records.decimal does, whose call costs here what all else does together
         value = float(text)
     except ValueError:
         return
@@ -336,12 +335,7 @@ def as_csv(numbers: Numbers) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(names)
     for row in rows(numbers):
-        writer.writerow(
-            [
-                json.dumps(v) if isinstance(v, dict) else clean(v) if isinstance(v, str) else v
-                for v in row.values()
-            ]
-        )
+        writer.writerow(json.dumps(v) if isinstance(v, dict) else cell(v) for v in row.values())
     return out.getvalue()
 
 
