@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
 from openai_lifecycle import records
-from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.events import LifecycleEvent, LLMGenerationSuccess, Metadata
 from openai_lifecycle.eventslog.format import render
 from openai_lifecycle.eventslog.reader import read_events
 from tests import generated
@@ -60,6 +62,41 @@ def test_csv_is_a_line_an_entry(run: Run, any_log: Path) -> None:
     assert list(rows[0]) == [column.name for column in records.COLUMNS[:-1]]
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x.example")'])
+def test_no_text_is_a_formula(run: Run, tmp_path: Path, text: str) -> None:
+    """What a model wrote reaches a spreadsheet as a text; a number that is below 0 stays a number."""
+    event = LLMGenerationSuccess(
+        time=datetime(2026, 1, 5, tzinfo=timezone.utc),
+        model_id=text,
+        message_content=text,
+        metadata=Metadata(presence_penalty=-1, user=text),
+    )
+    log = generated.write(tmp_path / "events.log", [event])
+    (row,) = csv.DictReader(run("convert", "--to", "csv", log).stdout.splitlines())
+    assert row["model_id"] == row["message_content"] == row["user"] == f"'{text}"
+    assert row["presence_penalty"] == "-1"
+    (row,) = csv.DictReader(run("stats", "--csv", log).stdout.splitlines())
+    assert row["model"] == f"'{text}"
+
+
+@pytest.mark.parametrize(
+    "name", ["events.log", "./events.log", "link.log", "events.log.1", "events.log.2.gz"]
+)
+@pytest.mark.parametrize(
+    "command", ["convert --to jsonl", "convert --to csv", "convert --to sqlite", "report"], ids=str
+)
+def test_a_log_is_never_written_over(run: Run, log: Path, command: str, name: str) -> None:
+    """What would write to a log that it reads, or to one of its rotated files, is refused before it begins."""
+    log.with_name("link.log").symlink_to(log)
+    log.with_name("events.log.1").write_bytes(log.read_bytes())
+    log.with_name("events.log.2.gz").write_bytes(gzip.compress(log.read_bytes()))
+    before = Path(name).read_bytes()
+    for given in ("events.log", "link.log", "*.log"):
+        refused = run(*command.split(), "-o", name, given, status=2).stderr
+        assert f"{name} is read: write to another file" in refused
+    assert Path(name).read_bytes() == before
+
+
 def test_what_a_log_says_is_for_its_readers(run: Run, log: Path, tmp_path: Path) -> None:
     """What is written from a log can be read by its owner only."""
     run("convert", "--to", "csv", "-o", tmp_path / "out.csv", log)
@@ -83,6 +120,14 @@ def test_a_whole_log_is_whole(run: Run, real_log: Path, log: Path) -> None:
     assert result["whole"]
     assert sum(result["entries"].values()) == len(list(read_events(real_log)))
     assert run("check", log).stdout.splitlines()[-1] == "whole"
+
+
+def test_a_log_that_is_none_is_not_whole(run: Run, tmp_path: Path) -> None:
+    """A pattern that names only folders names no log: that is an error, and nothing is called whole."""
+    (tmp_path / "logs" / "a.log").mkdir(parents=True)
+    result = run("check", "logs/*.log", status=1)
+    assert "logs/*.log: there is no such log" in result.stderr
+    assert result.stdout == ""
 
 
 def test_what_is_wrong_is_found_with_its_place(run: Run, tmp_path: Path) -> None:

@@ -204,6 +204,7 @@ def report_(log: Sequence[str], output: str, entries: int, prices: Any, wanted: 
     from openai_lifecycle.cli import report, stats
 
     paths = logs.expand(log)
+    logs.spare(paths, output)
     decode = stats.decoder(wanted)
     page = report.Report(prices, entries)
     with logs.reading(paths, lambda raw: (decode(raw), raw)) as found:
@@ -227,12 +228,13 @@ def report_(log: Sequence[str], output: str, entries: int, prices: Any, wanted: 
 def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None:
     """Convert entries for DuckDB, pandas or a database.
 
-    jsonl and sqlite keep every field. csv is one line an entry, with control characters escaped. A database that is
-    there already keeps what it has, and gets each entry once.
+    jsonl and sqlite keep every field. csv is one line an entry, with control characters escaped and a ' before what a
+    spreadsheet would take for a formula. A database that is there already keeps what it has, and gets each entry once.
     """
     from openai_lifecycle.cli import convert
 
     paths = logs.expand(log)
+    logs.spare(paths, output)
     events = logs.read(paths, wanted, needle=wanted.trace, progress=output != "-")
     if form != "sqlite":
         with _writing(output) as out:
@@ -256,10 +258,10 @@ def _writing(path: str) -> Iterator[TextIO]:
     try:
         # What a log says is for its readers only, and so is what is made of it.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+            yield file
     except OSError as error:
         raise click.ClickException(f"{terminal.clean(path)}: {error.strerror}") from None
-    with open(descriptor, "w", encoding="utf-8", newline="") as file:
-        yield file
 
 
 @cli.command("check", epilog="Example: openai-lifecycle check /var/log/app/events.log || alert")

@@ -39,13 +39,32 @@ def expand(given: Sequence[str], *, awaited: bool = False) -> list[str]:
             paths.append(STDIN)
         elif os.path.exists(name) or rotation.backups(name):
             paths.append(name)
-        elif found := sorted(glob.glob(name, recursive=True)):
-            paths += [path for path in found if os.path.isfile(path)]
+        elif found := sorted(filter(os.path.isfile, glob.glob(name, recursive=True))):
+            paths += found
         elif awaited:
             paths.append(name)
         else:
             raise click.ClickException(f"{clean(name)}: there is no such log")
     return paths
+
+
+def spare(paths: Sequence[str], output: str) -> None:
+    """See to it that ``output`` is none of the files that are read, which writing would destroy.
+
+    Raises:
+        click.UsageError: it is one of them.
+    """
+    if not os.path.isfile(output):
+        return
+    if any(os.path.samefile(output, file) for file in _files(paths) if os.path.exists(file)):
+        raise click.UsageError(f"{clean(output)} is read: write to another file")
+
+
+def _files(paths: Sequence[str]) -> Iterator[str]:
+    """Yield each log and its rotated files, which lie beside what a link points to."""
+    for path in paths:
+        yield path
+        yield from (backup.path for backup in rotation.backups(os.path.realpath(path)))
 
 
 class Skipped:
@@ -153,9 +172,8 @@ def with_progress(paths: Sequence[str], entries: Iterator[tuple[T, Place]]) -> I
 def _size(paths: Sequence[str]) -> int | None:
     """Return the bytes that will be read; ``None`` where that is not known."""
     total = 0
-    for path in paths:
-        for name in (path, *(backup.path for backup in rotation.backups(path))):
-            if not os.path.isfile(name) or rotation.is_gzip(name):
-                return None
-            total += os.path.getsize(name)
+    for name in _files(paths):
+        if not os.path.isfile(name) or rotation.is_gzip(name):
+            return None
+        total += os.path.getsize(name)
     return total
