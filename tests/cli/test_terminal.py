@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fcntl import ioctl
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from click.testing import CliRunner, Result
 
 from openai_lifecycle.cli import show
 from openai_lifecycle.cli.commands import cli
+from openai_lifecycle.events import LLMGenerationSuccess
 from openai_lifecycle.eventslog.format import render
 from openai_lifecycle.eventslog.reader import read_events
 from tests import generated
@@ -136,6 +138,65 @@ def test_an_empty_log_is_no_error(run: Run, tmp_path: Path, command: str) -> Non
     """A log without entries has none to show; that is all."""
     (tmp_path / "events.log").touch()
     run(*command.split())
+
+
+# ------------------------------------------------------------------ where output goes
+@pytest.mark.parametrize(
+    "command", ["show", "show --full", "tail", "convert --to csv", "stats --csv", "check"]
+)
+def test_what_an_encoding_lacks_is_escaped(log: Path, command: str) -> None:
+    """Where standard output cannot take every character, a log is shown all the same, with those escaped."""
+    first = generated.write(log, [replace(event, message_content="\u4e16") for event in _answers(log)])
+    shown = subprocess.run(
+        [*COMMAND, *command.split(), first],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
+    assert shown.stderr == b""
+    assert (b"\\u4e16" in shown.stdout) == (command not in ("stats --csv", "check"))
+
+
+def _answers(log: Path) -> list[LLMGenerationSuccess]:
+    return [event for event in read_events(log) if isinstance(event, LLMGenerationSuccess)]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("command", "prefix"),
+    [
+        ("show", "openai-lifecycle: "),
+        ("stats", "openai-lifecycle: "),
+        ("convert --to csv", "openai-lifecycle: "),
+        ("convert --to csv -o /dev/full", "Error: /dev/full: "),
+        ("report -o /dev/full", "Error: /dev/full: "),
+    ],
+)
+def test_a_full_disk_is_one_line(log: Path, command: str, prefix: str) -> None:
+    """Where output cannot be written the command ends with status 1 and one line that says why."""
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*COMMAND, *command.split(), log],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    assert (ended.returncode, ended.stderr) == (1, f"{prefix}No space left on device\n")
+
+
+@pytest.mark.parametrize("command", ["show", "convert --to jsonl", "stats"])
+def test_a_reader_that_has_gone_is_no_error(log: Path, command: str) -> None:
+    """A pipe whose reader has gone, as with ``head``, ends the command without a word."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [*COMMAND, *command.split(), log], stdout=writer, stderr=subprocess.PIPE, check=False, timeout=30
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 # ------------------------------------------------------------------ without the extra
