@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -106,6 +107,100 @@ def test_a_wrong_value_is_reported_once(
     assert record.getMessage().startswith(said)
 
 
+OTLP = {"OTEL_TRACES_EXPORTER": "console,otlp,console"}
+WRONG: dict[str, tuple[dict[str, str], list[str]]] = {
+    "a timeout": (
+        {**OTLP, "OTEL_EXPORTER_OTLP_TIMEOUT": "10s"},
+        ["grpc.trace_exporter.OTLPSpanExporter: ValueError", "'10s'", "OTEL_EXPORTER_OTLP_TIMEOUT"],
+    ),
+    "a compression": (
+        {**OTLP, "OTEL_EXPORTER_OTLP_COMPRESSION": "tight"},
+        ["OTLPSpanExporter", "OTEL_EXPORTER_OTLP_COMPRESSION", "tight"],
+    ),
+    "a queue": (
+        {**OTLP, "OTEL_BSP_MAX_QUEUE_SIZE": "0"},
+        ["ConsoleSpanExporter: ValueError: max_queue_size", "OTEL_BSP_MAX_QUEUE_SIZE"],
+    ),
+    "a batch": (
+        {**OTLP, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "100000"},
+        ["ConsoleSpanExporter: ValueError: max_export_batch_size", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"],
+    ),
+    "a limit": (
+        {**OTLP, "OTEL_SPAN_EVENT_COUNT_LIMIT": "many"},
+        ["the limits of spans: ValueError: OTEL_SPAN_EVENT_COUNT_LIMIT must be", "many"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_cannot_be_started_is_left_out(
+    what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong value costs what it is for and nothing else: one error says what and why, no thread is left behind."""
+    environment, said = WRONG[what]
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    threads = threading.active_count()
+    for _ in range(2):
+        provider = sdk.tracer_provider()
+        provider.shutdown()
+    (record,) = caplog.records
+    assert all(part in record.getMessage() for part in said)
+    processors = provider._active_span_processor._span_processors
+    assert len(processors) == {"a limit": 3, "a timeout": 2, "a compression": 2}.get(what, 0)
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "OTLPMetricExporter: ValueError"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "-1", "MetricExporter: ValueError"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "all", "metrics: ValueError"),
+    ],
+)
+def test_metrics_that_cannot_be_started_are_left_out(
+    variable: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What cannot be started for metrics is one error, and no thread is left behind."""
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
+    monkeypatch.setenv(variable, value)
+    threads = threading.active_count()
+    assert sdk.meter_provider() is sdk.meter_provider() is None
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert said in record.getMessage()
+    assert threading.active_count() == threads
+
+
+def test_no_secret_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """What an exporter says of a header, raw or decoded, is not repeated."""
+
+    class Talkative:
+        def __init__(self) -> None:
+            raise ValueError("no such place: 'Basic dXNlcjpwYXNzd29yZA', key=hunter2hunter2")
+
+    monkeypatch.setenv(
+        "OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20dXNlcjpwYXNzd29yZA,key=hunter2hunter2"
+    )
+    monkeypatch.setattr(sdk, "loaded", lambda _: iter([Talkative]))
+    sdk.tracer_provider().shutdown()
+    (record,) = caplog.records
+    assert "ValueError: no such place: '[REDACTED]', key=[REDACTED]" in record.getMessage()
+
+
+def test_an_sdk_without_our_way_to_start_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A future SDK that has no such configurator is one line, and a provider of our own is used."""
+    import opentelemetry.sdk._configuration as configuration
+
+    monkeypatch.delattr(configuration, "_OTelSDKConfigurator")
+    sdk.start_globally()
+    (record,) = caplog.records
+    assert "without an SDK that is started globally: ImportError" in record.getMessage()
+    assert record.exc_info is None
+
+
 def test_an_exporter_that_cannot_be_loaded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -121,4 +216,4 @@ def test_an_exporter_that_cannot_be_loaded(
     monkeypatch.setattr(sdk, "entry_points", lambda **_: [Broken()])
     with caplog.at_level(logging.ERROR):
         assert list(sdk.loaded(sdk.TRACES)) == []
-    assert "OTEL_TRACES_EXPORTER='broken' cannot be loaded: no grpc here" in caplog.text
+    assert "OTEL_TRACES_EXPORTER='broken' cannot be loaded: ImportError: no grpc here" in caplog.text

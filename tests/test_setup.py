@@ -115,6 +115,30 @@ def test_a_wrong_variable_is_one_clear_error(variable: str, value: str, allowed:
     assert written() == ENTRIES
 
 
+@pytest.mark.parametrize("command", [[INSTRUMENT], []], ids=["command", "by hand"])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "tight"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100000"),
+        ("OTEL_SPAN_EVENT_COUNT_LIMIT", "many"),
+    ],
+)
+def test_a_wrong_standard_variable_is_one_error(variable: str, value: str, command: list[str]) -> None:
+    """A value that the SDK refuses is one line that names its variable; the application and the log go on."""
+    program = APP if command else MANUAL.format("") + APP
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    if "LIMIT" in variable:
+        endpoint = {}
+    done = start(program, *command, **{variable: value}, **endpoint)
+    assert (done.returncode, done.stdout) == (0, "chatcmpl-1\n")
+    (line,) = [line for line in done.stderr.splitlines() if line]
+    assert variable in line
+    assert written() == ENTRIES
+
+
 def test_a_wrong_capture_mode_captures_nothing() -> None:
     """A capture mode that cannot be read is one warning, and no content is captured."""
     done = start(APP, INSTRUMENT, OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="some")

@@ -7,15 +7,21 @@ wrong value once while the rest goes on.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import unquote
+
+from openai_lifecycle.redaction import redact
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 _logger = logging.getLogger(__name__)
 _reported: set[str] = set()
@@ -26,6 +32,8 @@ def disabled() -> bool:
     return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
+#: How the variables begin that exporters, and what feeds them, read.
+_SETTINGS: Final = ("OTEL_EXPORTER_", "OTEL_BSP_", "OTEL_METRIC_")
 _PROTOCOLS: Final = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
 
 
@@ -86,9 +94,11 @@ def loaded(signal: Signal) -> Iterator[type[Any]]:
             )
             continue
         try:
-            yield next(iter(found)).load()
-        except ImportError as error:
-            _logger.error("%s=%r cannot be loaded: %s", signal.variable, name, error)  # noqa: TRY400
+            exporter = next(iter(found)).load()
+        except Exception as error:  # noqa: BLE001 - a package that is broken in any way
+            _logger.error("%s=%r cannot be loaded: %s", signal.variable, name, _told(error))  # noqa: TRY400
+        else:
+            yield exporter
 
 
 def _report(variable: str, value: str, allowed: str) -> None:
@@ -99,28 +109,99 @@ def _report(variable: str, value: str, allowed: str) -> None:
         )
 
 
-def tracer_provider() -> TracerProvider:
-    """Return a new provider with sampler, resource, limits and exporters from ``OTEL_*``, not installed."""
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+@contextlib.contextmanager
+def _without(what: str) -> Iterator[None]:
+    """Go on without ``what`` when it cannot be started, and report why, once.
 
-    provider = TracerProvider()
+    The SDK and its exporters read the standard variables when they are made, and raise whatever they like.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - see above
+        told = _told(error)
+        if told not in _reported:
+            _reported.add(told)
+            settings = sorted(name for name in os.environ if name.startswith(_SETTINGS))
+            # Without a traceback, which may quote what is secret.
+            _logger.error("going on without %s: %s; set are: %s", what, told, ", ".join(settings) or "none")  # noqa: TRY400
+
+
+def _told(error: Exception) -> str:
+    """Return type and text of ``error``, without what a header says, which may be a credential."""
+    headers = (value for name, value in os.environ.items() if name.endswith("_HEADERS"))
+    secrets = {part.strip() for value in headers for part in re.split("[=,]", f"{value},{unquote(value)}")}
+    return f"{type(error).__name__}: {redact(str(error), secrets)}"
+
+
+def tracer_provider() -> TracerProvider:
+    """Return a new provider with sampler, resource, limits and exporters from ``OTEL_*``, not installed.
+
+    What cannot be had, because a variable has a wrong value, is reported and left out.
+    """
+    provider = _bare_provider()
     for exporter in loaded(TRACES):
         if exporter.__name__ != "EventsLogExporter":  # ours is attached anyway, and without a delay
-            provider.add_span_processor(BatchSpanProcessor(exporter()))
+            with _without(_name(exporter)):
+                provider.add_span_processor(_batching(exporter()))
     return provider
 
 
+def _bare_provider() -> TracerProvider:
+    from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+
+    limits = SpanLimits(**dict.fromkeys(inspect.signature(SpanLimits).parameters, SpanLimits.UNSET))
+    with _without("the limits of spans"):
+        limits = SpanLimits()
+    return TracerProvider(span_limits=limits)
+
+
+def _batching(exporter: Any) -> SpanProcessor:
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    try:
+        return BatchSpanProcessor(exporter)
+    except BaseException:
+        exporter.shutdown()
+        raise
+
+
 def meter_provider() -> MeterProvider | None:
-    """Return a new provider with the metric exporters from ``OTEL_*``; ``None`` when none is asked for."""
-    classes = list(loaded(METRICS))
-    if not classes:
-        return None
-    from opentelemetry.sdk.metrics import MeterProvider
+    """Return a new provider with the metric exporters from ``OTEL_*``; ``None`` when none can be had or is asked for."""
+    readers: list[Any] = []
+    for exporter in loaded(METRICS):
+        with _without(_name(exporter)):
+            readers.append(_reading(exporter()))
+    if readers:
+        with _without("metrics"):
+            return _metering(readers)
+    return None
+
+
+def _reading(exporter: Any) -> Any:
     from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
-    readers = [c() if issubclass(c, MetricReader) else PeriodicExportingMetricReader(c()) for c in classes]
-    return MeterProvider(metric_readers=readers)
+    if isinstance(exporter, MetricReader):
+        return exporter
+    try:
+        return PeriodicExportingMetricReader(exporter)
+    except BaseException:
+        exporter.shutdown()
+        raise
+
+
+def _metering(readers: list[Any]) -> MeterProvider:
+    from opentelemetry.sdk.metrics import MeterProvider
+
+    try:
+        return MeterProvider(metric_readers=readers)
+    except BaseException:
+        for reader in readers:
+            reader.shutdown()
+        raise
+
+
+def _name(exporter: type[Any]) -> str:
+    return f"{exporter.__module__}.{exporter.__qualname__}"
 
 
 def start_globally() -> None:
@@ -128,12 +209,9 @@ def start_globally() -> None:
 
     An application that later sets a provider of its own still can: it was able to before this package was
     installed. For that the API's "set once" marks are renewed (``opentelemetry/trace/__init__.py``,
-    ``set_tracer_provider``).
+    ``set_tracer_provider``). What cannot be started is reported and left out.
     """
-    from opentelemetry import metrics, trace
-    from opentelemetry.instrumentation.version import __version__ as instrumentation_version
-    from opentelemetry.sdk._configuration import _OTelSDKConfigurator
-    from opentelemetry.util._once import Once
+    from opentelemetry import trace
 
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return
@@ -144,7 +222,19 @@ def start_globally() -> None:
         for kind, signal in (("trace", TRACES), ("metric", METRICS))
         if not os.environ.get(signal.variable)
     }
+    with _without("an SDK that is started globally"):
+        _configure(implied)
+
+
+def _configure(implied: Mapping[str, list[str]]) -> None:
+    from opentelemetry import metrics, trace
+    from opentelemetry.instrumentation.version import __version__ as instrumentation_version
+    from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+    from opentelemetry.util._once import Once
+
     configurator: Any = _OTelSDKConfigurator  # untyped
-    configurator().configure(auto_instrumentation_version=instrumentation_version, **implied)
-    trace._TRACER_PROVIDER_SET_ONCE = Once()
-    metrics._internal._METER_PROVIDER_SET_ONCE = Once()
+    try:
+        configurator().configure(auto_instrumentation_version=instrumentation_version, **implied)
+    finally:
+        trace._TRACER_PROVIDER_SET_ONCE = Once()
+        metrics._internal._METER_PROVIDER_SET_ONCE = Once()
