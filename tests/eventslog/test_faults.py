@@ -24,6 +24,7 @@ from openai_lifecycle.eventslog import rotation
 from openai_lifecycle.eventslog.appender import Appender
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.reader import Damage, read_events
+from openai_lifecycle.shield import SHIELD
 from tests.eventslog import child
 from tests.eventslog.samples import entry
 from tests.eventslog.test_file import LOG, written
@@ -503,6 +504,34 @@ def test_a_pipe_whose_reader_stands_still(
 
 
 # ------------------------------------------------------------------ stderr itself
+def test_the_warning_comes_before_the_entries_that_it_explains() -> None:
+    """Whoever reads standard error sees first why entries appear there."""
+    status, _, err = child.run("threads", writer="", count=2, threads=1, events_log="missing/events.log")
+    assert status == 0
+    warning, _, entries = err.partition("\n")
+    assert warning.endswith("its entries go to stderr: No such file or directory")
+    assert entries == entry(0, "-0") + entry(1, "-0")
+
+
+def test_a_log_handler_that_raises_costs_no_entry(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When the warning cannot be logged the entry still goes to stderr."""
+
+    class Refusing(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            raise RuntimeError
+
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    logger, handler = logging.getLogger("openai_lifecycle.eventslog.file"), Refusing()
+    logger.addHandler(handler)
+    try:
+        EventsFile(child.options(events_log="missing/events.log")).write(entry(0))
+    finally:
+        logger.removeHandler(handler)
+    assert capsys.readouterr().err == entry(0)
+
+
 class Broken:
     def write(self, _: str) -> None:
         raise RuntimeError("no")

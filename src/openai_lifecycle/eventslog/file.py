@@ -137,12 +137,14 @@ class EventsFile:
     # -------------------------------------------------------------- what went wrong, and what follows a rotation
     def _report(self, appender: Appender) -> None:
         lost, self._lost = self._lost, []
-        for entry, _ in lost:
-            _to_stderr(entry)
         if lost:
             self._failures += len(lost)
-            self._count(lost)
-            self._warn(lost[-1][1], "cannot be written; until it can, its entries go to stderr")
+            try:  # what explains the entries stands before them
+                self._warn(lost[-1][1], "cannot be written; until it can, its entries go to stderr")
+                self._count(lost)
+            finally:
+                for entry, _ in lost:
+                    _to_stderr(entry)
         elif self._failures:
             failures, self._failures = self._failures, 0
             self._quiet_until = 0.0
