@@ -282,15 +282,17 @@ import multiprocessing, sys
 from tests import generated
 from openai_lifecycle.sinks import destinations
 from openai_lifecycle.sinks.dispatch import Dispatcher
-dispatching = None
-def work(number):
+def make():
     global dispatching
-    dispatching = dispatching or Dispatcher(destinations(["jsonl:out.jsonl"]))
+    dispatching = Dispatcher(destinations(["jsonl:out.jsonl"]))
+if sys.argv[2] == "by the main module":
+    make()
+def work(number):
+    if sys.argv[2] == "by the child":
+        make()
     dispatching.put(list(generated.events(20, seed=number)))
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
-    if sys.argv[1] == "fork":
-        dispatching = Dispatcher(destinations(["jsonl:out.jsonl"]))
     children = [context.Process(target=work, args=(number,)) for number in range(3)]
     for child in children:
         child.start()
@@ -300,11 +302,12 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.parametrize("made", ["by the main module", "by the child"])
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_children_of_multiprocessing_deliver_what_they_have(tmp_path: Path, method: str) -> None:
+def test_children_of_multiprocessing_deliver_what_they_have(tmp_path: Path, method: str, made: str) -> None:
     """A child of ``multiprocessing``, which ends without an exit of the interpreter, loses nothing."""
     (tmp_path / "children.py").write_text(CHILDREN, encoding="utf-8")
-    run("children.py", tmp_path, method, as_file=True)
+    run("children.py", tmp_path, method, made, as_file=True)
     expected = [records.to_json(event) for seed in range(3) for event in generated.events(20, seed=seed)]
     assert sorted((tmp_path / "out.jsonl").read_text().splitlines()) == sorted(expected)
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import weakref
 from types import FrameType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 _GRACE: Final = 5.0  # seconds that SIGTERM waits for each holder
 
@@ -36,7 +36,8 @@ class Holder(Protocol):
 
 
 _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
-_prepared = False  # whether a child of multiprocessing saves what is held when it ends
+_hooked = False  # whether children of multiprocessing prepare themselves
+_finalizer: Any = None  # what such a child calls when it ends
 _ending = False  # whether SIGTERM waits for what it has interrupted
 
 
@@ -48,16 +49,26 @@ def register(holder: Holder) -> None:
 
 def prepare() -> None:
     """Prepare this process for its end. To be called before something is held, because a fork undoes it."""
-    global _prepared
-    if not _prepared:
-        _prepared = True
-        if multiprocessing := sys.modules.get("multiprocessing.util"):
-            # Its children end with os._exit and, before Python 3.13, without atexit
-            # (multiprocessing/popen_fork.py, Popen._launch).
-            multiprocessing.Finalize(None, _close_all, exitpriority=-100)
+    if multiprocessing := sys.modules.get("multiprocessing.util"):
+        _prepare_child(multiprocessing)
     is_main = threading.current_thread() is threading.main_thread()  # no other thread may set a handler
     if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _prepare_child(multiprocessing: Any) -> None:
+    """Let a child of ``multiprocessing`` save what is held.
+
+    It ends with os._exit and, before Python 3.13, without atexit (multiprocessing/popen_fork.py, Popen._launch).
+    And it forgets its finalizers just before its work begins, those too that its main module has made when it was
+    imported for a forkserver (multiprocessing/process.py, BaseProcess._bootstrap).
+    """
+    global _hooked, _finalizer
+    if _finalizer is None or not _finalizer.still_active():
+        _finalizer = multiprocessing.Finalize(None, _close_all, exitpriority=-100)
+    if not _hooked:
+        _hooked = True
+        multiprocessing.register_after_fork(_close_all, lambda _: prepare())
 
 
 def resume() -> None:
@@ -88,8 +99,8 @@ def _end() -> None:
 
 
 def _after_fork() -> None:
-    global _prepared, _ending
-    _prepared = _ending = False
+    global _finalizer, _ending
+    _finalizer, _ending = None, False
     for holder in list(_holders):
         holder.after_fork()
 
