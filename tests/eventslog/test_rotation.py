@@ -329,6 +329,24 @@ def test_a_log_that_is_moved_away_while_a_backup_is_compressed(monkeypatch: pyte
     assert written() == {"": [0, 1, 2, 4, 5, 6, 7]}
 
 
+def test_a_backup_is_not_compressed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in whose place another process puts the compressed one just after it was looked at is left to that."""
+    Path("events.log.1").write_text(fixed(1))
+    LOG.write_text(fixed(2))
+    look = rotation.is_gzip
+
+    def look_too_early(path: str) -> bool:
+        monkeypatch.setattr(rotation, "is_gzip", look)
+        found = look(path)
+        Path(path).write_bytes(gzip.compress(fixed(1).encode()))
+        return found
+
+    monkeypatch.setattr(rotation, "is_gzip", look_too_early)
+    rotation.compress("events.log")
+    assert written() == {"": [1, 2]}
+    assert "events.log.1.gz" in names()
+
+
 def test_a_backup_that_is_still_written_to_is_compressed_later() -> None:
     """A file that another program moved while an entry was being written to it is complete before it is packed."""
     Path("events.log.1").write_text(fixed(1))

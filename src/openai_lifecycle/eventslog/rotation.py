@@ -208,6 +208,8 @@ def _compress(path: str, source: str) -> bool:
             # A file that was there already is what a process left that died, unless somebody has the lock on it.
             if not alone or not is_file(work, descriptor) or not _is_complete(plain.fileno()):
                 return False
+            if os.pread(plain.fileno(), len(GZIP_MAGIC), 0) == GZIP_MAGIC:
+                return True  # another process put it there after the look, and will name it: look again
             _pack(plain, descriptor)
             return _exchange(path, plain.fileno(), work)
     finally:
