@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 from openai_lifecycle.encoding import encodable
@@ -12,14 +13,14 @@ REDACTED: Final = "[REDACTED]"
 
 # A key as OpenAI writes it (``sk-…``, also as its 401 message masks it: ``sk-abc***xyz``; ``sess-…``), as the
 # compatible providers do, and whatever follows an authorization scheme, a key header or is in a URL before the host.
-# A key has digits (or asterisks); "bearer instruments" and "rk-cabinet-hinges" have none and are words.
+# What is in a group may be words, see :func:`_replacement`.
 _SECRET = re.compile(
     r"""
-      \b(?: sk | rk | pk | sess | gsk | xai | pplx )-(?= [\w.-]*[\d*] )[\w*.-]{8,}
+      \b(?: sk | rk | pk | sess | gsk | xai | pplx )-([\w*.-]{8,})
     | \b(?: gsk_ | AIza | ghp_ | hf_ )[\w-]{16,}
     | \b(?: AKIA | ASIA )[A-Z0-9]{16}\b
     | \beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*  # a JSON web token, such as Azure AD's
-    | (?<= bearer\s )(?= [\w.~+/-]*[\d*] )[\w.~+/*-]{8,}=*
+    | (?<= bearer\s )([\w.~+/*-]{8,}=*)
     | (?<= api[_-]key:\s )[\w*-]{8,}
     | (?<= api[_-]key["']:\s["'] )[\w*-]{8,}
     | (?<= api[_-]key= )[\w*-]{8,}
@@ -29,6 +30,8 @@ _SECRET = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+#: What no words have: "bearer instruments", "rk-cabinet-hinges".
+_RANDOM: Final = re.compile(r"[\d*]|\w{16}")
 # The pattern has no literal prefix, so it costs some 20 ns a character; a substring search costs almost nothing.
 #: What many a text lacks → the hints at a credential that contain it; those under "" are always looked for.
 _HINTS: Final = {
@@ -48,28 +51,27 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         if len(secret) >= 8 and secret in text:  # a shorter "key" is a placeholder
             text = text.replace(secret, REDACTED)
     if _may_hold_a_credential(text):
-        text = _SECRET.sub(REDACTED, text)
+        text = _SECRET.sub(_replacement, text)
     return encodable(text)
 
 
-def redacted(attributes: dict[str, Any], secrets: Iterable[str] = ()) -> dict[str, Any]:
-    """Return ``attributes`` with every text :func:`redact`-ed, also those in tuples; the same ones if none is."""
-    texts = [
-        text
-        for value in attributes.values()
-        if type(value) is str or type(value) is tuple
-        for text in ((value,) if type(value) is str else value)
-    ]
-    said = "\n".join(texts)
-    if redact(said, secrets) == said:
-        return attributes
+def _replacement(match: re.Match[str]) -> str:
+    return match[0] if match.lastindex and not _RANDOM.search(match[match.lastindex]) else REDACTED
+
+
+#: For what recurs with every call, such as the name of a model: each text is looked at once.
+redact_recurring = lru_cache(maxsize=256)(redact)
+
+
+def redacted(attributes: dict[str, Any], secrets: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return ``attributes`` with every text :func:`redact`-ed, also those in tuples."""
     return {name: _redacted(value, secrets) for name, value in attributes.items()}
 
 
-def _redacted(value: Any, secrets: Iterable[str]) -> Any:
+def _redacted(value: Any, secrets: tuple[str, ...]) -> Any:
     if isinstance(value, tuple):
         return tuple(_redacted(one, secrets) for one in value)
-    return redact(value, secrets) if isinstance(value, str) else value
+    return redact_recurring(value, secrets) if isinstance(value, str) else value
 
 
 # Everything up to the last @ may be a password: SQLAlchemy takes one with a slash, which urlsplit takes for a path.

@@ -184,9 +184,7 @@ def test_a_key_from_the_environment_is_replaced(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_clients_key_is_in_no_attribute(server: ScriptedServer, observed: Observed) -> None:
     """The client's key, sent by mistake as model, user or stop sequence, or sent back, is recorded nowhere."""
-    call = wire.tool_call("c", KEY, "{}")
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "tool_calls": [call]}}
-    server.script(reply(json.dumps(wire.completion(id=KEY, model=KEY, choices=[choice])).encode()))
+    server.script(reply(json.dumps(wire.completion(model=KEY)).encode()))
     with openai.OpenAI(api_key=KEY, base_url=server.base_url) as client:
         client.chat.completions.create(model=KEY, messages=[], user=KEY, stop=[KEY])
     text = Path("events.log").read_text(encoding="utf-8") + "".join(s.to_json() for s in observed.spans(None))

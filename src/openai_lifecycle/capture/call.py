@@ -235,53 +235,53 @@ def _nothing() -> None:
 
 
 # ------------------------------------------------------------------ drivers
+class _Reading:
+    """Tells ``call`` how the reading of a body ends: exhausted, failed, or abandoned."""
+
+    def __init__(self, call: Call, finish: Callable[[], None]) -> None:
+        self._call = call
+        self._finish = finish
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if kind is GeneratorExit:
+            self._call.abandon()
+        elif error is not None:
+            self._call.end(error)
+        else:
+            with SHIELD:
+                self._finish()
+            self._call.end()
+
+
 def observe(
-    source: Iterator[_T], call: Call, take: Callable[[_T], None], finish: Callable[[], None] | None = None
+    source: Iterator[_T], call: Call, take: Callable[[_T], None], finish: Callable[[], None] = _nothing
 ) -> Iterator[_T]:
     """Yield what ``source`` yields; ``take`` sees each item, ``finish`` the last one, ``call`` the end."""
-    try:
+    with _Reading(call, finish):
         for item in source:
             try:
                 take(item)
             except Exception as error:  # noqa: BLE001 - "with SHIELD", without its two calls for every chunk
                 SHIELD.swallow(error)
             yield item
-    except GeneratorExit:
-        call.abandon()
-        raise
-    except BaseException as error:
-        call.end(error)
-        raise
-    if finish is not None:
-        with SHIELD:
-            finish()
-    call.end()
 
 
 async def aobserve(
-    source: AsyncIterator[_T],
-    call: Call,
-    take: Callable[[_T], None],
-    finish: Callable[[], None] | None = None,
+    source: AsyncIterator[_T], call: Call, take: Callable[[_T], None], finish: Callable[[], None] = _nothing
 ) -> AsyncIterator[_T]:
     """Yield what ``source`` yields; ``take`` sees each item, ``finish`` the last one, ``call`` the end."""
-    try:
+    with _Reading(call, finish):
         async for item in source:
             try:
                 take(item)
             except Exception as error:  # noqa: BLE001 - "with SHIELD", without its two calls for every chunk
                 SHIELD.swallow(error)
             yield item
-    except GeneratorExit:
-        call.abandon()
-        raise
-    except BaseException as error:
-        call.end(error)
-        raise
-    if finish is not None:
-        with SHIELD:
-            finish()
-    call.end()
 
 
 def watch_close(response: Any, call: Call, *, is_async: bool) -> None:

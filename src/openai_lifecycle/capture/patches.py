@@ -173,14 +173,14 @@ class Patches:
             return options
         previous = options.post_parser
         parser = previous.previous if isinstance(previous, _Hook) else previous
-        # Our own copy: the caller's options are used again for the next page of a list.
-        marked = options.model_copy() if hasattr(options, "model_copy") else options.copy()
-        marked.post_parser = _Hook(call, parser) if call.recording.reads else parser
+        changes: dict[str, Any] = {"post_parser": _Hook(call, parser) if call.recording.reads else parser}
         if propagates:
             headers: dict[str, str] = {}
             propagate.inject(headers, context=set_span_in_context(call.recording.span))
-            marked.headers = {**(options.headers or {}), **headers}
-        return marked
+            changes["headers"] = {**(options.headers or {}), **headers}
+        # Our own copy: the caller's options are used again for the next page of a list.
+        copy = options.model_copy if hasattr(options, "model_copy") else options.copy  # of pydantic 2, or 1
+        return copy(update=changes)
 
     def _request(
         self, wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

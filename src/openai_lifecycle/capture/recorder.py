@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from time import perf_counter
-from typing import Any, ClassVar, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -16,10 +15,10 @@ from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.clients import Endpoint, secrets_sent
 from openai_lifecycle.capture.content import one_line
 from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request
-from openai_lifecycle.capture.generations import Generations
+from openai_lifecycle.capture.generations import Entries, Generations
 from openai_lifecycle.capture.metrics import Instruments
 from openai_lifecycle.options import Capture, Options
-from openai_lifecycle.redaction import redact, redacted
+from openai_lifecycle.redaction import redact, redact_recurring, redacted
 from openai_lifecycle.shield import SHIELD
 
 _T = TypeVar("_T")
@@ -74,7 +73,7 @@ class Recorder:
         if not self._looked_around:  # not earlier: another instrumentation may be set up after this one
             self._looked_around = True
             company.warn()
-        model = _without_keys(_read(operation.model, body) or "", secrets)
+        model = redact_recurring(_read(operation.model, body) or "", secrets)
         # What the conventions want a sampler to see; all else is set at the end, in bulk.
         named: Attributes = {semconv.OPERATION: operation.name, **endpoint.attributes()}
         if model:
@@ -87,7 +86,8 @@ class Recorder:
         request = _read(operation.request, body) or Request()
         if request.stream:
             request.attributes[semconv.STREAM] = True
-        recording = Recording(self, span, named, request.attributes, secrets)
+        asked = redacted(request.attributes, secrets)
+        recording = Recording(self, span, named, asked, secrets)
         options = self.options
         keep_text = 0
         if is_recording and options.capture.on_events:
@@ -109,10 +109,6 @@ class Recorder:
         }
 
 
-#: Models recur with every call; a name is looked at once.
-_without_keys: Final = lru_cache(maxsize=64)(redact)
-
-
 def _read(read: Callable[[Fields], _T], body: Fields) -> _T | None:
     """Return what ``read`` finds in a request: one that cannot be read is recorded all the same."""
     try:
@@ -120,6 +116,16 @@ def _read(read: Callable[[Fields], _T], body: Fields) -> _T | None:
     except Exception as error:  # noqa: BLE001 - "with SHIELD", without its two calls
         SHIELD.swallow(error)
         return None
+
+
+class _End(NamedTuple):
+    """How a call ended: with which error, what is to be called its failure, after how many seconds."""
+
+    call: Call
+    error: BaseException | None
+    failure: str | None
+    duration: float
+    entries: Entries
 
 
 class Unrecorded:
@@ -191,19 +197,21 @@ class Recording:
 
         Each step is shielded by itself, so that a defect in one costs no more than that one.
         """
-        failure = _failure(call, error)
-        self._duration = perf_counter() - call.started
-        self._entries = self._recorder.generations.entries(call, error)
+        duration = perf_counter() - call.started
+        end = _End(
+            call, error, _failure(call, error), duration, self._recorder.generations.entries(call, error)
+        )
         for step in _STEPS if self.span.is_recording() else _UNSEEN:
             try:
-                step(self, call, failure, error)
+                step(self, end)
             except Exception as defect:  # noqa: BLE001 - "with SHIELD", without its two calls for every step
                 SHIELD.swallow(defect)
 
-    def _outcome(self, call: Call, failure: str | None, error: BaseException | None) -> None:
-        response = getattr(error, "response", None)
+    def _outcome(self, end: _End) -> None:
+        response = getattr(end.error, "response", None)
         if response is not None:  # openai.APIStatusError
             self.response(response)
+        call, failure = end.call, end.failure
         reply = call.reply
         attributes = self.attributes
         attributes.update(reply.attributes)
@@ -211,7 +219,7 @@ class Recording:
         if reply.id:
             attributes[semconv.RESPONSE_ID] = reply.id
         if reply.model:
-            attributes[semconv.RESPONSE_MODEL] = reply.model
+            attributes[semconv.RESPONSE_MODEL] = redact_recurring(reply.model, self._secrets)
         reasons = _finish_reasons(reply, failed=failure is not None and call.chunks > 0)
         if reasons:
             attributes[semconv.FINISH_REASONS] = reasons
@@ -220,52 +228,50 @@ class Recording:
         if failure is not None:
             attributes[semconv.ERROR_TYPE] = failure
 
-    def _answers(self, call: Call, *_: object) -> None:
+    def _answers(self, end: _End) -> None:
         options = self._recorder.options
-        if options.capture.on_spans and (answers := messages.output(call.reply)):
+        if options.capture.on_spans and (answers := messages.output(end.call.reply)):
             said = messages.as_json(answers, lambda answer: answer, options.content_limit, self._secrets)
             self.attributes[semconv.OUTPUT_MESSAGES] = said
 
-    def _describe(self, *_: object) -> None:
-        self.attributes = redacted(self.attributes, self._secrets)
+    def _describe(self, _: _End) -> None:
         unchecked.set_attributes(self.span, self.attributes, kept=self._named)
 
-    def _tool_calls(self, call: Call, *_: object) -> None:
-        if not self._entries.tool_calls:
+    def _tool_calls(self, end: _End) -> None:
+        if not end.entries.tool_calls:
             return
         capture = self._recorder.options.capture
-        for tool in call.reply.tool_calls.values():
-            arguments = tool.arguments if capture.on_events else ""
+        for tool in end.call.reply.tool_calls.values():
+            arguments = redact(tool.arguments, self._secrets) if capture.on_events else ""
             attributes = codec.tool_call(call_id=tool.id, name=tool.name, kind=tool.kind, arguments=arguments)
-            attributes = redacted(attributes, self._secrets)
             unchecked.add_event(self.span, semconv.TOOL_CALL_DETECTED, attributes, tool.time)
 
-    def _generation(self, call: Call, failure: str | None, error: BaseException | None) -> None:
-        span, request, reply = self.span, call.request, call.reply
+    def _generation(self, end: _End) -> None:
+        span, request, reply = self.span, end.call.request, end.call.reply
         asked: dict[str, Any] = {
             "messages_count": request.messages_count,
             "message_content": self.content,
             "temperature": request.temperature,
         }
-        if failure is None:
-            if self._entries.success:
+        if end.failure is None:
+            if end.entries.success:
                 length, choices = _size(reply)
                 done = codec.generation_success(response_length=length, choices_count=choices, **asked)
                 unchecked.add_event(span, semconv.GENERATION_SUCCESS, done)
             return
         capture = self._recorder.options.capture
-        message, brief = self._message(call, failure, error)
-        if self._entries.error:
+        message, brief = self._message(end.call, end.failure, end.error)
+        if end.entries.error:
             said = message if capture.on_events else brief
             unchecked.add_event(span, semconv.GENERATION_ERROR, codec.generation_error(error=said, **asked))
         description = brief if capture is Capture.NO_CONTENT else message
         span.set_status(Status(StatusCode.ERROR, description))
 
-    def _end(self, *_: object) -> None:
+    def _end(self, _: _End) -> None:
         self.span.end()  # a span processor of the application's may raise
 
-    def _measure(self, call: Call, *_: object) -> None:
-        self._recorder.pipeline.instruments.record(call, self._named | self.attributes, self._duration)
+    def _measure(self, end: _End) -> None:
+        self._recorder.pipeline.instruments.record(end.call, self._named | self.attributes, end.duration)
 
     def _message(self, call: Call, failure: str, error: BaseException | None) -> tuple[str, str]:
         """Return the failure's text and a short form of it that quotes nothing the server or caller said."""

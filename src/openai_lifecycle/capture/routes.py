@@ -6,6 +6,7 @@ What is not in a table passes through untouched.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -68,6 +69,7 @@ CONNECTIONS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
+@lru_cache(maxsize=256)
 def find(method: str, url: str) -> tuple[Operation, Fields] | None:
     """Return the operation that serves ``method url`` and what the path says, its ``id``; ``None`` if none does.
 

@@ -7,6 +7,7 @@ has a limit to enforce, whose insides are other ones, or that is none, is given 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from time import time_ns
@@ -21,6 +22,7 @@ from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.trace import Span
 
 from openai_lifecycle.capture.facts import Attributes
+from openai_lifecycle.events import assemble
 
 Record: TypeAlias = Callable[[float, Attributes], None]
 
@@ -65,7 +67,7 @@ def add_event(span: Span, name: str, attributes: Attributes, timestamp: int | No
 
 
 #: What of ``BoundedAttributes`` is relied on.
-_KNOWN: Final = {"_dict", "_lock", "maxlen", "max_value_len"} <= vars(BoundedAttributes()).keys()
+_KNOWN: Final = all(hasattr(BoundedAttributes(), n) for n in ("_dict", "_lock", "maxlen", "max_value_len"))
 
 
 def _takes(held: Any, more: int) -> bool:
@@ -84,7 +86,7 @@ def recorder(histogram: Histogram) -> Record:
         return histogram.record
     own = _own(sdk.Histogram, "record")
     try:
-        measurement = _measurement()
+        kind = _measurement()
         is_enabled: Callable[[], bool] = histogram._is_enabled  # type: ignore[attr-defined]
         consume: Callable[[Any], None] = histogram._measurement_consumer.consume_measurement  # type: ignore[attr-defined]
     except (ImportError, AttributeError):
@@ -94,13 +96,20 @@ def recorder(histogram: Histogram) -> Record:
         if value < 0 or getattr(type(histogram), "record", None) is not own or not is_enabled():
             histogram.record(value, attributes)
         else:
-            consume(measurement(value, time_ns(), histogram, get_current(), attributes))
+            values = {
+                "value": value,
+                "time_unix_nano": time_ns(),
+                "instrument": histogram,
+                "context": get_current(),
+                "attributes": attributes,
+            }
+            consume(assemble(kind, values))
 
     return record
 
 
 def _measurement() -> type[Any]:
-    """Return the SDK's kind of measurement, but one that leaves its attributes alone.
+    """Return the SDK's kind of measurement, which cleans its attributes when it is constructed.
 
     Raises:
         ImportError, AttributeError: the SDK has another one, or one that cleans nothing.
@@ -108,9 +117,7 @@ def _measurement() -> type[Any]:
     from opentelemetry.sdk.metrics._internal.measurement import Measurement
 
     Measurement.__post_init__  # noqa: B018 - which cleans; without it there is nothing to leave out
-
-    class Clean(Measurement):
-        def __post_init__(self) -> None:
-            pass
-
-    return Clean
+    names = [field.name for field in dataclasses.fields(Measurement)]
+    if names != ["value", "time_unix_nano", "instrument", "context", "attributes"]:
+        raise AttributeError("a measurement has other fields")
+    return Measurement
