@@ -13,14 +13,14 @@ REDACTED: Final = "[REDACTED]"
 
 # A key as OpenAI writes it (``sk-…``, also as its 401 message masks it: ``sk-abc***xyz``; ``sess-…``), as the
 # compatible providers do, and whatever follows an authorization scheme, a key header or is in a URL before the host.
-# What is in a group may be words, see :func:`_replacement`.
+# What is in the group may be words, see :func:`_replacement`.
 _SECRET = re.compile(
     r"""
       \b(?: sk | rk | pk | sess | gsk | xai | pplx )-([\w*.-]{8,})
     | \b(?: gsk_ | AIza | ghp_ | hf_ )[\w-]{16,}
     | \b(?: AKIA | ASIA )[A-Z0-9]{16}\b
     | \beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*  # a JSON web token, such as Azure AD's
-    | (?<= bearer\s )([\w.~+/*-]{8,}=*)
+    | (?<= bearer\s )[\w.~+/*-]{8,}=*
     | (?<= api[_-]key:\s )[\w*-]{8,}
     | (?<= api[_-]key["']:\s["'] )[\w*-]{8,}
     | (?<= api[_-]key= )[\w*-]{8,}
@@ -30,7 +30,7 @@ _SECRET = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-#: What no words have: "bearer instruments", "rk-cabinet-hinges".
+#: What words such as ``rk-cabinet-hinges`` do not have.
 _RANDOM: Final = re.compile(r"[\d*]|\w{16}")
 # The pattern has no literal prefix, so it costs some 20 ns a character; a substring search costs almost nothing.
 #: What many a text lacks → the hints at a credential that contain it; those under "" are always looked for.
@@ -56,7 +56,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def _replacement(match: re.Match[str]) -> str:
-    return match[0] if match.lastindex and not _RANDOM.search(match[match.lastindex]) else REDACTED
+    return match[0] if match[1] and not _RANDOM.search(match[1]) else REDACTED
 
 
 #: For what recurs with every call, such as the name of a model: each text is looked at once.
