@@ -193,6 +193,55 @@ def test_a_failing_transform_costs_the_content_and_not_the_entry(
     assert reported in record.getMessage()
 
 
+def bare(event: LifecycleEvent) -> LifecycleEvent:
+    return dataclasses.replace(event, provider="transformed")
+
+
+def providers() -> list[str]:
+    return [event.provider for event in entries()]
+
+
+def test_no_entry_escapes_the_transform(provider: TracerProvider) -> None:
+    """An exporter that the environment asks for, and that is first to see a span, does not write it untransformed."""
+    provider.add_span_processor(SimpleSpanProcessor(EventsLogExporter()))
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter(transform=bare)))
+    generate(provider)
+    trace_foreign(provider)
+    assert providers() == ["transformed"] * 4
+
+
+def test_a_provider_that_was_not_joined_is_transformed_too(provider: TracerProvider) -> None:
+    """Spans of others that only the environment's exporter sees lose no entry, and get the transform of the file."""
+    other = TracerProvider(shutdown_on_exit=False)
+    processor = EventsLogProcessor(EventsLogExporter(transform=bare))
+    other.add_span_processor(processor)
+    provider.add_span_processor(SimpleSpanProcessor(EventsLogExporter()))
+    trace_foreign(provider)
+    assert providers() == ["transformed"] * 2
+    processor.leave()
+    trace_foreign(provider)
+    assert providers() == ["transformed"] * 2 + ["anthropic"] * 2
+    other.shutdown()
+
+
+def test_a_call_that_ends_after_uninstrument_is_transformed_too(provider: TracerProvider) -> None:
+    """A span of ours that was open when the processor left is still written by that, and by nobody else."""
+    processor = EventsLogProcessor(EventsLogExporter(transform=bare))
+    provider.add_span_processor(SimpleSpanProcessor(EventsLogExporter()))
+    provider.add_span_processor(processor)
+    processor.leave()
+    generate(provider)
+    assert providers() == ["transformed"] * 2
+
+
+def test_an_exporter_with_options_of_its_own_does_not_stand_back(provider: TracerProvider) -> None:
+    """What an application has set up by hand is not put out of force by the processor of ``instrument()``."""
+    provider.add_span_processor(SimpleSpanProcessor(EventsLogExporter(transform=bare)))
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter()))
+    generate(provider)
+    assert providers() == ["transformed"] * 2
+
+
 # ------------------------------------------------------------------ other instrumentations
 FOREIGN: dict[str, Any] = {
     semconv.OPERATION: "chat",
@@ -249,7 +298,7 @@ def test_a_foreign_error(writing: TracerProvider) -> None:
     span = writing.get_tracer("foreign").start_span(
         "chat", attributes={**FOREIGN, semconv.ERROR_TYPE: "Timeout"}
     )
-    span.set_status(Status(StatusCode.ERROR, "gave up on Bearer abcdefghijkl"))
+    span.set_status(Status(StatusCode.ERROR, "gave up on Bearer abcdefgh1234"))
     span.end()
     (event,) = entries()
     assert (event.tag, getattr(event, "error")) == ("GENERATION_ERROR", "gave up on Bearer [REDACTED]")  # noqa: B009

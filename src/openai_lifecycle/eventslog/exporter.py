@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import time
 import traceback
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,13 +38,17 @@ _logger = logging.getLogger(__name__)
 # The mark on it keeps an entry single when the exporter is also configured through OTEL_TRACES_EXPORTER.
 _WRITTEN: Final = "_openai_lifecycle_written"
 _OVERLAP: Final = Overlap()
+#: Where entries go → the processor of ``instrument()`` that takes them there.
+_OWNERS: weakref.WeakValueDictionary[str, EventsLogProcessor] = weakref.WeakValueDictionary()
 _CONTENT: Final = ("message_content", "arguments", "error")
 
 
 class EventsLogExporter(SpanExporter):
     """Writes the lifecycle events of spans to ``events.log``.
 
-    Takes the keywords of ``instrument()``; what is not given comes from the environment (``options.py``).
+    Takes the keywords of ``instrument()``; what is not given comes from the environment (``options.py``). One that is
+    given nothing, as ``OTEL_TRACES_EXPORTER`` makes it, leaves to ``instrument()`` what goes to the same file: that
+    may have a ``transform``, and an entry must not get there without it.
 
     Raises:
         ValueError: a keyword's value is not allowed.
@@ -53,16 +58,34 @@ class EventsLogExporter(SpanExporter):
         self._options = options or read(keywords)
         self._file = EventsFile(self._options) if self._options.events_log else None
         self._sinks = _dispatcher(self._options) if self._options.sinks else None
+        self.place = self._file.path if self._file else "sinks"  # where entries go
+        self._is_default = options is None and not keywords
         self._reported: set[str] = set()  # failures of the transform hook, at most one for each of its lines
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write the entries of ``spans``; an entry that cannot be written goes to stderr, so this succeeds."""
         for span in spans:
-            try:
-                self._write(span)
-            except Exception as error:  # noqa: BLE001 - cheaper than a with statement
-                SHIELD.swallow(error)
+            if not (self._is_default and self._leave_to_owner(span)):
+                self.take(span)
         return SpanExportResult.SUCCESS
+
+    def take(self, span: ReadableSpan) -> None:
+        """Write the entries of ``span``, unless somebody has."""
+        try:
+            self._write(span)
+        except Exception as error:  # noqa: BLE001 - cheaper than a with statement
+            SHIELD.swallow(error)
+
+    def _leave_to_owner(self, span: ReadableSpan) -> bool:
+        """Whether the entries of ``span`` are for the processor of ``instrument()`` to write; sees to it that it does."""
+        owner = _OWNERS.get(self.place)
+        if owner is None or owner.exporter is self:
+            return False
+        if codec.is_ours(span):  # it comes to the owner by itself, also after uninstrument()
+            return True
+        if owner.is_joined:  # which may not be joined to the provider of this span
+            owner.on_end(span)
+        return owner.is_joined
 
     def _write(self, span: ReadableSpan) -> None:
         options = self._options
@@ -75,7 +98,7 @@ class EventsLogExporter(SpanExporter):
             _OVERLAP.note(span)
         elif _OVERLAP.is_double(span):
             return
-        if not _claim(span, self._file.path if self._file else "sinks"):
+        if not _claim(span, self.place):
             return
         for event in events:
             kept, entry = self._transformed(event)
@@ -128,12 +151,11 @@ def _dispatcher(options: Options) -> Dispatcher:
     return Dispatcher(destinations(options.sinks), options.meter_provider)
 
 
-def _claim(span: ReadableSpan, path: str) -> bool:
-    written: set[str] = span.__dict__.setdefault(_WRITTEN, set())
-    if path in written:
-        return False
-    written.add(path)
-    return True
+def _claim(span: ReadableSpan, place: str) -> bool:
+    """Whether nobody has written the entries of ``span`` there; of several threads that ask, one is told so."""
+    claims: dict[str, object] = span.__dict__.setdefault(_WRITTEN, {})
+    mine = object()
+    return claims.setdefault(place, mine) is mine
 
 
 def _without_content(event: LifecycleEvent) -> LifecycleEvent:
@@ -145,20 +167,23 @@ class EventsLogProcessor(SpanProcessor):
     """Hands every ended span to its exporter at once, sampled or not."""
 
     def __init__(self, exporter: EventsLogExporter | None = None) -> None:
-        self._exporter = exporter
-        self._joined = exporter is not None
+        self.exporter: EventsLogExporter | None = None
+        self.is_joined = False
+        if exporter is not None:
+            self.join(exporter)
 
     def join(self, exporter: EventsLogExporter) -> None:
         """Hand spans to ``exporter`` from now on."""
-        self._exporter, self._joined = exporter, True
+        self.exporter, self.is_joined = exporter, True
+        _OWNERS[exporter.place] = self
 
     def leave(self) -> None:
         """Take no more spans but those of ours that are open: their calls go on, and end in an entry."""
-        self._joined = False
+        self.is_joined = False
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
         """Remember around which span a call of ours begins; entries are made of finished spans."""
-        if self._joined:
+        if self.is_joined:
             try:
                 _OVERLAP.note(span)
             except Exception as error:  # noqa: BLE001 - cheaper than a with statement
@@ -166,14 +191,14 @@ class EventsLogProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Write the entries of ``span``."""
-        if self._exporter is not None and (self._joined or codec.is_ours(span)):
-            self._exporter.export((span,))
+        if self.exporter is not None and (self.is_joined or codec.is_ours(span)):
+            self.exporter.take(span)
 
     def shutdown(self) -> None:
         """Flush and close the file."""
-        if self._exporter is not None:
-            self._exporter.shutdown()
+        if self.exporter is not None:
+            self.exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the file."""
-        return self._exporter is None or self._exporter.force_flush(timeout_millis)
+        return self.exporter is None or self.exporter.force_flush(timeout_millis)
