@@ -254,6 +254,30 @@ def test_one_switch(on: str, off: str, caplog: pytest.LogCaptureFixture) -> None
         caplog.clear()
 
 
+@pytest.mark.parametrize("before", [[], [INSTRUMENT]], ids=["by hand", "opentelemetry-instrument"])
+def test_what_the_application_says_last_applies(before: list[str]) -> None:
+    """Options given where it is on already replace those in force, with one warning, and double nothing."""
+    program = (
+        "import logging, openai, os, openai_lifecycle\n"
+        "logging.basicConfig(format='%(message)s', level='WARNING')\n"
+        "openai_lifecycle.instrument()\n"
+        "client = openai.OpenAI(base_url=os.environ['SERVER'], api_key='sk-test-0123456789')\n"
+        "openai_lifecycle.instrument(capture='no_content')\n"
+        "openai_lifecycle.instrument(capture='no_content')\n"
+        "openai_lifecycle.instrument()\n"
+        "try:\n"
+        "    openai_lifecycle.instrument(durability='x')\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+        "client.chat.completions.create(model='m', messages=[{'role': 'user', 'content': 'Hi'}])\n"
+    )
+    done = start(program, *before)
+    assert done.stdout == "durability='x' is not allowed: it must be write, fsync or buffered\n"
+    assert done.stderr == "openai-lifecycle: instrument() was called again; its options apply from now on\n"
+    assert written() == ENTRIES
+    assert "Hi" not in Path("events.log").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("way", ["openai_lifecycle", "openai_lifecycle.OpenAILifecycleInstrumentor()"])
 @pytest.mark.parametrize(
     ("installed", "supported"),

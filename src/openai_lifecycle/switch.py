@@ -35,16 +35,27 @@ class Switch:
         #: Several threads may switch on and off at once: held from the look at ``is_on`` to the act.
         self.lock = threading.RLock()
         self.is_on = False
+        self._options: options.Options | None = None
         self._pipeline: Pipeline | None = None
         self._patches: Patches | None = None
 
     def on(self, keywords: Mapping[str, Any]) -> None:
         """Record from now on; with ``OTEL_SDK_DISABLED`` it is on but records nothing.
 
+        When it is on already, other options than those in force take their place: what an application says of
+        itself counts more than what ``opentelemetry-instrument`` has found in the environment.
+
         Raises:
-            TypeError, ValueError: as ``options.read``; it then stays off.
+            TypeError, ValueError: as ``options.read``; nothing changes then.
         """
+        if self.is_on and not keywords:
+            return
         read = options.read(keywords)
+        if self.is_on:
+            if read == self._options:
+                return
+            _logger.warning("openai-lifecycle: instrument() was called again; its options apply from now on")
+            self.off()
         if sdk.disabled():
             _logger.info("openai-lifecycle: OTEL_SDK_DISABLED is set; OpenAI calls are not recorded")
         else:
@@ -53,7 +64,7 @@ class Switch:
             except BaseException:
                 self.off()
                 raise
-        self.is_on = True
+        self._options, self.is_on = read, True
 
     def _start(self, read: options.Options) -> None:
         self._pipeline = Pipeline(read)
@@ -85,7 +96,10 @@ SWITCH: Final = Switch()
 
 
 def instrument(**keywords: Any) -> None:
-    """Record every call of the OpenAI client from now on; does nothing when that is already so.
+    """Record every call of the OpenAI client from now on.
+
+    When that is already so, keywords that differ from the options in force replace them, with one warning, and
+    without keywords nothing is done.
 
     The keywords are the options of ``options.py``; what is not given comes from the environment. When the
     installed openai is too old nothing is recorded, and one error is logged; where packages have no metadata to
@@ -96,7 +110,7 @@ def instrument(**keywords: Any) -> None:
         ValueError: a keyword's value is not allowed.
     """
     with SWITCH.lock:
-        if not SWITCH.is_on and _is_supported():
+        if SWITCH.is_on or _is_supported():
             SWITCH.on(keywords)
 
 
