@@ -64,9 +64,8 @@ class EventStreamBody:
             self._data.clear()
             if chunk is not None:
                 self._call.chunk(chunk)
-                if error := fields(chunk).get(
-                    "error"
-                ):  # the client's Stream raises it (openai/_streaming.py)
+                error = fields(chunk).get("error")
+                if error:  # the client's Stream would raise it (openai/_streaming.py, ``__stream__``)
                     self._call.reply.error = failure(error)
 
     def finish(self) -> None:

@@ -185,8 +185,9 @@ def number(value: object) -> int | float | None:
 
 def integer(value: object) -> int | None:
     """Return ``value`` if it is a whole number of 64 bits, all that an attribute holds; ``True`` is none."""
-    is_whole = type(value) is int or (isinstance(value, int) and type(value) is not bool)
-    return value if is_whole and -(2**63) <= value < 2**63 else None  # type: ignore[operator, return-value]
+    if type(value) is int or (isinstance(value, int) and type(value) is not bool):
+        return value if -(2**63) <= value < 2**63 else None
+    return None
 
 
 def double(value: object) -> float | None:
