@@ -49,7 +49,7 @@ class Appender:
         self._backups = backups
         self._sync = sync
         self._descriptor: int | None = None
-        self._file = (0, 0)  # which one is open: its inode and device
+        self._file = os.stat_result((0,) * 10)  # which one is open
         self._plain = True  # a file, not a pipe, terminal or device
         self._end = -1  # where the file ends if nobody else has written
         self._torn = False  # whether a pipe or terminal has taken a part of an entry
@@ -90,7 +90,7 @@ class Appender:
             except OSError:
                 pass
             else:
-                if (status.st_ino, status.st_dev) == self._file:
+                if os.path.samestat(status, self._file):
                     return descriptor
             self._descriptor = None
         descriptor = _open_path(self.path)
@@ -100,8 +100,7 @@ class Appender:
             descriptor = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
             os.close(low)
         self._descriptor, self._end = descriptor, -1
-        status = os.fstat(descriptor)
-        self._file = (status.st_ino, status.st_dev)
+        self._file = status = os.fstat(descriptor)
         self._plain = stat.S_ISREG(status.st_mode) and not _INHERITED.fullmatch(self.path)
         if self._sync and self._plain:
             self._sync_directory()
@@ -130,7 +129,7 @@ class Appender:
                 return False
             except OSError:  # the process has given up the right to search the directory
                 status = os.fstat(descriptor)
-            if (status.st_ino, status.st_dev) != self._file:
+            if not os.path.samestat(status, self._file):
                 self.close()
                 return False
             size, more = status.st_size, len(data) - self.progress
