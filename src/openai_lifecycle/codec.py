@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from openai_lifecycle import semconv
+from openai_lifecycle.encoding import shortened
 from openai_lifecycle.events import (
     LifecycleEvent,
     LLMGenerationError,
@@ -401,7 +402,8 @@ def _foreign(
     if limit is not None:
         instructions = {"role": "system", "parts": _found(places, semconv.SYSTEM_INSTRUCTIONS)}
         said = [_line(m) for m in ([instructions] if instructions["parts"] else []) + sent]
-        own[semconv.MESSAGE_CONTENT] = _cut(redact(" | ".join(said)), limit)
+        line = redact(" | ".join(said))
+        own[semconv.MESSAGE_CONTENT] = shortened(line, limit, len(line)) if limit > 0 else ""
     if span.status.status_code is StatusCode.ERROR or attributes.get(semconv.ERROR_TYPE):
         if limit is not None:
             own[semconv.ERROR_MESSAGE] = redact(_error(span, attributes))
@@ -464,9 +466,3 @@ def _line(message: Attributes) -> str:
         show = _SHOWN.get(kind)
         shown.append(f"[{kind}]" if show is None else show(part))
     return f"{_text(message.get('role'))}: {' '.join(shown)}"
-
-
-def _cut(line: str, limit: int) -> str:
-    if limit <= 0 or len(line) <= limit:
-        return line if limit > 0 else ""
-    return f"{line[:limit]}… [+{len(line) - limit} chars]"

@@ -141,8 +141,11 @@ def endpoint_of(client: Any) -> Endpoint:
 
 def secrets_of(client: Any) -> tuple[str, ...]:
     """Return the keys that a client holds, which nothing that is recorded may show."""
-    found = getattr(client, "api_key", None), getattr(client, "admin_api_key", None)
-    return tuple([value for value in found if isinstance(value, str) and value])
+    return _texts(getattr(client, "api_key", None), getattr(client, "admin_api_key", None))
+
+
+def _texts(*values: object) -> tuple[str, ...]:
+    return tuple([value for value in values if isinstance(value, str) and value])
 
 
 #: Arguments of a constructor that are secret, and the variables that stand in for them (``openai/_client.py``).
@@ -157,10 +160,7 @@ _SECRETS: Final[Mapping[str, str]] = {
 
 def secrets_asked_for(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the secrets that a constructor is given, or finds in the environment."""
-    found = [
-        v for name, variable in _SECRETS.items() for v in (arguments.get(name), os.environ.get(variable))
-    ]
-    return tuple([value for value in found if isinstance(value, str) and value])
+    return _texts(*map(arguments.get, _SECRETS), *map(os.environ.get, _SECRETS.values()))
 
 
 def secrets_sent(error: BaseException | None) -> tuple[str, ...]:

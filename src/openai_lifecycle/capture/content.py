@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from openai_lifecycle.capture.facts import Fields, ToolCall, fields, items, text
+from openai_lifecycle.encoding import shortened
 from openai_lifecycle.redaction import redact
 
 _PLACEHOLDERS: Final = {
@@ -42,8 +43,7 @@ def one_line(pieces: Iterable[str], limit: int, secrets: Iterable[str] = ()) -> 
         if room > 0:
             kept.append(separated[:room])
             room -= len(separated)
-    line = redact("".join(kept), secrets)
-    return line if total <= limit else f"{line[:limit]}… [+{total - limit} chars]"
+    return shortened(redact("".join(kept), secrets), limit, total)
 
 
 def chat_messages(messages: object) -> Iterator[str]:
