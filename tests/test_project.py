@@ -6,12 +6,15 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 import openai_lifecycle
-from openai_lifecycle import environment_variables
+from openai_lifecycle import codec, environment_variables
+from openai_lifecycle.capture import routes, websocket
+from openai_lifecycle.eventslog.format import KEYS, METADATA_KEYS
 from openai_lifecycle.options import OPTIONS, Capture, Options, read
 
 ROOT = Path(__file__).parent.parent
@@ -108,6 +111,75 @@ def test_every_option_has_a_row_in_the_readme() -> None:
         variable = f"`{option.variable}`" if option.variable else "-"
         lines.append(f"| `{option.name}` | {variable} | {shown} | {option.allowed} | {option.help} |")
     assert "\n".join(lines) in README
+
+
+def _table(heading: str) -> list[list[str]]:
+    """Return the cells below ``heading`` of the README's table that begins with it."""
+    _, found, rest = README.partition(f"\n{heading}\n")
+    assert found, heading
+    rows = rest.partition("\n\n")[0].splitlines()[1:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def test_the_readme_has_the_format_of_every_entry() -> None:
+    """The README's tables of entries have every key, placeholder and custom field of the code, in its order."""
+    assert _table("| tag | `event_type` | keys |") == [
+        [f"`{kind.tag}`", f"`{kind.event_type}`", _code(("event_type", *keys, "trace_id", "metadata"))]
+        for kind, keys in KEYS.items()
+    ]
+    explained = ", ".join(row[0] for row in _table("| key | value |"))
+    assert {f"`{key}`" for keys in KEYS.values() for key in (*keys, "trace_id")} == set(explained.split(", "))
+    assert [row[0] for row in _table("| member | value |")] == [
+        f"`{name}`" for name in (*METADATA_KEYS, "custom_fields")
+    ]
+    layouts = {kind: codec._LAYOUTS[kind.event_type] for kind in KEYS}
+    assert _table("| tag | `user` when nobody is named | `custom_fields`, in this order |") == [
+        [
+            f"`{kind.tag}`",
+            f"`{layout.user}`",
+            _code(("provider", *layout.fixed, *layout.custom, "span_id", "timestamp")),
+        ]
+        for kind, layout in layouts.items()
+    ]
+
+
+def test_the_readme_has_every_operation() -> None:
+    """The README's table of operations names those of the code, and what `events.log` calls each."""
+    operations = {
+        *routes.ROUTES.values(),
+        *(p.operation for p in websocket.PROTOCOLS.values()),
+        websocket.CONNECT,
+    }
+    named = {
+        f"`{operation.name}`": f"`{codec.OPERATIONS.get(operation.name, 'llm_generation')}`"
+        if operation.entries
+        else "no entries"
+        for operation in operations
+    }
+    rows = _table("| call | `gen_ai.operation.name` | `operation` of its entries |")
+    assert {name: entries.partition(", ")[0] for _, name, entries in rows} == named
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    """What the README links to in itself and in the repository is there."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    )
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\((?!https:)([^)]*)\)", README)
+    assert {link[1:] for link in links if link.startswith("#")} <= anchors
+    assert all((ROOT / link.partition("#")[0]).exists() for link in links)
+
+
+def test_the_readme_begins_with_a_command_and_its_output() -> None:
+    """What it is, how to install it, and what it does stand on the first screen."""
+    begin = "\n".join(README.splitlines()[:40])
+    assert "pip install ." in begin
+    assert re.search(r"^\$ .*quickstart\.py\n.*^```$", begin, re.MULTILINE | re.DOTALL)
 
 
 def test_every_test_that_the_readme_names_is_there() -> None:
