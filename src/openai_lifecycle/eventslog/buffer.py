@@ -12,7 +12,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
 
-from openai_lifecycle.eventslog import ending
+from openai_lifecycle import ending
 from openai_lifecycle.shield import SHIELD
 
 _LIMIT: Final = 4096  # entries that may be queued

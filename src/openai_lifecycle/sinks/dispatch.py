@@ -18,9 +18,8 @@ from typing import Any, Final
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.metrics import Counter
 
-from openai_lifecycle import losses
+from openai_lifecycle import ending, losses
 from openai_lifecycle.events import LifecycleEvent
-from openai_lifecycle.eventslog import ending
 from openai_lifecycle.sinks import Destination, EventSink, Rejected, SinkError, Unavailable
 
 _logger = logging.getLogger(__name__)
