@@ -1,10 +1,10 @@
-"""Span ⇄ events: the only file that knows how a lifecycle event lies on a span.
+"""Span ⇄ events: the only module that knows how lifecycle events are stored on a span.
 
-Nothing is kept twice: what the conventions put on the span (model, usage, finish reasons, …) is read from the
-span's attributes, and a span event carries only what is its own. The first half of this file gives the
-attributes of each span event to the code that records it; the second half, :func:`decode`, turns a finished
-span back into the documented entries. Spans of other GenAI instrumentations, which carry no lifecycle events,
-are decoded from the conventions alone.
+Nothing is stored twice: what the conventions put on the span (model, usage, finish reasons, …) is read from
+the span's attributes, and a span event carries only the rest. The first half of this file builds the
+attributes of each span event for the code that records it; the second half, :func:`decode`, turns a finished
+span back into the documented entries. Spans of other GenAI instrumentations carry no lifecycle events and are
+decoded from the conventions alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from openai_lifecycle.redaction import redact
 
 Attributes: TypeAlias = Mapping[str, Any]
 
-#: ``gen_ai.operation.name`` → ``operation`` of an entry. Spans of any other operation are no generations.
+#: ``gen_ai.operation.name`` → ``operation`` of an entry. Spans of any other operation are not generations.
 OPERATIONS: Final[Mapping[str, str]] = {
     "chat": "llm_generation",
     "text_completion": "llm_generation",
@@ -82,7 +82,7 @@ def _request(messages_count: int, message_content: str, temperature: float | Non
     attributes: dict[str, Any] = {semconv.MESSAGES_COUNT: messages_count}
     if message_content:
         attributes[semconv.MESSAGE_CONTENT] = message_content
-    if temperature is not None:  # exactly as the caller gave it, 1 or 1.0; the span's own is a double
+    if temperature is not None:  # as the caller gave it, 1 or 1.0; the span attribute is a double
         attributes[semconv.TEMPERATURE] = temperature
     return attributes
 
@@ -101,10 +101,10 @@ def tool_call(*, call_id: str, name: str, kind: str, arguments: str) -> dict[str
 def decode(
     span: ReadableSpan, *, utc: bool = False, content: bool = True, content_limit: int = 8192
 ) -> list[LifecycleEvent]:
-    """Return the entries of a finished span, in the order in which they happened; often none.
+    """Return the entries of a finished span in chronological order; most spans have none.
 
-    Attributes that are missing or of an unexpected type degrade to what is known; nothing raises. ``content``
-    and ``content_limit`` are about spans of other instrumentations; ours were recorded as configured.
+    Never raises: missing and ill-typed attributes count as unset. ``content`` and ``content_limit`` apply
+    only to spans of other instrumentations; ours were recorded as configured.
     """
     attributes = _dict(span.attributes)
     lifecycle = [event for event in span.events if event.name in _LAYOUTS]
@@ -130,14 +130,14 @@ def is_ours(span: ReadableSpan) -> bool:
 
 
 def _dict(attributes: Attributes | None) -> dict[str, Any]:
-    """Return a copy of ``attributes`` as a dict: to look into the SDK's own mapping takes ten times as long."""
+    """Return a copy of ``attributes`` as a dict: lookups in the SDK's own mapping take ten times as long."""
     copy = getattr(attributes, "copy", None)
     copied: dict[str, Any] = dict(attributes or {}) if copy is None else copy()
     return copied
 
 
-# ------------------------------------------------------------------ what follows from a span
-# Names, among a span's attributes, of what is worked out from it.
+# ------------------------------------------------------------------ values derived from a span
+# Their keys, added to the span's attributes.
 _TRACE_ID: Final = "trace_id"
 _SPAN_ID: Final = "span_id"
 _OPERATION: Final = "operation"
@@ -145,12 +145,12 @@ _STREAM: Final = "stream"
 _REASONS: Final = "finish_reasons"
 _FIRST_TOKEN_MS: Final = "time_to_first_token_ms"  # noqa: S105 - no secret
 _DURATION_MS: Final = "duration_ms"
-#: What ``gen_ai.provider.name`` was called before 2025-08; older instrumentations still write it.
+#: The name of ``gen_ai.provider.name`` before 2025-08; older instrumentations still write it.
 _SYSTEM: Final = "gen_ai.system"
 
 
 def _work_out(span: ReadableSpan, attributes: dict[str, Any]) -> None:
-    """Add to the ``attributes`` of ``span`` what follows from them, from its ids and its times."""
+    """Add the values derived from the span's attributes, ids and times to ``attributes``."""
     get = attributes.get
     context, start, end = span.get_span_context(), span.start_time, span.end_time
     trace_id, span_id = (context.trace_id, context.span_id) if context else (0, 0)
@@ -161,7 +161,7 @@ def _work_out(span: ReadableSpan, attributes: dict[str, Any]) -> None:
     attributes[semconv.REQUEST_MODEL] = _text(get(semconv.REQUEST_MODEL))
     streamed, reasons = get(semconv.STREAM), get(semconv.FINISH_REASONS)
     first = get(semconv.TIME_TO_FIRST_CHUNK)
-    says = streamed is not None or is_ours(span)  # a foreign span without the attribute does not
+    says = streamed is not None or is_ours(span)  # unknown for a foreign span without the attribute
     attributes[_STREAM] = ("true" if streamed is True else "false") if says else None
     attributes[_REASONS] = ",".join(map(str, reasons)) if isinstance(reasons, (list, tuple)) else None
     attributes[_FIRST_TOKEN_MS] = f"{first * 1000:.3f}" if isinstance(first, (int, float)) else None
@@ -179,7 +179,7 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> int | float | None:
-    if value is None or type(value) is int or type(value) is float:  # the usual ones, without more ado
+    if value is None or type(value) is int or type(value) is float:  # the fast path
         return value
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
@@ -194,15 +194,15 @@ def _texts(value: object) -> tuple[str, ...] | None:
     return tuple(map(str, value)) if isinstance(value, (list, tuple)) else None
 
 
-# ------------------------------------------------------------------ which attribute is which value of an entry
-#: A value of an entry or of its ``metadata``: its key, the attribute that it is, and how that is read.
+# ------------------------------------------------------------------ attributes → values of an entry
+#: A value of an entry or of its ``metadata``: its key, its attribute, and the reader of the attribute.
 _Value: TypeAlias = tuple[str, str, Callable[[Any], Any]]
-#: The texts of ``custom_fields``: key → the attribute that it shows.
+#: Texts of ``custom_fields``: key → the attribute shown; in ``_Layout.fixed``, key → the text itself.
 _Fields: TypeAlias = Mapping[str, str]
 
 
 class _Layout(NamedTuple):
-    """Where the values of one type of entry are found. ``user`` is who it was when nobody says."""
+    """Where the values of one entry type come from. ``user`` is used for a span without ``user.id``."""
 
     kind: type[LifecycleEvent]
     user: str
@@ -331,7 +331,7 @@ _NOT_SET: Final[Mapping[str, None]] = dict.fromkeys(field.name for field in data
 def _event(layout: _Layout, attributes: Attributes, timestamp: int, *, utc: bool) -> LifecycleEvent:
     """Return the event that was recorded ``timestamp`` nanoseconds after the epoch.
 
-    ``attributes`` are those of the span event, and of the span where the event has none of that name.
+    ``attributes`` are the span's, overridden by those of the span event.
     """
     kind, user, own, asked, fixed, custom = layout
     get, provider, span_id = attributes.get, attributes[semconv.PROVIDER], attributes[_SPAN_ID]
@@ -364,9 +364,9 @@ def _event(layout: _Layout, attributes: Attributes, timestamp: int, *, utc: bool
 
 @functools.lru_cache(maxsize=64)
 def _wall_clock(seconds: int, zone: tuple[str, str] | None) -> tuple[datetime, str, str]:
-    """Return what the clock showed ``seconds`` after the epoch: bare, as RFC 3339 text, and its offset as text.
+    """Return the wall-clock time ``seconds`` after the epoch: naive, as ISO 8601 text, and its UTC offset.
 
-    ``zone`` is ``time.tzname`` for local time, because that changes when the zone does, and ``None`` for UTC.
+    ``zone`` is ``None`` for UTC, else ``time.tzname``, so that a change of zone misses the cache.
     """
     moment = datetime.fromtimestamp(seconds, timezone.utc)
     local = moment if zone is None else moment.astimezone()
@@ -375,7 +375,7 @@ def _wall_clock(seconds: int, zone: tuple[str, str] | None) -> tuple[datetime, s
 
 
 # ------------------------------------------------------------------ spans of other instrumentations
-#: Type of a message's part → how ``message_content`` shows it; a text appears as it is.
+#: Type of a message's part → how ``message_content`` shows it; text appears verbatim.
 _SHOWN: Final[Mapping[str, Callable[[Attributes], str]]] = {
     "text": lambda part: _text(part.get("content")),
     "tool_call": lambda part: f"[tool_call {_text(part.get('name'))}]",
@@ -391,7 +391,7 @@ def _foreign(
 ) -> list[tuple[str, dict[str, Any], int]]:
     """Return the span events that a GenAI-convention span would carry if it were ours: name, attributes, time.
 
-    ``limit`` is the number of characters of ``message_content`` that are kept, ``None`` keeps no content at all.
+    ``limit`` is the maximum length of ``message_content`` in characters; ``None`` keeps no content at all.
     """
     end = span.end_time or span.start_time or 0
     places = [attributes, *(event.attributes or {} for event in span.events)]
@@ -441,7 +441,7 @@ def _error(span: ReadableSpan, attributes: Attributes) -> str:
 
 
 def _found(places: Iterable[Attributes], name: str) -> list[Attributes]:
-    """Return the objects under ``name``, which one of ``places`` holds as values or as JSON."""
+    """Return the objects under ``name`` in the first of ``places`` that has it, as values or as JSON."""
     value: object = next((place[name] for place in places if place.get(name)), None)
     if isinstance(value, str):
         try:

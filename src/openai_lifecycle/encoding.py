@@ -1,15 +1,16 @@
-"""Text that every exporter can write, and no more of it than is wanted.
+"""Makes text encodable by every exporter, and shortens it.
 
-UTF-8 has no lone surrogates, JSON and models do. One that reaches a span's name or status makes the OTLP exporters
-lose the whole batch of spans, the application's among them (``opentelemetry/exporter/otlp/proto/common/_internal``).
+UTF-8 cannot encode lone surrogates, but JSON and models produce them. One in a span's name or status makes
+the OTLP exporters lose the whole batch of spans, the application's included
+(``opentelemetry/exporter/otlp/proto/common/_internal``).
 """
 
 
 def encodable(text: str) -> str:
-    r"""Return ``text`` with each lone surrogate as its escape in JSON, which is how it came: ``\ud83d``."""
+    r"""Return ``text`` with each lone surrogate as its JSON escape, which is how it was sent: ``\ud83d``."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def shortened(text: str, limit: int, length: int) -> str:
-    """Return ``text``, the beginning of one of ``length`` characters, cut after ``limit`` with how many are missing."""
+    """Cut ``text``, the start of ``length`` characters, after ``limit`` and append how many are missing."""
     return text if length <= limit else f"{text[:limit]}… [+{length - limit} chars]"

@@ -2,8 +2,8 @@
 
 ``opentelemetry-instrument`` makes a flag of every attribute that starts with ``OTEL_`` in the modules of the
 entry-point group ``opentelemetry_environment_variables``, and fails at start when two modules name the same
-one (``opentelemetry/instrumentation/auto_instrumentation/__init__.py``, ``run``). Hence only this package's
-own variables stand here; ``options.py`` says what each means and the standard ones it also reads.
+one (``opentelemetry/instrumentation/auto_instrumentation/__init__.py``, ``run``). So only this package's
+own variables are here; ``options.py`` documents them and the standard ones it also reads.
 """
 
 OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG = "OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG"

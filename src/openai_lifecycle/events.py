@@ -1,7 +1,7 @@
-"""The six lifecycle events: what one entry of ``events.log`` says, as values.
+"""The six lifecycle events: the entries of ``events.log`` as dataclasses.
 
-Each class is one entry type of the documented format; its fields are the entry's keys. The order in which
-keys are written is the renderer's business (``eventslog/format.py``), how an event lies on a span the codec's.
+Each class is one entry type of the documented format; its fields are the entry's keys.
+``eventslog/format.py`` decides the order of the keys, ``codec.py`` how an event is stored on a span.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _Value = TypeVar("_Value")
 
 
 def assemble(kind: type[_Value], values: dict[str, Any]) -> _Value:
-    """Return ``kind(**values)``, one of the classes below, with every field given.
+    """Return ``kind(**values)`` for a dataclass without slots; ``values`` must hold every field.
 
     A frozen dataclass's own ``__init__`` assigns field by field through ``object.__setattr__``, which takes four
     times as long.
@@ -44,7 +44,7 @@ class Metadata:
 
 @dataclass(frozen=True, kw_only=True)
 class _Event:
-    """What every entry has.
+    """The fields that every entry has.
 
     ``time`` is the header's wall-clock time, to the second and without a zone, as the file shows it. The
     exact instant is ``metadata.custom_fields["timestamp"]`` (RFC 3339, microseconds, with offset).
@@ -82,7 +82,7 @@ class LLMInitializationSuccess(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class LLMInitializationError(_Event):
-    """A constructor raised. ``error`` is the exception's message, keys and tokens replaced."""
+    """A constructor raised. ``error`` is the exception's message, credentials redacted."""
 
     event_type = semconv.INITIALIZATION_ERROR
     tag = "INIT_ERROR"
@@ -93,10 +93,10 @@ class LLMInitializationError(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class LLMGenerationSuccess(_Event):
-    """An API call ended well: returned, drained, or closed by the application before its end.
+    """An API call succeeded: it returned, its stream was exhausted, or the application closed it early.
 
-    ``message_content`` is what was sent, ``response_length`` the characters of text that came back in the
-    first choice, ``choices_count`` the number of choices, messages, vectors or images.
+    ``message_content`` is what was sent, ``response_length`` the number of text characters in the first
+    choice, ``choices_count`` the number of choices, messages, vectors or images.
     """
 
     event_type = semconv.GENERATION_SUCCESS
@@ -112,7 +112,7 @@ class LLMGenerationSuccess(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class LLMGenerationError(_Event):
-    """An API call failed or was cancelled. ``error`` is the exception's message, keys and tokens replaced."""
+    """An API call failed or was cancelled. ``error`` is the exception's message, credentials redacted."""
 
     event_type = semconv.GENERATION_ERROR
     tag = "GENERATION_ERROR"

@@ -13,11 +13,11 @@ from openai_lifecycle.switch import DEPENDENCIES, SWITCH
 class OpenAILifecycleInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped upstream
     """The instrumentor of the OpenAI client; a singleton, as every ``BaseInstrumentor``.
 
-    It is on when ``openai_lifecycle.instrument()`` was called, and the other way round.
+    It shares its state with ``openai_lifecycle.instrument()``: if one is on, so is the other.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return what is instrumented."""
+        """Return the supported versions of the client."""
         return DEPENDENCIES
 
     def instrument(self, **keywords: Any) -> Any:
@@ -26,7 +26,7 @@ class OpenAILifecycleInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # un
             return super().instrument(**keywords)
 
     def uninstrument(self, **keywords: Any) -> Any:
-        """Undo it, one thread at a time; see :func:`openai_lifecycle.switch.uninstrument`."""
+        """Uninstrument, one thread at a time; see :func:`openai_lifecycle.switch.uninstrument`."""
         with SWITCH.lock:
             return super().uninstrument(**keywords)
 
@@ -36,18 +36,18 @@ class OpenAILifecycleInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # un
     def _uninstrument(self, **_: Any) -> None:
         SWITCH.off()
 
-    # Where ``BaseInstrumentor`` keeps whether it is on (``opentelemetry/instrumentation/instrumentor.py``).
+    # The flag where ``BaseInstrumentor`` keeps its state (``opentelemetry/instrumentation/instrumentor.py``).
     @property
     def _is_instrumented_by_opentelemetry(self) -> bool:
         return SWITCH.is_on
 
     @_is_instrumented_by_opentelemetry.setter
     def _is_instrumented_by_opentelemetry(self, _: bool) -> None:
-        """Leave it: it is set after ``_instrument`` and ``_uninstrument``, which have switched already."""
+        """Ignore it: it is set after ``_instrument`` and ``_uninstrument``, which have already switched."""
 
 
 def start_global_sdk() -> None:
-    """Start the SDK for ``opentelemetry-instrument`` when no distro or configurator has.
+    """Start the SDK for ``opentelemetry-instrument`` unless a distro or configurator has.
 
     Entry point ``opentelemetry_post_instrument``, called after every instrumentor is loaded.
     """

@@ -1,4 +1,4 @@
-"""The count of events that were lost: one instrument, whoever counts."""
+"""The counter of lost events: one instrument, shared by everything that counts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from openai_lifecycle.version import __version__
 
 
 def counter(meter_provider: MeterProvider | None) -> Counter:
-    """Return the counter of entries that ``events.log``, or of events that a sink, could not take.
+    """Return the counter of events that ``events.log`` or a sink could not take.
 
-    An entry that the file could not take went to stderr (attribute ``error.type``); what a sink could not take
-    is gone (attribute ``sink``).
+    An entry that the file could not take went to stderr (attribute ``error.type``); an event that a sink
+    could not take is lost (attribute ``sink``).
     """
     meter = get_meter(semconv.SCOPE, __version__, meter_provider, semconv.SCHEMA_URL)
     return meter.create_counter(

@@ -88,7 +88,7 @@ class Option(NamedTuple):
         return _DEFAULTS[self.name]
 
 
-#: What a ``parse`` raises for a value that it cannot use.
+#: What ``parse`` functions raise for a value that is not allowed.
 _WRONG = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 _DEFAULTS: Mapping[str, object] = {f.name: f.default for f in fields(Options)}
 
@@ -166,10 +166,10 @@ def _is_sink(value: Any) -> bool:
 
 
 def _without_secrets(sinks: Any) -> str:
-    """Say what was given as sinks; of what is neither a URL nor a number, only the type."""
+    """Describe the sinks that were given: URLs and numbers by value, anything else only by type."""
     if isinstance(sinks, str):
         return repr(address(sinks))
-    if type(sinks) in (list, tuple):  # not SQLAlchemy's URL, a tuple whose parts are texts
+    if type(sinks) in (list, tuple):  # not subclasses: SQLAlchemy's URL is a tuple of texts
         return f"[{', '.join(map(_without_secrets, sinks))}]"
     return repr(sinks) if isinstance(sinks, (int, float)) else type(sinks).__qualname__
 
@@ -339,7 +339,7 @@ def _from_environment(option: Option, text: str) -> Any:
     try:
         return option.parse(text)
     except _WRONG:
-        # What may appear where is a promise about privacy: a value that cannot be read must not widen it.
+        # ``capture`` is a promise about privacy: a value that cannot be read must not capture more.
         used = Capture.NO_CONTENT if option.name == "capture" else option.default
         shown = used.value if isinstance(used, Capture) else used
         level = logging.WARNING if option.name == "capture" else logging.ERROR

@@ -1,7 +1,7 @@
-"""An event as a JSON object and as a flat row: the shapes that leave this package for other programs.
+"""An event as a JSON object and as a flat row: the shapes that other programs get.
 
-:func:`to_object` keeps everything, in the keys of ``events.log``. :func:`to_row` is for tables: one value a
-column, numbers as numbers, the time as an instant; what a column cannot hold is in its ``entry``.
+:func:`to_object` keeps everything, under the keys of ``events.log``. :func:`to_row` is for tables: one value
+per column, numbers as numbers, the time as an instant. The column ``entry`` holds what no other column can.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Kind: TypeAlias = Literal["text", "integer", "number", "instant"]
 
 # ------------------------------------------------------------------ identity and time
 def event_id(event: LifecycleEvent) -> str:
-    """Return 32 hex digits that the same event always has and no other: a digest of its entry.
+    """Return 32 hex digits that identify the event: a digest of its entry.
 
-    The entry holds the span's id and microseconds, so writing an event twice can be told from two events.
+    The entry holds the span's id and microseconds, so only the same event written twice has the same id.
     """
     return hashlib.blake2b(render(event).encode(), digest_size=16).hexdigest()
 
 
 def instant(event: LifecycleEvent) -> datetime:
-    """Return when ``event`` happened, with a zone.
+    """Return when ``event`` happened, as an aware datetime.
 
-    That is its ``timestamp``. An entry without one, or with a broken one, has only its header's time, which is
-    taken for local time. What is returned can be said in UTC: years before 1 and after 9999 are none.
+    This is its ``timestamp``. If that is missing or broken, it is the header's time, taken as local time. The
+    result can always be converted to UTC, which has no years before 1 or after 9999.
     """
     with contextlib.suppress(KeyError, ValueError, OverflowError):
         return _zoned(datetime.fromisoformat(event.metadata.custom_fields["timestamp"]))
@@ -44,11 +44,10 @@ def instant(event: LifecycleEvent) -> datetime:
 
 
 def _zoned(moment: datetime) -> datetime:
-    """Return ``moment`` with a zone.
+    """Return ``moment`` as an aware datetime.
 
     Raises:
-        ValueError: UTC cannot say it.
-        OverflowError: the same.
+        ValueError, OverflowError: it cannot be converted to UTC.
     """
     zoned = moment if moment.tzinfo else moment.astimezone()
     zoned.astimezone(timezone.utc)
@@ -57,9 +56,9 @@ def _zoned(moment: datetime) -> datetime:
 
 # ------------------------------------------------------------------ the JSON object
 def to_object(event: LifecycleEvent) -> dict[str, Any]:
-    """Return ``event`` as the object of its entry, with the header's time in front as ``time``.
+    """Return ``event`` as the JSON object of its entry, preceded by the header's time as ``time``.
 
-    As in the entry, a number is ``None`` where JSON has none for it, and left out of ``metadata``.
+    As in the entry, a number that JSON cannot represent is ``None``, and is left out of ``metadata``.
     """
     metadata = {key: _plain(getattr(event.metadata, key)) for key in METADATA_KEYS}
     return {
@@ -75,11 +74,11 @@ def to_object(event: LifecycleEvent) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return ``value``, or ``None`` for a number that JSON cannot say: not finite, or with more digits than allowed."""
+    """Return ``value``, or ``None`` for a number that JSON cannot hold: not finite, or too many digits."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, int):
-        value = int(value)  # not a member of an enumeration, and 1 for True
+        value = int(value)  # a plain int instead of an enum member or True
         try:
             repr(value)
         except ValueError:  # more digits than sys.get_int_max_str_digits()
@@ -88,10 +87,10 @@ def _plain(value: Any) -> Any:
 
 
 def from_object(members: Mapping[str, Any]) -> LifecycleEvent:
-    """Return the event that :func:`to_object` made ``members`` of.
+    """Return the event whose :func:`to_object` is ``members``.
 
     Raises:
-        ValueError: ``members`` is no such object.
+        ValueError: ``members`` is not such an object.
     """
     kind = next((kind for kind in KEYS if kind.event_type == members.get("event_type")), None)
     if kind is None:
@@ -101,7 +100,7 @@ def from_object(members: Mapping[str, Any]) -> LifecycleEvent:
 
 
 def to_json(event: LifecycleEvent) -> str:
-    """Return ``event`` as one line of ASCII JSON: safe on a terminal, and whole where lone surrogates are not."""
+    """Return ``event`` as one line of ASCII JSON: safe on a terminal, and it keeps lone surrogates."""
     return json.dumps(to_object(event))
 
 
@@ -133,12 +132,12 @@ def _same(text: str | None) -> str | None:
 
 
 def whole(text: str | None) -> int | None:
-    """Return the whole number that ``text`` says, 0 or more; ``None`` for anything else."""
+    """Return ``text`` as an integer, 0 or more; ``None`` for anything else."""
     return int(text) if text and len(text) < 19 and text.isascii() and text.isdigit() else None
 
 
 def decimal(text: str | None) -> float | None:
-    """Return the finite number that ``text`` says, 0 or more; ``None`` for anything else."""
+    """Return ``text`` as a finite number, 0 or more; ``None`` for anything else."""
     try:
         number = float(text or "")
     except ValueError:

@@ -11,9 +11,9 @@ from openai_lifecycle.encoding import encodable
 
 REDACTED: Final = "[REDACTED]"
 
-# A key as OpenAI writes it (``sk-…``, also as its 401 message masks it: ``sk-abc***xyz``; ``sess-…``), as the
-# compatible providers do, and whatever follows an authorization scheme, a key header or is in a URL before the host.
-# What is in the group may be words, see :func:`_replacement`.
+# Keys of OpenAI (``sk-…``, also as its 401 message masks them: ``sk-abc***xyz``; ``sess-…``) and of
+# compatible providers, values after an authorization scheme or a key header, and credentials before the host
+# of a URL. The group may match ordinary words, see :func:`_replacement`.
 _SECRET = re.compile(
     r"""
       \b(?: sk | rk | pk | sess | gsk | xai | pplx )-([\w*.-]{8,})
@@ -30,10 +30,10 @@ _SECRET = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-#: What words such as ``rk-cabinet-hinges`` do not have.
+#: What keys have and words such as ``rk-cabinet-hinges`` do not.
 _RANDOM: Final = re.compile(r"[\d*]|\w{16}")
 # The pattern has no literal prefix, so it costs some 20 ns a character; a substring search costs almost nothing.
-#: What many a text lacks → the hints at a credential that contain it; those under "" are always looked for.
+#: Character that many texts lack → hints of a credential that contain it; those under "" are always searched.
 _HINTS: Final = {
     "-": ("sk-", "rk-", "pk-", "sess-", "xai-", "pplx-", "pi-key", "pi-Key", "PI-KEY"),
     "_": ("ghp_", "hf_", "pi_key", "PI_KEY"),
@@ -44,8 +44,8 @@ _HINTS: Final = {
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Return ``text`` with everything that looks like a credential replaced by ``[REDACTED]``.
 
-    What is returned can be written by every exporter. ``secrets`` are values known to be secret, such as the
-    client's own key, replaced wherever they stand.
+    Every exporter can encode the result. ``secrets`` are values known to be secret, such as the client's own
+    key; they are replaced wherever they occur.
     """
     for secret in secrets:
         if len(secret) >= 8 and secret in text:  # a shorter "key" is a placeholder
@@ -59,7 +59,7 @@ def _replacement(match: re.Match[str]) -> str:
     return match[0] if match[1] and not _RANDOM.search(match[1]) else REDACTED
 
 
-#: For what recurs with every call, such as the name of a model: each text is looked at once.
+#: Cached, for texts that recur with every call, such as a model's name.
 redact_recurring = lru_cache(maxsize=256)(redact)
 
 
@@ -74,15 +74,15 @@ def _redacted(value: Any, secrets: tuple[str, ...]) -> Any:
     return redact_recurring(value, secrets) if isinstance(value, str) else value
 
 
-# Everything up to the last @ may be a password: SQLAlchemy takes one with a slash, which urlsplit takes for a path.
+# Everything up to the last @ may be a password: SQLAlchemy accepts a slash in it, urlsplit does not.
 _URL: Final = re.compile(r"([\w+.-]*:/*)?(.*@)?([^?#]*)", re.DOTALL)
 
 
 def address(url: str) -> str:
-    """Return what may be shown of a destination's ``url``: scheme, host and path, of a webhook no path.
+    """Return what is safe to show of a destination's ``url``: scheme, host and path; no path for a webhook.
 
-    The paths of webhooks are secrets, those of Slack for one. Where a ``?`` stands before an ``@``, it cannot be
-    told where a password ends, and only the scheme is left.
+    Paths of webhooks are secrets, Slack's for example. When a ``?`` precedes an ``@``, the end of the
+    password is ambiguous, and only the scheme is kept.
     """
     scheme, user, rest = _URL.findall(url)[0]
     if "?" in user:

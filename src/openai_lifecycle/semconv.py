@@ -10,7 +10,7 @@ from typing import Final
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 SCOPE: Final = "openai_lifecycle"
 
-# ------------------------------------------------------------------ span attributes: what was asked
+# ------------------------------------------------------------------ span attributes: the request
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
 REQUEST_MODEL: Final = "gen_ai.request.model"
@@ -40,7 +40,7 @@ OPENAI_API_TYPE: Final = "openai.api.type"
 OPENAI_REQUEST_SERVICE_TIER: Final = "openai.request.service_tier"
 USER_ID: Final = "user.id"
 
-# ------------------------------------------------------------------ span attributes: what came back
+# ------------------------------------------------------------------ span attributes: the response
 RESPONSE_ID: Final = "gen_ai.response.id"
 RESPONSE_MODEL: Final = "gen_ai.response.model"
 RESPONSE_STATUS: Final = "gen_ai.response.status"
@@ -56,7 +56,7 @@ OPENAI_SYSTEM_FINGERPRINT: Final = "openai.response.system_fingerprint"
 ERROR_TYPE: Final = "error.type"
 HTTP_STATUS_CODE: Final = "http.response.status_code"
 
-# ------------------------------------------------------------------ content, on the span only when asked for
+# ------------------------------------------------------------------ content, on the span only when captured
 INPUT_MESSAGES: Final = "gen_ai.input.messages"
 OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
@@ -105,7 +105,7 @@ TIME_PER_OUTPUT_CHUNK: Final = "gen_ai.client.operation.time_per_output_chunk"
 TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - an attribute's name
 EVENTS_LOST: Final = "openai_lifecycle.events.lost"
 
-#: Attributes that may hold what a person or a model wrote: what a redacting Collector has to delete.
+#: Attributes that may hold text written by a person or a model: a redacting Collector has to delete these.
 CONTENT_ATTRIBUTES: Final = (
     INPUT_MESSAGES,
     OUTPUT_MESSAGES,

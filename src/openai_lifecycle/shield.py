@@ -1,9 +1,9 @@
-"""The one place where an exception of ours is swallowed.
+"""The one place where our own exceptions are swallowed.
 
-Code of ours that runs inside the application's call stands in ``with SHIELD:``. What it raises is reported in
-one log line per place, counted, and goes no further: the call must succeed whatever happens to its telemetry.
-The line names the exception's type and where it arose, never its text, which may quote a prompt. Tests set
-``SHIELD.reraise`` so that no defect hides behind it.
+Our code that runs inside the application's call is wrapped in ``with SHIELD:``. An exception in it is
+counted, logged once per place, and not propagated: the call must succeed whatever happens to its telemetry.
+The log line names the exception's type and origin, never its text, which may quote a prompt. Tests set
+``SHIELD.reraise`` so that it hides no defect.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Shield:
         return True
 
     def swallow(self, error: Exception) -> None:
-        """Swallow ``error``, which was caught where a ``with`` statement costs too much."""
+        """Swallow ``error``, caught with ``except`` where a ``with`` statement costs too much."""
         if self.reraise:
             raise error
         self._report(type(error), error.__traceback__)
@@ -50,7 +50,7 @@ class Shield:
         place = _place(trace)
         if place not in self._reported:  # bounded: at most one element per line of code
             self._reported.add(place)
-            with contextlib.suppress(Exception):  # a log handler of the application's may raise
+            with contextlib.suppress(Exception):  # the application's log handler may raise
                 _logger.error(
                     "telemetry of an OpenAI call failed, the call is not affected: %s at %s",
                     kind.__name__,

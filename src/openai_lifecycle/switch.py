@@ -1,8 +1,8 @@
 """``instrument()`` and ``uninstrument()``: options → pipeline → patches, and back.
 
-The state stands here, below :class:`~openai_lifecycle.instrumentor.OpenAILifecycleInstrumentor` that shares it,
-because ``BaseInstrumentor`` imports as much as the rest of this package together (``packaging``, the semantic
-conventions of other instrumentations), and who calls these functions needs none of it.
+The state is here, and :class:`~openai_lifecycle.instrumentor.OpenAILifecycleInstrumentor` shares it, because
+importing ``BaseInstrumentor`` costs as much as the rest of this package together (``packaging``, the semantic
+conventions of other instrumentations), and callers of these functions do not need it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from openai_lifecycle.pipeline import Pipeline
 
 _logger = logging.getLogger(__name__)
 
-#: What is instrumented. No upper bound: a version without a patch point is one warning.
+#: The supported client. No upper bound: a version that lacks a patch point only causes a warning.
 DEPENDENCIES: Final = ("openai >= 1.66",)
 _OLDEST: Final = (1, 66)
 
 
 class Switch:
-    """Whether calls are recorded, and what then does it."""
+    """Whether the client is instrumented, and the pipeline and patches in use."""
 
     def __init__(self) -> None:
-        #: Several threads may switch on and off at once: held from the look at ``is_on`` to the act.
+        #: Held from the check of ``is_on`` until the switch is done: several threads may switch at once.
         self.lock = threading.RLock()
         self.is_on = False
         self._options: options.Options | None = None
@@ -40,10 +40,10 @@ class Switch:
         self._patches: Patches | None = None
 
     def on(self, keywords: Mapping[str, Any]) -> None:
-        """Record from now on; with ``OTEL_SDK_DISABLED`` it is on but records nothing.
+        """Switch on and start recording; with ``OTEL_SDK_DISABLED`` nothing is recorded.
 
-        When it is on already, other options than those in force take their place: what an application says of
-        itself counts more than what ``opentelemetry-instrument`` has found in the environment.
+        If it is already on, options that differ from those in force replace them: the application's own call
+        takes precedence over what ``opentelemetry-instrument`` found in the environment.
 
         Raises:
             TypeError, ValueError: as ``options.read``; nothing changes then.
@@ -71,8 +71,8 @@ class Switch:
         recorder = Recorder(self._pipeline, read)
         self._patches = Patches(recorder, Initializations(self._pipeline, read))
         self._pipeline.attach()
-        # At once when openai is imported already, else when it is: an application that never imports it pays
-        # nothing.
+        # Runs now if openai is already imported, else on its import: an application that never imports it
+        # pays nothing.
         wrapt.register_post_import_hook(self._patches.install, "openai")
 
     def off(self) -> None:
@@ -85,7 +85,7 @@ class Switch:
         self.is_on = False
 
     def start_sdk(self) -> None:
-        """Start the SDK globally when nobody else has, if anything is to be recorded."""
+        """Start the SDK globally if nobody else has and there is something to record."""
         if self._pipeline is not None:
             sdk.start_globally()
             self._pipeline.attach()
@@ -98,12 +98,12 @@ SWITCH: Final = Switch()
 def instrument(**keywords: Any) -> None:
     """Record every call of the OpenAI client from now on.
 
-    When that is already so, keywords that differ from the options in force replace them, with one warning, and
-    without keywords nothing is done.
+    If it is already on, keywords that differ from the options in force replace them, with one warning;
+    without keywords nothing happens.
 
-    The keywords are the options of ``options.py``; what is not given comes from the environment. When the
-    installed openai is too old nothing is recorded, and one error is logged; where packages have no metadata to
-    tell, ``OpenAILifecycleInstrumentor().instrument(skip_dep_check=True)`` does not ask.
+    The keywords are the options of ``options.py``; options not given come from the environment. If the
+    installed openai is too old, nothing is recorded and one error is logged. Where packages have no metadata
+    to check, ``OpenAILifecycleInstrumentor().instrument(skip_dep_check=True)`` skips the check.
 
     Raises:
         TypeError: a keyword is not an option.
@@ -115,17 +115,17 @@ def instrument(**keywords: Any) -> None:
 
 
 def uninstrument() -> None:
-    """Restore the client and write what is pending; does nothing when nothing is instrumented."""
+    """Restore the client and write what is pending; do nothing if it is not instrumented."""
     with SWITCH.lock:
         if SWITCH.is_on:
             SWITCH.off()
 
 
 def _is_supported() -> bool:
-    """Whether the installed openai fulfils :data:`DEPENDENCIES`; logs why not.
+    """Whether the installed openai satisfies :data:`DEPENDENCIES`; if not, logs why.
 
-    The judge is the one that ``BaseInstrumentor.instrument`` asks too; it imports ``packaging``, and is left in
-    peace when the version is a release whose numbers say it all.
+    The full check is the one that ``BaseInstrumentor.instrument`` does. It imports ``packaging``, so it is
+    skipped for a plain release number that is new enough.
     """
     try:
         numbers = tuple(int(part) for part in version("openai").split("."))
