@@ -1,10 +1,10 @@
-"""What was said, in the conventions' JSON schemas, for the span (``gen-ai-input-messages.json`` and its kin).
+"""Message content for spans, in the conventions' JSON schemas (``gen-ai-input-messages.json`` and its kin).
 
-A converter turns one message, item or tool into JSON of plain dicts; :func:`as_json` writes as many of them as
-fit into an attribute. Parts are those of the schemas: text, reasoning, tool_call, tool_call_response,
-server_tool_call, server_tool_call_response, blob, uri, file, compaction; what is none of them is a generic part
-of the type it has. Optional members that are unknown are left out. Inline data (images, audio, files) is given
-by kind and ``size`` in bytes: a blob's ``content``, which the schema requires, is empty.
+A converter turns one message, item or tool into JSON of plain dicts; :func:`as_json` writes as many as fit into
+an attribute. Part types are those of the schemas: text, reasoning, tool_call, tool_call_response,
+server_tool_call, server_tool_call_response, blob, uri, file, compaction. Any other becomes a generic part
+and keeps its type. Unknown optional members are left out. Inline data (images, audio, files) is described by
+kind and ``size`` in bytes; a blob's ``content``, which the schema requires, is empty.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def chat_message(message: object) -> Json:
 
 
 def response_item(item: object) -> Json:
-    """Return an item of the Responses API's ``input``, which may be a text alone."""
+    """Return an item of the Responses API's ``input``, which may be just a text."""
     if isinstance(item, str):
         return _message("user", list(parts(item)))
     i = fields(item)
@@ -48,7 +48,7 @@ def instruction(said: object) -> Json:
 
 
 def chat_tool(tool: object) -> Json:
-    """Return a tool definition of a chat: type and name; the rest is large, and not recommended."""
+    """Return a tool definition of a chat: only type and name, as the rest is large and not recommended."""
     t = fields(tool)
     kind = text(t.get("type"))
     return _definition(kind, fields(t.get(kind)))
@@ -61,7 +61,7 @@ def response_tool(tool: object) -> Json:
 
 
 def output(reply: Reply) -> list[Json]:
-    """Return what the model answered: one message per choice, with its finish reason if it has come."""
+    """Return the model's answer: one message per choice, with its finish reason if it has arrived."""
     return [_answer(index, choice, reply) for index, choice in sorted(reply.choices.items())]
 
 
@@ -77,7 +77,7 @@ def _answer(index: int, choice: Choice, reply: Reply) -> Json:
 
 
 def _of(key: object) -> object:
-    """Return the choice that the tool call known under ``key`` belongs to; see ``chat.py``."""
+    """Return the choice of the tool call known under ``key``; see ``chat.py``."""
     return key[0] if isinstance(key, tuple) else None
 
 
@@ -112,7 +112,7 @@ def parts(said: object) -> Iterator[Json]:
 
 
 def item_parts(item: object) -> Iterator[Json]:
-    """Yield the parts that an item of the Responses API, sent or received, is of a message."""
+    """Yield the message parts of an item of the Responses API, sent or received."""
     i = fields(item)
     kind = text(i.get("type"))
     call = content.tool_called(i)
@@ -131,7 +131,7 @@ def item_parts(item: object) -> Iterator[Json]:
 
 
 def tool_part(call: ToolCall) -> Json:
-    """Return a tool call; its arguments are an object when what the model wrote is one."""
+    """Return a tool call; its arguments are an object if the model wrote one."""
     arguments = _parsed(call.arguments)
     if call.hosted:
         asked = arguments if isinstance(arguments, dict) else {"arguments": arguments}
@@ -141,7 +141,7 @@ def tool_part(call: ToolCall) -> Json:
 
 
 def recording(audio: object) -> Json:
-    """Return what a chat message says aloud: its size, or the id of what was said before."""
+    """Return a chat message's audio: its size, or the id of earlier audio."""
     a = fields(audio)
     data, audio_id = a.get("data"), text(a.get("id"))
     return (
@@ -251,9 +251,9 @@ _MEDIA: Final[Mapping[str, Callable[[Fields], Json]]] = {
 _REASONING: Final = ("reasoning_text", "summary_text")
 
 # ------------------------------------------------------------------ writing, within bounds
-#: A message is not begun in less room than this: a fragment of one says nothing.
+#: A message needs at least this many characters of room: a shorter fragment says nothing.
 _LEAST = 64
-#: Characters beyond the cut that are looked at, so that a secret is not cut in two and missed.
+#: How many characters beyond the cut are searched, so that a secret split by the cut is still found.
 _MARGIN = 512
 _DEEPEST = 24
 
@@ -261,11 +261,11 @@ _DEEPEST = 24
 def as_json(
     values: Sequence[Any], convert: Callable[[Any], Json], limit: int, secrets: Iterable[str] = ()
 ) -> str:
-    """Return ``values``, converted, as the text of a JSON array of at most ``limit`` characters.
+    """Return the converted ``values`` as a JSON array of at most ``limit`` characters.
 
-    Too long texts are cut and say how much is missing: ``… [+N chars]``. Of too many values the first is kept,
-    which is how a conversation was set up, and as many of the last as there is room for, which is what this
-    call was about. No more of them is converted than is kept, and credentials are replaced.
+    Long texts are cut and say how much is missing: ``… [+N chars]``. Of too many values we keep the first,
+    which set up the conversation, and as many of the last as fit, which are what this call was about. Only kept
+    values are converted. Credentials are replaced.
     """
     writer = _Writer(secrets)
     count = len(values)
@@ -282,13 +282,13 @@ def as_json(
 
 
 class _Writer:
-    """Writes JSON into a given number of characters: whatever is cut, the result is valid."""
+    """Writes JSON of bounded length, which is valid whatever is cut."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = tuple(secrets)
 
     def write(self, value: Any, room: int, depth: int = 0) -> str:
-        """Return the JSON of ``value`` in at most ``room`` characters; nothing if there is no room for any."""
+        """Return the JSON of ``value`` in at most ``room`` characters, or nothing if it does not fit."""
         if isinstance(value, str):
             return self._text(value, room)
         if depth > _DEEPEST:
@@ -301,7 +301,7 @@ class _Writer:
         if value is None or value is True or value is False or isinstance(value, int):
             written = json.dumps(value)
         elif isinstance(value, float):
-            written = json.dumps(value) if value - value == 0 else "null"  # JSON knows no NaN and no infinity
+            written = json.dumps(value) if value - value == 0 else "null"  # JSON has no NaN and no infinity
         else:
             return self._text(str(value), room)
         return written if len(written) <= room else ""
@@ -326,7 +326,7 @@ class _Writer:
         quoted = _quoted(shown)
         if len(quoted) <= room and len(value) <= room + _MARGIN:
             return quoted
-        missing = f"… [+{len(value)} chars]"  # as wide as the number that is not known yet can be
+        missing = f"… [+{len(value)} chars]"  # as wide as the final number, still unknown, can be
         keep = room - 2 - len(missing)
         while keep > 0 and len(quoted) - 2 > keep:
             shown = shown[: min(len(shown) - 1, len(shown) * keep // (len(quoted) - 2))]

@@ -2,11 +2,11 @@
 
 Everything a client sends goes through ``request`` of two base classes, and every response through
 ``_process_response`` (``openai/_base_client.py``). Patching there covers ``create``, ``parse``, the stream
-helpers, raw and streaming responses, ``client.post`` and methods that were bound before; and no resource
-module, which together cost more than a second, is imported by us.
+helpers, raw and streaming responses, ``client.post`` and methods bound earlier. It also avoids importing the
+resource modules, which together cost more than a second.
 
-A call travels with its request options: :class:`_Hook`, put there as ``post_parser``, is how
-``_process_response`` and the retry loop, which are handed copies of the options, know whose turn it is.
+A call travels with its request options, as a :class:`_Hook` in ``post_parser``. ``_process_response`` and the
+retry loop receive copies of the options and find their call by that hook.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _logger = logging.getLogger(__name__)
 
 
 class _Hook:
-    """The ``post_parser`` of a request that is observed: sees what the client parsed, changes nothing."""
+    """The ``post_parser`` of an observed request: reads what the client parsed, changes nothing."""
 
     __slots__ = ("call", "previous")
 
@@ -45,7 +45,7 @@ class _Hook:
         self.previous = previous
 
     def __deepcopy__(self, _: Any) -> _Hook:
-        """Return itself: options that an application's ``_prepare_options`` has copied are of the same call."""
+        """Return itself: options copied by an application's ``_prepare_options`` belong to the same call."""
         return self
 
     def __call__(self, parsed: Any) -> Any:
@@ -60,12 +60,12 @@ class _Hook:
 
 
 def _is_stream(parsed: Any) -> bool:
-    """Whether ``parsed`` is a ``Stream``; to ask a model with ``hasattr`` makes pydantic raise an error."""
+    """Whether ``parsed`` is a ``Stream``; ``hasattr`` on a model would make pydantic raise an error."""
     return "_iterator" in getattr(parsed, "__dict__", ())
 
 
 class Patches:
-    """Everything that ``instrument()`` puts into the client, and takes out again."""
+    """Everything that ``instrument()`` puts into the client and removes again."""
 
     def __init__(self, recorder: Recorder, initializations: Initializations) -> None:
         self._recorder = recorder
@@ -74,16 +74,16 @@ class Patches:
         self._active = True
 
     def install(self, _: Any = None) -> None:
-        """Install the table; called when ``openai`` has been imported, at once or later."""
+        """Install the table; called once ``openai`` has been imported, now or later."""
         if not self._active or self._installed:
             return
         self._wrap_all(self._table())
-        # Their modules are the expensive ones: each is left alone until the application imports it.
+        # Their modules are the expensive ones: we wait until the application imports each.
         for module in routes.CONNECTIONS:
             wrapt.register_post_import_hook(self._install_websockets, module)
 
     def _install_websockets(self, module: Any) -> None:
-        with SHIELD:  # what fails here would fail the application's import
+        with SHIELD:  # a failure here would break the application's import
             from openai_lifecycle.capture.websocket import WebSockets  # few applications need it
 
             sockets = WebSockets(self._recorder, lambda: self._active)
@@ -91,7 +91,7 @@ class Patches:
             self._wrap_all(_Point(module.__name__, path, wrapper, required=False) for path, wrapper in points)
 
     def undo(self) -> None:
-        """Restore what was there; what something else still holds or has wrapped falls silent."""
+        """Restore the originals; a wrapper that other code still holds or has wrapped does nothing more."""
         self._active = False
         for owner, name, stand_in, original in reversed(self._installed):
             if owner.__dict__.get(name) is stand_in:
@@ -116,7 +116,7 @@ class Patches:
             _Point(base, "SyncAPIClient._process_response", self._process_response),
             _Point(base, "AsyncAPIClient._process_response", self._aprocess_response),
             _Point(base, "BaseClient._calculate_retry_timeout", self._retry_delay),
-            # Another instrumentation may have put a ``request`` into a client class, where it hides the base's:
+            # Another instrumentation may have put a ``request`` into a client class, which hides the base's:
             # openinference/instrumentation/openai/__init__.py, ``_instrument`` and ``_uninstrument``.
             *(_Point(m, f"{name}.request", self._request_of(name), required=False) for m, name, _ in clients),
             *(_Point(m, f"{name}.__init__", construct, required) for m, name, required in clients),
@@ -143,13 +143,13 @@ class Patches:
         owner, name, original = wrapt.resolve_path(point.module, point.path)
         if name not in owner.__dict__:  # inherited: the base class's wrapper serves
             return
-        factory: Any = _stand_in  # typed as if it could only make proxies
+        factory: Any = _stand_in  # wrapt's types only allow proxies
         stand_in = wrapt.wrap_object(point.module, point.path, factory, (point.wrapper, lambda: self._active))
         self._installed.append((owner, name, stand_in, original))
 
     # -------------------------------------------------------------- request
     def _begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, Any] | None:
-        """Start a call; return it with the options to send instead of the caller's, or ``None``."""
+        """Start a call; return it with the options that replace the caller's, or ``None``."""
         with SHIELD:
             options = args[1] if len(args) > 1 else kwargs["options"]
             route = routes.find(options.method, _path(client, options.url))
@@ -157,17 +157,17 @@ class Patches:
                 return None
             previous = options.post_parser
             if isinstance(previous, _Hook) and previous.call.ongoing:
-                return None  # it came through the wrapper of a subclass's ``request`` already
+                return None  # the wrapper of a subclass's ``request`` has already seen it
             operation, named = route
             asked = {**_body(options), **named} if named else _body(options)
             call = self._recorder.begin(operation, asked, endpoint_of(client), secrets_of(client))
-            with SHIELD:  # the call has begun and will end, whatever becomes of the options
+            with SHIELD:  # the call has begun and will end, even if marking the options fails
                 options = self._marked(options, call)
             return call, options
         return None
 
     def _marked(self, options: Any, call: Call) -> Any:
-        """Return options by which ``call`` is known again, if it is to be, and the server told of its span."""
+        """Return options that carry ``call``, if it is to be found again, and tell the server of its span."""
         propagates = self._recorder.options.propagate
         if not (call.recording.reads or propagates):
             return options
@@ -178,7 +178,7 @@ class Patches:
             headers: dict[str, str] = {}
             propagate.inject(headers, context=set_span_in_context(call.recording.span))
             changes["headers"] = {**(options.headers or {}), **headers}
-        # Our own copy: the caller's options are used again for the next page of a list.
+        # A copy, because the caller's options are used again for the next page of a list.
         copy = options.model_copy if hasattr(options, "model_copy") else options.copy  # of pydantic 2, or 1
         return copy(update=changes)
 
@@ -225,7 +225,7 @@ class Patches:
     def _retry_delay(
         self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Record a retry: the client asks for the delay once before each, in the handler of what failed."""
+        """Record a retry: the client asks for the delay once before each, while handling the failure."""
         delay = wrapped(*args, **kwargs)
         with SHIELD:
             options = args[1] if len(args) > 1 else kwargs["options"]
@@ -235,7 +235,7 @@ class Patches:
 
 
 class _Point(NamedTuple):
-    """One row: the wrapper of one function. A row that not every supported version has is not required."""
+    """One row: the wrapper of one function; not required if some supported version lacks the function."""
 
     module: str
     path: str
@@ -246,10 +246,10 @@ class _Point(NamedTuple):
 def _stand_in(
     original: Callable[..., Any], wrapper: Callable[..., Any], active: Callable[[], bool]
 ) -> Callable[..., Any]:
-    """Return a function that hands the calls of ``original``, a method, to ``wrapper`` while ``active``.
+    """Return a function that passes calls of the method ``original`` to ``wrapper`` while ``active``.
 
-    A plain function where ``wrapt.FunctionWrapper`` would be a proxy: whatever inspects, binds, copies, pickles,
-    weakly refers to or mocks methods knows what to do with it.
+    It is a plain function, not a proxy like ``wrapt.FunctionWrapper``, so that code which inspects, binds,
+    copies, pickles, weakly references or mocks methods can handle it.
     """
     if inspect.iscoroutinefunction(original):
 
@@ -277,12 +277,12 @@ def _with_options(
 
 
 def _path(client: Any, url: str) -> str:
-    """Return the path below the client's ``base_url``; another server's URL stays what it is."""
+    """Return the path below the client's ``base_url``; another server's URL stays unchanged."""
     return url.removeprefix(str(client.base_url)) if "://" in url else url
 
 
 def _body(options: Any) -> Fields:
-    """Return the request's JSON, of a GET its query.
+    """Return the request's JSON, or the query of a GET.
 
     ``extra_body`` overrides the JSON (``openai/_base_client.py``, ``_build_request``).
     """
@@ -295,7 +295,7 @@ def _body(options: Any) -> Fields:
 
 
 def _responded(kwargs: dict[str, Any], *, is_async: bool) -> Call | None:
-    """Take note of a response before the client parses it; return whose it is."""
+    """Note a response before the client parses it; return its call."""
     with SHIELD:
         hook = kwargs["options"].post_parser
         if isinstance(hook, _Hook):
@@ -308,16 +308,16 @@ def _responded(kwargs: dict[str, Any], *, is_async: bool) -> Call | None:
 
 
 def _returned(call: Call | None, kwargs: dict[str, Any], *, is_async: bool) -> None:
-    """Read a response that the client has left unparsed: the application parses it when it likes, or never.
+    """Read a response that the client left unparsed; the application parses it later or never.
 
-    It is one of ``with_raw_response`` or ``with_streaming_response``, or the application wants the HTTP response
-    itself: ``client.post(…, cast_to=httpx.Response)``.
+    It comes from ``with_raw_response`` or ``with_streaming_response``, or the application asked for the HTTP
+    response itself: ``client.post(…, cast_to=httpx.Response)``.
     """
     if call is None or call.answered or call.streaming:
         return
     with SHIELD:
         response = kwargs["response"]
-        if response.is_stream_consumed:  # also of ``with_streaming_response``, when it came from memory
+        if response.is_stream_consumed:  # also with ``with_streaming_response``, if the body was in memory
             read_now(response, call)
             call.end()
             return
@@ -327,6 +327,6 @@ def _returned(call: Call | None, kwargs: dict[str, Any], *, is_async: bool) -> N
 
 
 def _cause(error: BaseException | None) -> str:
-    """Return why the client tries again: the HTTP status, else the transport's exception."""
+    """Return why the client retries: the HTTP status, else the transport's exception."""
     response = getattr(error, "response", None)
     return str(response.status_code) if response is not None else type(error).__qualname__

@@ -1,11 +1,11 @@
 """The client's WebSocket connections: Responses, Realtime and Live.
 
-A connection is a span, from the handshake to its close, and each response on it is a generation of its own, a
-child of that span. A reconnect is another connection.
+A connection is a span from handshake to close. Each response on it is a separate generation, a child of that
+span. A reconnect is another connection.
 
-What is observed is the socket itself (``websockets``' connection object): every way of the client to send and
-receive ends there, also those that pass its connection classes by (``openai/lib/responses_websocket``,
-``ResponsesWebSocketLane.send``), and one socket is used by sync or async code, never by both.
+We observe the socket itself (``websockets``' connection object). Everything the client sends and receives
+passes it, even what bypasses the connection classes (``openai/lib/responses_websocket``,
+``ResponsesWebSocketLane.send``). A socket is used by sync or by async code, never by both.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from openai_lifecycle.capture.operations.responses import RESPONSES
 from openai_lifecycle.capture.recorder import Recorder
 from openai_lifecycle.shield import SHIELD
 
-#: Server events after which a response is complete, however it went.
+#: Server events that end a response, whether it succeeded or failed.
 _ENDS: Final = frozenset(
     {"response.done", "response.completed", "response.incomplete", "response.failed", "response.cancelled"}
 )
-#: How many items that were sent since the last response are remembered.
+#: How many of the items sent since the last response are remembered.
 _ITEMS: Final = 256
 
 
@@ -55,8 +55,8 @@ class Protocol:
     """What differs between the kinds of connection.
 
     operation: how a response is read
-    asked:     client event ``response.create`` → parameters of a response, ``None`` when it does not tell any
-    inner:     server event → the event of a response that it carries, or is
+    asked:     client event ``response.create`` → parameters of a response, ``None`` when it has none
+    inner:     server event → the response event that it carries or is
     """
 
     api: str
@@ -87,7 +87,7 @@ CONNECT: Final = Operation("connect", _connect_request, lambda *_: None, entries
 # ------------------------------------------------------------------ one socket
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Whom a connection is made to."""
+    """The server that a connection is made to."""
 
     protocol: Protocol
     endpoint: Endpoint
@@ -97,7 +97,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A response that was asked for: on which lane, by which client event."""
+    """A requested response: its lane and the client event that requested it."""
 
     call: Call
     lane: str
@@ -105,16 +105,16 @@ class Asked:
 
 
 class Socket:
-    """One connection: its own call, and those of the responses on it."""
+    """One connection: its own call and the calls of its responses."""
 
     def __init__(self, recorder: Recorder, peer: Peer) -> None:
         self._recorder = recorder
         self.peer = peer
-        #: What the server says the model is.
+        #: The model that the server names.
         self._model = ""
-        #: Asked for, not yet begun by the server; in the order of asking.
+        #: Requested but not yet begun by the server, in request order.
         self._asked: deque[Asked] = deque()
-        #: Begun, by id of the response; and the latest one of each lane, for events without an id.
+        #: Begun, by response id; also the latest of each lane, for events without an id.
         self._running: dict[str, Call] = {}
         self._lanes: dict[str, Call] = {}
         self._items: deque[Any] = deque(maxlen=_ITEMS)
@@ -127,14 +127,14 @@ class Socket:
         return call
 
     def opened(self, handshake: Any) -> None:
-        """Take over what the server's answer to the handshake says."""
+        """Read the server's answer to the handshake."""
         request_id = handshake.headers.get("x-request-id")
         if request_id:
             self.call.reply.attributes[semconv.REQUEST_ID] = request_id
 
     # -------------------------------------------------------------- what the application does
     def sent(self, data: object) -> Call | None:
-        """Take note of what is about to be sent; return the call that it starts, if any."""
+        """Read what is about to be sent; return the call that it starts, if any."""
         event = _event(data)
         kind = event.get("type")
         if kind == "response.create":
@@ -155,15 +155,15 @@ class Socket:
         call.end(error)
 
     def closing(self) -> None:
-        """Take note that the application is closing the connection: what ends now, ends because it wants to."""
+        """Note that the application is closing the connection: whatever ends now was ended on purpose."""
         self._closing = True
 
     def closed(self) -> None:
-        """End the connection and every response that is under way on it, with what has arrived."""
+        """End the connection and every running response with what has arrived."""
         self._end(None)
 
     def lost(self, error: BaseException) -> None:
-        """Take note of an exception of the socket: a closed connection is the end, anything else is not."""
+        """Note an exception of the socket: only a closed connection ends the call."""
         from websockets.exceptions import ConnectionClosed
 
         if isinstance(error, ConnectionClosed):
@@ -181,7 +181,7 @@ class Socket:
 
     # -------------------------------------------------------------- what the server does
     def received(self, data: object) -> None:
-        """Take note of what was received."""
+        """Read what was received."""
         event = _event(data)
         kind = event.get("type")
         if kind == "error":
@@ -199,7 +199,7 @@ class Socket:
             self._respond(kind, inner, event)
 
     def _delegation_failed(self, error: Fields, outer: Fields) -> None:
-        """End a delegated response whose stream ends with an error."""
+        """End a delegated response whose stream ended with an error."""
         running = self._lanes.get(_lane(outer))
         if running is not None:
             running.chunk(error)
@@ -230,7 +230,7 @@ class Socket:
                 del known[key]
 
     def _started(self, lane: str, whole: Fields) -> Call:
-        """Return the call of a response that begins: the first one asked for on its lane, else the server's own."""
+        """Return the call of a new response: the first requested on its lane, else the server's own."""
         for asked in tuple(self._asked):
             if asked.lane == lane:
                 self._asked.remove(asked)
@@ -239,10 +239,10 @@ class Socket:
         return self._generation(whole)
 
     def _refused(self, event: Fields) -> None:
-        """End what an error is about: the client event that it names, or the response under way on its lane.
+        """End what an error is about: the client event that it names, or the running response of its lane.
 
-        Not every error names one. Realtime then goes on, so such an error only counts for what has been asked
-        for, and only if that never begins.
+        Not every error names an event. Realtime then goes on, so such an error only applies to a requested
+        response, and only if that never begins.
         """
         error = fields(event.get("error"))
         named = text(error.get("event_id")) or text(error.get("client_event_id"))
@@ -274,14 +274,14 @@ class Socket:
             context.detach(token)
 
 
-#: Codes of errors that are about ``response.create``, whether or not they name the event.
+#: Error codes that concern ``response.create``, whether or not the error names the event.
 _ABOUT_RESPONSES: Final = ("conversation_already_has_active_response",)
 #: Stands for speech that was sent.
 _SPOKEN: Final = {"type": "message", "role": "user", "content": [{"type": "input_audio"}]}
 
 
 def _lane(event: Fields) -> str:
-    """Return what tells apart the responses that run at once on a connection, where their ids do not."""
+    """Return the key that tells apart concurrent responses of a connection where their ids do not."""
     return text(event.get("stream_id")) or text(event.get("delegation_id"))
 
 
@@ -301,7 +301,7 @@ def _event(data: object) -> Fields:
 
 
 def _without_media(item: Fields) -> Fields:
-    """Return a conversation item without audio and images, which are large and wanted by nobody."""
+    """Return a conversation item without audio and images, which are large and not needed."""
     content = [
         {k: v for k, v in fields(part).items() if k not in ("audio", "image_url")}
         for part in items(item.get("content"))
@@ -314,14 +314,14 @@ _connecting: ContextVar[Socket | None] = ContextVar("openai_lifecycle_connecting
 
 
 class WebSockets:
-    """The wrappers of the connection classes; ``active`` says whether they are to do anything."""
+    """The wrappers of the connection classes; they do nothing unless ``active`` says so."""
 
     def __init__(self, recorder: Recorder, active: Callable[[], bool]) -> None:
         self._recorder = recorder
         self._active = active
 
     def points(self, name: str, api: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-        """Yield (path, wrapper): what is wrapped in the module of a row of ``routes.CONNECTIONS``."""
+        """Yield (path, wrapper) for what to wrap in the module of a row of ``routes.CONNECTIONS``."""
         enter, aenter = self._enter(PROTOCOLS[api]), self._aenter(PROTOCOLS[api])
         for prefix, method, wrapper in (("", "__enter__", enter), ("Async", "__aenter__", aenter)):
             yield f"{prefix}{name}ConnectionManager.{method}", wrapper
@@ -367,7 +367,7 @@ class WebSockets:
         return None
 
     def _connected(self, wrapped: Callable[..., Any], connection: Any, args: Any, kwargs: Any) -> Any:
-        """Wrap ``__init__`` of a connection class, which is handed the open socket."""
+        """Wrap ``__init__`` of a connection class, which receives the open socket."""
         result = wrapped(*args, **kwargs)
         with SHIELD:
             socket = _connecting.get()
@@ -379,7 +379,7 @@ class WebSockets:
         return result
 
     def _reconnect(self, make: Callable[..., Any], first: Socket) -> Callable[..., Any]:
-        """Return ``make``, which opens the socket of a reconnect, with a connection of its own around it."""
+        """Wrap ``make``, which opens the socket of a reconnect, to observe it as another connection."""
 
         def make_ws(*args: Any, **kwargs: Any) -> Any:
             socket = self._again(first)
@@ -405,7 +405,7 @@ class WebSockets:
 
     # -------------------------------------------------------------- the socket
     def _observe(self, ws: Any, socket: Socket) -> Any:
-        """Replace ``send``, ``recv`` and ``close`` of ``ws`` by methods that tell ``socket``; return ``ws``."""
+        """Make ``send``, ``recv`` and ``close`` of ``ws`` notify ``socket``; return ``ws``."""
         with SHIELD:
             socket.opened(ws.response)
             make = _async_methods if inspect.iscoroutinefunction(ws.send) else _methods
@@ -415,7 +415,7 @@ class WebSockets:
 
 
 class _Connecting:
-    """Covers a handshake: its span is current, and the connection class finds the :class:`Socket`."""
+    """Covers a handshake: makes its span current and lets the connection class find the :class:`Socket`."""
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
@@ -433,7 +433,7 @@ class _Connecting:
 
 
 class _Use:
-    """Covers one use of a socket: tells what is sent before, what is received or raised after."""
+    """Covers one use of a socket: reports what is sent beforehand, what is received or raised afterwards."""
 
     def __init__(self, socket: Socket, *, active: bool, message: object = None) -> None:
         self._socket = socket
@@ -522,7 +522,7 @@ def _async_methods(
 
 
 def _private_name(manager: Any, name: str) -> str:
-    """Return the name under which a manager keeps ``__name``, which Python mangles with the class it is used in."""
+    """Return the name of a manager's ``__name`` attribute, which Python mangles with the defining class."""
     mangled = (f"_{owner.__name__.lstrip('_')}__{name}" for owner in type(manager).__mro__)
     return next((own for own in mangled if hasattr(manager, own)), name)
 
