@@ -1,7 +1,7 @@
 """One descriptor that entries are appended to: open, look, lock, rotate, write.
 
 An :class:`Appender` serves one thread at a time and raises ``OSError``. ``file.py`` shares one among threads and
-decides what becomes of an entry that cannot be written.
+handles entries that cannot be written.
 """
 
 from __future__ import annotations
@@ -19,40 +19,37 @@ from typing import Final
 from openai_lifecycle.eventslog import rotation
 
 _ROTATION_PAUSE: Final = 60.0  # seconds until a rotation that failed is tried again
-_ROTATION_PATIENCE: Final = 0.1  # seconds to wait until nobody writes, so that files can be moved
+_ROTATION_PATIENCE: Final = 0.1  # seconds to wait for writers to finish, so that files can be moved
 _TRIES: Final = 20
 _END: Final = b"\n}\n\n"
 
-# A path that means what the process was started with is duplicated, not opened: what the application prints to a
-# redirected file and our entries then share one position, and a socket could not be opened at all.
+# Paths of inherited descriptors. These are duplicated, not opened: our entries then share one file position with
+# what the application prints to a redirected file, and a socket could not be opened at all.
 _INHERITED: Final = re.compile(r"/dev/(?:(stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
 
 
 class Appender:
-    """Appends to the file at ``path``, whatever becomes of that file.
+    """Appends to the file at ``path``, even when that file is moved, deleted or replaced.
 
-    A file that was moved, deleted or replaced is opened anew before the next entry, so logrotate and other
-    processes may rotate it. ``max_bytes`` makes this process rotate it too (0: never), keeping ``backups`` files.
-    ``patience`` is how many seconds to wait for a lock, or for somebody to read from a full pipe.
+    Such a file is reopened before the next entry, so logrotate and other processes may rotate it. ``max_bytes`` makes this process rotate it too (0: never), keeping ``backups`` files.
+    ``patience`` is how many seconds to wait for a lock, or for a reader of a full pipe.
     """
 
     def __init__(
         self, path: str, *, max_bytes: int = 0, backups: int = 0, sync: bool = False, patience: float = 1.0
     ) -> None:
         self.path = path
-        self.progress = (
-            0  # bytes of whole entries that append has put into the file; whoever calls it sets it to 0
-        )
+        self.progress = 0  # bytes of whole entries that append has written; the caller resets it to 0
         self.has_rotated = False
         self.rotation_error: OSError | None = None
         self._max_bytes = max_bytes
         self._backups = backups
         self._sync = sync
         self._descriptor: int | None = None
-        self._file = os.stat_result((0,) * 10)  # which one is open
+        self._file = os.stat_result((0,) * 10)  # the open file
         self._plain = True  # a file, not a pipe, terminal or device
         self._end = -1  # where the file ends if nobody else has written
-        self._torn = False  # whether a pipe or terminal has taken a part of an entry
+        self._torn = False  # whether a pipe or terminal holds a partial entry
         self._most_patience = self._patience = patience
         self._rotate_after = 0.0
 
@@ -60,7 +57,7 @@ class Appender:
         """Append ``data``, one or several whole entries, with one ``write(2)``.
 
         Raises:
-            OSError: the file cannot be opened or takes no more; ``progress`` says what it has taken.
+            OSError: the file cannot be opened or written; ``progress`` says how much was written.
         """
         for _ in range(_TRIES):
             descriptor = self._open()
@@ -69,7 +66,7 @@ class Appender:
                 return
             if self._append(descriptor, data):
                 return
-        # Only a file system that calls the same file by ever new inode numbers gets here.
+        # Reached only on a file system that keeps changing the inode number of the same file.
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), self.path)
 
     def close(self) -> None:
@@ -83,8 +80,8 @@ class Appender:
     def _open(self) -> int:
         descriptor = self._descriptor
         if descriptor is not None:
-            # An application that becomes a daemon closes every descriptor, and the number may now mean its own
-            # file or socket: never write there, and leave it open.
+            # An application that daemonizes closes every descriptor, and the number may now be its own file or
+            # socket: never write to it, never close it.
             try:
                 status = os.fstat(descriptor)
             except OSError:
@@ -107,7 +104,7 @@ class Appender:
         return descriptor
 
     def _sync_directory(self) -> None:
-        """Make sure that the file's name is on the disk, not only its content."""
+        """Sync the directory, so that the file's name is on disk, not only its content."""
         with contextlib.suppress(OSError):
             directory = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -117,9 +114,9 @@ class Appender:
 
     # -------------------------------------------------------------- a file
     def _append(self, descriptor: int, data: bytes) -> bool:
-        """Return whether all of ``data`` is in the file; otherwise it has to be opened anew, or looked at again."""
-        # Held shared by everybody who writes, so that nothing is moved meanwhile. Where there are no locks, or
-        # whoever has it does not move on, the entry matters more.
+        """Return whether all of ``data`` is in the file; if not, the caller opens or checks it again."""
+        # Every writer holds it shared, so that nothing is moved meanwhile. Without locks, or when a holder is stuck,
+        # the entry is written anyway.
         locked = self._lock(descriptor, rotation.SHARED)
         try:
             try:
@@ -127,7 +124,7 @@ class Appender:
             except FileNotFoundError:
                 self.close()
                 return False
-            except OSError:  # the process has given up the right to search the directory
+            except OSError:  # the process may no longer search the directory
                 status = os.fstat(descriptor)
             if not os.path.samestat(status, self._file):
                 self.close()
@@ -142,7 +139,7 @@ class Appender:
                 rotation.unlock(descriptor)
 
     def _write(self, descriptor: int, data: bytes, size: int) -> bool:
-        # Somebody else has written, perhaps half an entry before it was killed: begin on a fresh line.
+        # Another process has written, perhaps half an entry before it was killed: begin on a fresh line.
         prefix = b"" if size in (self._end, 0) else _fresh_line(descriptor, size)
         rest = prefix + data[self.progress :] if prefix or self.progress else data
         self._end, written = -1, 0
@@ -150,13 +147,13 @@ class Appender:
         try:
             written = os.write(descriptor, rest)
             if written < len(rest):
-                # With this lock nobody gets in between the pieces, unless somebody has already.
+                # This lock keeps others from writing between the pieces, unless one already has.
                 self._lock(descriptor, rotation.EXCLUSIVE)
                 while written < len(rest) and os.lseek(descriptor, 0, os.SEEK_CUR) == _size(descriptor):
                     written += os.write(descriptor, rest[written:])
         except BaseException:
-            # A signal handler that raises does so right after the call, before its result is stored: only the
-            # position, which nobody else moves, says what happened.
+            # A signal handler may raise right after the call, before its result is stored: only the position,
+            # which nobody else moves, says what happened.
             if not written and os.lseek(descriptor, 0, os.SEEK_CUR) != position:
                 written = len(rest)
             raise
@@ -173,7 +170,7 @@ class Appender:
         return True
 
     def _lock(self, descriptor: int, kind: int) -> bool:
-        """Try to get the lock; after it was waited for in vain, nobody waits again until it was to be had."""
+        """Try to get the lock; after a timeout, do not wait again until a try succeeds."""
         locked = rotation.lock(descriptor, kind, self._patience)
         self._patience = self._most_patience if locked else 0.0
         return locked
@@ -183,7 +180,7 @@ class Appender:
         return 0 < self._max_bytes < size + more and size > 0
 
     def _rotate(self, descriptor: int, more: int) -> None:
-        """Move the file aside unless another process has just done so; without success the file goes on growing."""
+        """Move the file aside unless another process just has; if that fails, the file keeps growing."""
         self._rotate_after = time.monotonic() + _ROTATION_PAUSE
         try:
             if self._move(descriptor, more):
@@ -196,7 +193,7 @@ class Appender:
             self.close()
 
     def _move(self, descriptor: int, more: int) -> bool:
-        """Return whether the file was moved aside, by this process or another; False when somebody is in the way."""
+        """Return whether the file was moved aside, by this process or another; False when a lock is taken."""
         path = os.path.realpath(self.path)
         with rotation.locked(descriptor, rotation.EXCLUSIVE, _ROTATION_PATIENCE) as alone:
             if not alone:
@@ -209,7 +206,7 @@ class Appender:
 
     # -------------------------------------------------------------- a pipe, terminal or device
     def _pour(self, descriptor: int, data: bytes) -> None:
-        """Write what may be taken in pieces, to something that cannot be looked at afterwards."""
+        """Write to a target that may take the data in pieces and cannot be inspected afterwards."""
         rest = memoryview(b"\n\n" + data if self._torn else data)
         while rest:
             try:
@@ -224,7 +221,7 @@ class Appender:
         self.progress = len(data)
 
     def _await_reader(self, descriptor: int) -> bool:
-        """Wait until a full pipe takes more; after it was waited for in vain, nobody waits until it does."""
+        """Wait until a full pipe takes more; after a timeout, do not wait again until it does."""
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
         ready = bool(poll.poll(self._patience * 1000))
@@ -237,16 +234,14 @@ def _open_path(path: str) -> int:
     if inherited:
         number = {"stdout": 1, "stderr": 2}.get(inherited[1]) or int(inherited[2] or inherited[3])
         return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
-    # Without O_NONBLOCK the open of a FIFO that nobody reads would block.
+    # Without O_NONBLOCK, opening a FIFO without a reader would block.
     flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     try:
         is_file = stat.S_ISREG(os.stat(path).st_mode)
     except FileNotFoundError:
         is_file = True
     if is_file:
-        with contextlib.suppress(
-            PermissionError
-        ):  # reading, which shows how the file ends, may not be allowed
+        with contextlib.suppress(PermissionError):  # reading, to see how the file ends, may be forbidden
             return os.open(path, flags | os.O_RDWR, 0o600)
     return os.open(path, flags | os.O_WRONLY, 0o600)
 
@@ -256,7 +251,7 @@ def _size(descriptor: int) -> int:
 
 
 def _fresh_line(descriptor: int, size: int) -> bytes:
-    """Return what has to be written so that an entry stands on a line of its own, after an empty one."""
+    """Return the line breaks needed so that the next entry starts after an empty line."""
     try:
         end = os.pread(descriptor, 2, max(0, size - 2))
     except OSError:  # opened for writing only

@@ -1,7 +1,7 @@
-"""Entries on their way to the file in ``buffered`` mode, and the thread that takes them there.
+"""The queue of entries in ``buffered`` mode, and the thread that writes them to the file.
 
-The queue is bounded: when it is full, whoever adds an entry writes what is queued, so that entries are delayed but
-never dropped. It is emptied when asked to, and when the process ends (``ending.py``).
+The queue is bounded: when it is full, the thread that adds an entry writes what is queued, so entries are delayed
+but never dropped. It is flushed on request and when the process ends (``ending.py``).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from openai_lifecycle import ending
 from openai_lifecycle.shield import SHIELD
 
 _LIMIT: Final = 4096  # entries that may be queued
-BATCH: Final = 256 * 1024  # bytes that are written at once
+BATCH: Final = 256 * 1024  # bytes in one write
 
 
 class Buffer:
     """A bounded queue of entries and the thread that empties it.
 
-    ``write`` gets entries in the order in which they were put, and takes from the left of the deque those that are
-    done with. It is never called by two threads at a time.
+    ``write`` gets entries in the order they were put, and pops finished ones from the left of the deque. Only one
+    thread calls it at a time.
     """
 
     def __init__(self, write: Callable[[deque[bytes]], None], batch: int = BATCH) -> None:
@@ -33,12 +33,11 @@ class Buffer:
         ending.register(self)
 
     def _reset(self) -> None:
-        """Begin with an empty queue and no thread."""
+        """Start with an empty queue and no thread."""
         self._entries: deque[bytes] = deque()
-        self._pending: deque[bytes] = deque()  # the batch that is being written
-        # A finalizer or a signal handler may end a call, and so come here, while this very thread is here
-        # already: with a plain lock, also the one inside of threading.Event, that would be a deadlock. An RLock
-        # lets it in; deque and SimpleQueue are made for it.
+        self._pending: deque[bytes] = deque()  # the batch being written
+        # A finalizer or a signal handler may end a call and so re-enter this code in the same thread. A plain lock,
+        # including the one inside threading.Event, would deadlock. RLock, deque and SimpleQueue are reentrant.
         self._lock = threading.RLock()
         self._wake: SimpleQueue[str] = SimpleQueue()
         self._awake = False
@@ -60,7 +59,7 @@ class Buffer:
         if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             return False
         try:
-            if self._emptier is not None:  # this very thread, which goes on when the handler has returned
+            if self._emptier is not None:  # this very thread, which continues when the handler returns
                 return False
             self._empty()
         finally:
@@ -68,7 +67,7 @@ class Buffer:
         return True
 
     def close(self) -> None:
-        """Write everything, and from now on every entry at once: the process is about to end."""
+        """Write everything, and every later entry at once: the process is about to end."""
         self._closed = True
         self.flush(None)
         if self._thread is not None:
@@ -76,7 +75,7 @@ class Buffer:
             self._wake.put("stop")
 
     def after_fork(self) -> None:
-        """Begin anew in a child: what is queued is the parent's, and there the thread and the locks' holders stayed."""
+        """Reset in a child process: the queue, the thread and the lock holders belong to the parent."""
         self._reset()
 
     def is_interrupted(self) -> bool:

@@ -1,9 +1,9 @@
 """Finished spans → lifecycle events → text → the file.
 
 :class:`EventsLogExporter` is an ordinary ``SpanExporter``; ``OTEL_TRACES_EXPORTER=events_log`` selects it.
-:class:`EventsLogProcessor` is what ``instrument()`` attaches: unlike the SDK's two processors it hands a span
-over in the thread that ended it, so that the entry is written before the call returns, and it does not skip
-spans that the sampler dropped (``opentelemetry/sdk/trace/export/__init__.py``, ``on_end``).
+:class:`EventsLogProcessor` is what ``instrument()`` attaches. Unlike the SDK's two processors it exports a span in
+the thread that ended it, so the entry is written before the call returns, and it does not skip spans that the
+sampler dropped (``opentelemetry/sdk/trace/export/__init__.py``, ``on_end``).
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-# A span object is one and the same for every processor of a provider (``Span.end`` makes one ReadableSpan).
-# The mark on it keeps an entry single when the exporter is also configured through OTEL_TRACES_EXPORTER.
+# Every processor of a provider gets the same span object (``Span.end`` makes one ReadableSpan). A mark on it
+# prevents duplicate entries when the exporter is also configured through OTEL_TRACES_EXPORTER.
 _WRITTEN: Final = "_openai_lifecycle_written"
 _OVERLAP: Final = Overlap()
-#: Where entries go → the processor of ``instrument()`` that takes them there.
+#: Where entries go → the processor of ``instrument()`` that writes them.
 _OWNERS: weakref.WeakValueDictionary[str, EventsLogProcessor] = weakref.WeakValueDictionary()
 _CONTENT: Final = ("message_content", "arguments", "error")
 
@@ -46,9 +46,9 @@ _CONTENT: Final = ("message_content", "arguments", "error")
 class EventsLogExporter(SpanExporter):
     """Writes the lifecycle events of spans to ``events.log``.
 
-    Takes the keywords of ``instrument()``; what is not given comes from the environment (``options.py``). One that is
-    given nothing, as ``OTEL_TRACES_EXPORTER`` makes it, leaves to ``instrument()`` what goes to the same file: that
-    may have a ``transform``, and an entry must not get there without it.
+    Takes the keywords of ``instrument()``; missing ones come from the environment (``options.py``). An exporter made
+    without any, as by ``OTEL_TRACES_EXPORTER``, leaves entries for the same file to ``instrument()``, whose
+    ``transform``, if any, must not be bypassed.
 
     Raises:
         ValueError: a keyword's value is not allowed.
@@ -60,7 +60,7 @@ class EventsLogExporter(SpanExporter):
         self._sinks = _dispatcher(self._options) if self._options.sinks else None
         self.place = self._file.path if self._file else "sinks"  # where entries go
         self._is_default = options is None and not keywords
-        self._reported: set[str] = set()  # failures of the transform hook, at most one for each of its lines
+        self._reported: set[str] = set()  # failures of the transform hook, at most one per line of it
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write the entries of ``spans``; an entry that cannot be written goes to stderr, so this succeeds."""
@@ -70,20 +70,20 @@ class EventsLogExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def take(self, span: ReadableSpan) -> None:
-        """Write the entries of ``span``, unless somebody has."""
+        """Write the entries of ``span``, unless already written."""
         try:
             self._write(span)
         except Exception as error:  # noqa: BLE001 - cheaper than a with statement
             SHIELD.swallow(error)
 
     def _leave_to_owner(self, span: ReadableSpan) -> bool:
-        """Whether the entries of ``span`` are for the processor of ``instrument()`` to write; sees to it that it does."""
+        """Return whether ``instrument()``'s processor writes the entries of ``span``; hands them over if needed."""
         owner = _OWNERS.get(self.place)
         if owner is None or owner.exporter is self:
             return False
-        if codec.is_ours(span):  # it comes to the owner by itself, also after uninstrument()
+        if codec.is_ours(span):  # the owner gets it by itself, also after uninstrument()
             return True
-        if owner.is_joined:  # which may not be joined to the provider of this span
+        if owner.is_joined:  # though perhaps not to the provider of this span
             owner.on_end(span)
         return owner.is_joined
 
@@ -121,7 +121,7 @@ class EventsLogExporter(SpanExporter):
                 return kept, "" if kept is None else render(kept)
             failure = f"it returned a {type(kept).__name__}, not a LifecycleEvent or None"
         except Exception as error:  # noqa: BLE001 - it is not our code, and must not cost the entry
-            # Without the exception's text, which may quote what was to be redacted.
+            # Omit the exception's text: it may quote what the hook should redact.
             frame = traceback.extract_tb(error.__traceback__)[-1]
             failure = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
         if failure not in self._reported:
@@ -152,7 +152,7 @@ def _dispatcher(options: Options) -> Dispatcher:
 
 
 def _claim(span: ReadableSpan, place: str) -> bool:
-    """Whether nobody has written the entries of ``span`` there; of several threads that ask, one is told so."""
+    """Return whether the entries of ``span`` are still to be written there; True for only one thread."""
     claims: dict[str, object] = span.__dict__.setdefault(_WRITTEN, {})
     mine = object()
     return claims.setdefault(place, mine) is mine
@@ -178,11 +178,11 @@ class EventsLogProcessor(SpanProcessor):
         _OWNERS[exporter.place] = self
 
     def leave(self) -> None:
-        """Take no more spans but those of ours that are open: their calls go on, and end in an entry."""
+        """Stop taking spans, except our own open ones: their calls continue and still get an entry."""
         self.is_joined = False
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
-        """Remember around which span a call of ours begins; entries are made of finished spans."""
+        """Remember the parent span of our call; entries are made only of finished spans."""
         if self.is_joined:
             try:
                 _OVERLAP.note(span)

@@ -1,6 +1,6 @@
-"""The file that entries go to: shared by threads, safe to be entered again, and never raising ``OSError``.
+"""The file that entries go to: shared by threads, reentrant, and never raising ``OSError``.
 
-An entry that the file cannot take goes to stderr, so that it is not lost; it is counted, and one warning says why.
+An entry that cannot be written goes to stderr, so it is not lost; it is counted, and one warning says why.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from openai_lifecycle.shield import SHIELD
 
 _logger = logging.getLogger(__name__)
 
-# A new descriptor may help against these. Against a full disk it does not.
+# Reopening may help against these, but not against a full disk.
 _REOPEN: Final = frozenset({errno.EBADF, errno.EIO, errno.ENODEV, errno.EPIPE, errno.ESTALE})
 _QUIET: Final = 60.0  # seconds between two warnings about one file
 
 
 class EventsFile:
-    """Takes entries to ``options.events_log``, as safely as ``options.durability`` asks for."""
+    """Writes entries to ``options.events_log``, as safely as ``options.durability`` asks for."""
 
     def __init__(self, options: Options) -> None:
         self.path = os.path.abspath(options.events_log or "")
         self._options = options
-        self._failures = 0  # entries that went to stderr since the last one that was written
+        self._failures = 0  # entries sent to stderr since the last successful write
         self._quiet_until = 0.0
-        # A batch is one write, so it must be small beside the size at which files are rotated.
+        # A batch is one write, so it must be small compared to the rotation size.
         batch = min(BATCH, options.max_bytes // 4) if options.max_bytes else BATCH
         self._buffer = Buffer(self._write, batch) if options.durability == "buffered" else None
         self._reset()
@@ -50,22 +50,22 @@ class EventsFile:
             max_bytes=0 if inner else options.max_bytes,
             backups=options.backups,
             sync=options.durability == "fsync",
-            patience=0.0 if inner else 1.0,  # the lock may be held further down this very stack
+            patience=0.0 if inner else 1.0,  # this thread may already hold the lock
         )
 
     def _reset(self) -> None:
-        # An RLock, because this thread may already be in here: the finalizer of an abandoned stream runs at any
-        # allocation, a signal handler between any two lines, and either may end a call. A plain lock would stop
-        # the application for good.
+        # An RLock, because this thread may already hold it: the finalizer of an abandoned stream runs at any
+        # allocation, a signal handler between any two lines, and either may end a call. A plain lock would
+        # deadlock.
         self._lock = threading.RLock()
         self._busy = False
         self._lost: list[tuple[bytes, OSError]] = []  # entries on their way to stderr
         self._appender = self._new_appender()
 
     def after_fork(self) -> None:
-        """Begin anew in a child process: what a thread was about here, it goes on with in the parent.
+        """Reset in a child process: interrupted writes continue in the parent.
 
-        The descriptor is closed because parent and child would otherwise share one lock on the file.
+        Closes the descriptor, because parent and child would otherwise share one lock on the file.
         """
         self._appender.close()
         self._reset()
@@ -120,11 +120,11 @@ class EventsFile:
             except OSError as caught:
                 error = caught
                 appender.close()
-            finally:  # also when a signal handler raises: what is left can be written later
+            finally:  # also when a signal handler raises: the rest can be written later
                 written, appender.progress = appender.progress, 0
                 _take(entries, written)
             if error is not None:
-                if written == len(data):  # it is in the file, but not safe on the disk
+                if written == len(data):  # it is in the file, but not synced
                     self._lost.append((data, error))
                 elif may_reopen and error.errno in _REOPEN:
                     may_reopen = False
@@ -139,7 +139,7 @@ class EventsFile:
         lost, self._lost = self._lost, []
         if lost:
             self._failures += len(lost)
-            try:  # what explains the entries stands before them
+            try:  # the explanation comes before the entries
                 self._warn(lost[-1][1], "cannot be written; until it can, its entries go to stderr")
                 self._count(lost)
             finally:

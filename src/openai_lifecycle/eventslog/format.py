@@ -7,9 +7,9 @@
     }
 
 The object is JSON as ``json.dumps(indent=2, ensure_ascii=False)`` writes it, with one addition: control
-characters, line separators, bidirectional controls and lone surrogates are escaped too, so that what a model
-wrote can neither forge an entry nor drive a terminal. ``json.dumps`` itself is not used because with an
-indent it runs in pure Python, and an entry's shape is known in advance.
+characters, line separators, bidirectional controls and lone surrogates are escaped too, so that model output can
+neither forge an entry nor drive a terminal. ``json.dumps`` itself is not used: with an indent it runs in pure
+Python, and an entry's shape is known in advance.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _number(value: float | None) -> str:
     try:
         if type(value) is int:
             return repr(value)
-        # The types' own repr: that of an enumeration's member, which is an int too, is no number.
+        # The base type's repr: an enum member may be an int too, but its repr is not a number.
         if isinstance(value, float):
             return float.__repr__(value) if math.isfinite(value) else "null"
         return int.__repr__(value)
@@ -102,7 +102,7 @@ def _writer(key: str) -> Callable[[Any], str]:
     return _number if key in _NUMBERS else encode_basestring
 
 
-#: The header behind the time, and the object's first line.
+#: The header after the time, and the object's first line.
 _OPENINGS = {kind: f'] [EVENT: {kind.tag}]\n{{\n  "event_type": "{kind.event_type}"' for kind in KEYS}
 _ROWS = {
     kind: tuple((key, f',\n  "{key}": ', _writer(key)) for key in (*keys, "trace_id"))
@@ -115,7 +115,7 @@ def render(event: LifecycleEvent) -> str:
     """Return the entry of ``event``: header, object, one empty line."""
     values = vars(event)
     time = event.time
-    if time.tzinfo is not None:  # a header has no zone, and not every zone can be a key
+    if time.tzinfo is not None:  # a header has no zone, and not every zone is hashable
         time = time.replace(tzinfo=None)
     out = ["[", _clock(time), _OPENINGS[type(event)]]
     for key, prefix, write in _ROWS[type(event)]:
@@ -123,13 +123,13 @@ def render(event: LifecycleEvent) -> str:
         out.append(write(values[key]))
     out.append(f',\n  "metadata": {_metadata(event.metadata)}\n}}\n\n')
     entry = "".join(out)
-    # encode_basestring escapes what JSON demands. The rest stands in texts only, so the whole is looked at, once.
+    # encode_basestring escapes what JSON demands. The rest occurs in texts only, so one pass over the whole is enough.
     return entry if entry.isascii() and "\x7f" not in entry else _UNSAFE.sub(_escape, entry)
 
 
 @functools.lru_cache(maxsize=64)
 def _clock(time: datetime) -> str:
-    """Return ``time``, which has no zone, as a header shows it."""
+    """Return the naive ``time`` as a header shows it."""
     return time.isoformat(" ", "seconds")
 
 
@@ -148,7 +148,7 @@ def _metadata(metadata: Metadata) -> str:
 def _fields(fields: Mapping[str, str]) -> str:
     """Return the members of ``custom_fields``, without its braces.
 
-    To check all texts at once is cheaper than to encode each, and there is hardly ever something to escape.
+    Checking all texts at once is cheaper than encoding each, and they rarely need escaping.
     """
     texts = list(fields.values())
     joined = "".join(texts)
@@ -162,7 +162,7 @@ def _fields(fields: Mapping[str, str]) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _field_prefixes(keys: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what stands before each field's text: the end of the one before it, and its key."""
+    """Return the text before each field's value: the end of the previous field, and the key."""
     first, *others = (f'\n      {encode_basestring(key)}: "' for key in keys)
     return first, *(f'",{other}' for other in others)
 
@@ -175,8 +175,7 @@ _KINDS: Final[Mapping[bytes, type[LifecycleEvent]]] = {kind.tag.encode(): kind f
 def parse(entry: str | bytes) -> LifecycleEvent:
     """Return the event that ``entry``, header to closing brace, was rendered from.
 
-    Unknown keys are ignored and missing ones get their default, so that a file of another version of the
-    format still reads.
+    Unknown keys are ignored and missing ones get their default, so files of other format versions can be read.
 
     Raises:
         ValueError: the text is not a whole entry of one of the six types. The message quotes none of its values.
@@ -203,8 +202,8 @@ def parse(entry: str | bytes) -> LifecycleEvent:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    # jiter comes with the OpenAI client and reads an entry in less than half of json's time. Only json reads all
-    # that the format allows (lone surrogates), so it has the last word.
+    # jiter comes with the OpenAI client and takes less than half of json's time. Only json reads all that the
+    # format allows (lone surrogates), so it is the fallback.
     try:
         members = jiter.from_json(body)
     except ValueError:
@@ -212,7 +211,7 @@ def _object(body: bytes) -> dict[str, Any]:
             members = json.loads(body)
         except RecursionError:
             raise ValueError("the object is nested too deeply") from None
-        except json.JSONDecodeError as error:  # str(error) would do, but its `doc` is the text itself
+        except json.JSONDecodeError as error:  # not chained: its `doc` is the text itself
             raise ValueError(f"broken JSON: {error.msg} at character {error.pos}") from None
     if not isinstance(members, dict):
         raise ValueError("no object under the header")

@@ -1,7 +1,7 @@
-"""One call, one entry, also when another instrumentation traces the same call.
+"""Keeps one entry per call when another instrumentation traces the same call.
 
-Instrumentations that wrap the resource methods (``chat.completions.create``) are around ours, which wraps the
-request beneath: their span is the parent of ours. Ours knows more, so theirs gets no entry.
+Instrumentations that wrap the resource methods (``chat.completions.create``) enclose ours, which wraps the request
+beneath: their span is the parent of ours. Ours knows more, so theirs gets no entry.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ _REMEMBERED: Final = 4096
 
 
 class Overlap:
-    """Remembers which spans are parents of recent generations of ours, as many as 4096."""
+    """Remembers the parent spans of our most recent generations, up to 4096."""
 
     def __init__(self) -> None:
-        # The model belongs to the key: a span around several calls, such as one of a stream of another
-        # provider's within which we are called, is no double of ours.
+        # The model is part of the key: a span around several calls, such as another provider's stream within which
+        # we are called, does not duplicate ours.
         self._parents: OrderedDict[tuple[int, str], None] = OrderedDict()
 
     def note(self, span: ReadableSpan) -> None:
-        """Remember the parent of ``span`` if that is a generation of ours."""
+        """Remember the parent of ``span`` if ``span`` is our generation."""
         if span.parent is not None and is_ours(span):
             attributes = _attributes(span)
             if is_generation(attributes):
                 self._remember(span.parent, attributes)
 
     def is_double(self, span: ReadableSpan) -> bool:
-        """Return whether ``span``, another instrumentation's, stands for a call that has a span of ours."""
+        """Return whether another instrumentation's ``span`` covers a call that has a span of ours."""
         context, attributes = span.get_span_context(), _attributes(span)
         if context is None or _key(context, attributes) not in self._parents:
             return False
-        if span.parent is not None:  # a framework's span around it stands for the same call
+        if span.parent is not None:  # a framework's span around it covers the same call
             self._remember(span.parent, attributes)
         return True
 
