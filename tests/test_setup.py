@@ -256,11 +256,12 @@ def test_one_switch(on: str, off: str, caplog: pytest.LogCaptureFixture) -> None
 
 @pytest.mark.parametrize("before", [[], [INSTRUMENT]], ids=["by hand", "opentelemetry-instrument"])
 def test_what_the_application_says_last_applies(before: list[str]) -> None:
-    """Options given where it is on already replace those in force, with one warning, and double nothing."""
+    """Options given where it is on already replace those in force, with one line that says so, and double nothing."""
     program = (
         "import logging, openai, os, openai_lifecycle\n"
-        "logging.basicConfig(format='%(message)s', level='WARNING')\n"
+        "logging.basicConfig(format='%(message)s')\n"
         "openai_lifecycle.instrument()\n"
+        "logging.getLogger('openai_lifecycle.switch').setLevel('INFO')\n"
         "client = openai.OpenAI(base_url=os.environ['SERVER'], api_key='sk-test-0123456789')\n"
         "openai_lifecycle.instrument(capture='no_content')\n"
         "openai_lifecycle.instrument(capture='no_content')\n"

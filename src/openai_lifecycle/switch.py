@@ -54,7 +54,7 @@ class Switch:
         if self.is_on:
             if read == self._options:
                 return
-            _logger.warning("openai-lifecycle: instrument() was called again; its options apply from now on")
+            _logger.info("openai-lifecycle: instrument() was called again; its options apply from now on")
             self.off()
         if sdk.disabled():
             _logger.info("openai-lifecycle: OTEL_SDK_DISABLED is set; OpenAI calls are not recorded")
@@ -98,7 +98,7 @@ SWITCH: Final = Switch()
 def instrument(**keywords: Any) -> None:
     """Record every call of the OpenAI client from now on.
 
-    If it is already on, keywords that differ from the options in force replace them, with one warning;
+    If it is already on, keywords that differ from the options in force replace them, and one INFO line says so;
     without keywords nothing happens.
 
     The keywords are the options of ``options.py``; options not given come from the environment. If the
