@@ -1,8 +1,8 @@
-"""The end of the process, however it comes, and its copies: whoever holds something to be saved hears of it here.
+"""Tells holders of unsaved data when the process ends, however it ends, or forks.
 
-What is held is saved at the end of the interpreter, at the end of a child of ``multiprocessing``, and on SIGTERM
-where the application has no handler of its own; the signal then has the effect that it has by default. A forked
-child is told to begin anew: what its parent held is the parent's to save.
+Data is saved when the interpreter ends, when a child of ``multiprocessing`` ends, and on SIGTERM if the application
+has no handler of its own; the signal then has its default effect. A forked child is told to reset: its parent saves
+what the parent held.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ _GRACE: Final = 5.0  # seconds that SIGTERM waits for each holder
 
 
 class Holder(Protocol):
-    """What holds something that the end of the process must not lose."""
+    """An object with data that must not be lost when the process ends."""
 
     def close(self) -> None:
         """Save what is held: the process is about to end."""
 
     def flush(self, timeout: float) -> bool:
-        """Save what is held within ``timeout`` seconds. A signal handler calls it, at any point of the program."""
+        """Save what is held within ``timeout`` seconds. A signal handler may call it at any point of the program."""
 
     def is_interrupted(self) -> bool:
-        """Return whether the calling handler has interrupted the saving, after which comes :func:`resume`."""
+        """Return whether the calling handler interrupted a save, which then calls :func:`resume`."""
 
     def after_fork(self) -> None:
-        """Begin anew in a child, with nothing held."""
+        """Reset in a child process, with nothing held."""
 
 
 _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
 _hooked = False  # whether children of multiprocessing prepare themselves
 _finalizer: Any = None  # what such a child calls when it ends
-_ending = False  # whether SIGTERM waits for what it has interrupted
+_ending = False  # whether SIGTERM waits for a save it interrupted
 
 
 def register(holder: Holder) -> None:
-    """Let ``holder`` hear of forks and of the end of the process."""
+    """Notify ``holder`` of forks and of the end of the process."""
     _holders.add(holder)
     prepare()
 
 
 def prepare() -> None:
-    """Prepare this process for its end. To be called before something is held, because a fork undoes it."""
+    """Prepare this process for its end. Call it before holding something, because a fork undoes it."""
     if multiprocessing := sys.modules.get("multiprocessing.util"):
         _prepare_child(multiprocessing)
     is_main = threading.current_thread() is threading.main_thread()  # no other thread may set a handler
@@ -60,8 +60,8 @@ def _prepare_child(multiprocessing: Any) -> None:
     """Let a child of ``multiprocessing`` save what is held.
 
     It ends with os._exit and, before Python 3.13, without atexit (multiprocessing/popen_fork.py, Popen._launch).
-    And it forgets its finalizers just before its work begins, those too that its main module has made when it was
-    imported for a forkserver (multiprocessing/process.py, BaseProcess._bootstrap).
+    And just before its work begins it drops its finalizers, including those made when its main module was imported
+    for a forkserver (multiprocessing/process.py, BaseProcess._bootstrap).
     """
     global _hooked, _finalizer
     if _finalizer is None or not _finalizer.still_active():
@@ -72,7 +72,7 @@ def _prepare_child(multiprocessing: Any) -> None:
 
 
 def resume() -> None:
-    """Go on with the end that waited for what it has interrupted, if one does."""
+    """Continue with the pending SIGTERM that waited for the interrupted save, if any."""
     if _ending:
         _end()
 
@@ -93,7 +93,7 @@ def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
 
 
 def _end() -> None:
-    """Let SIGTERM do what it does by default."""
+    """Send SIGTERM again, with its default effect."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -106,4 +106,4 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_close_all)  # early, so that it comes late: what others do at the end is saved too
+atexit.register(_close_all)  # registered early, so that it runs late and saves what other exit handlers do

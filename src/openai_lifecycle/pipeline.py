@@ -1,8 +1,8 @@
-"""Join the SDK that is configured, or start one from ``OTEL_*``; never get in its way.
+"""Joins the configured SDK, or starts one from ``OTEL_*``, without interfering.
 
 Resolved at the first span, not at ``instrument()``: applications construct clients at import time and
-configure OpenTelemetry later, in ``main()``. The provider is looked up for every span, so that one that is
-set later is joined by the next.
+configure OpenTelemetry later, in ``main()``. The provider is looked up for every span, so the next span
+joins one that is set later.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from openai_lifecycle.version import __version__
 _logger = logging.getLogger(__name__)
 
 
-#: The SDK cannot take a processor off a provider: each provider gets one, whose exporter comes and goes.
+#: The SDK cannot remove a processor: each provider gets one, whose exporter can be swapped.
 _processors: weakref.WeakKeyDictionary[Any, EventsLogProcessor] = weakref.WeakKeyDictionary()
 
 
@@ -50,7 +50,7 @@ class Pipeline:
         self.instruments = Instruments(options.meter_provider)
 
     def tracer(self) -> trace.Tracer:
-        """Return the tracer of the provider in force, joining it when it is seen for the first time."""
+        """Return the tracer of the current provider, joining that provider when it is new."""
         provider = self._options.tracer_provider or trace.get_tracer_provider()
         if provider is not self._provider:
             with self._lock:
@@ -59,14 +59,14 @@ class Pipeline:
         return self._tracer
 
     def attach(self) -> None:
-        """Attach the file to a provider that is there already, because other instrumentations may be first to use it."""
+        """Attach the file to an existing provider, because other instrumentations may use it first."""
         provider = self._options.tracer_provider or trace.get_tracer_provider()
         if self._exporter is not None and hasattr(provider, "add_span_processor"):
             with self._lock:
                 self._attach(provider, self._exporter)
 
     def close(self) -> None:
-        """Leave every provider that was joined as it was found, with everything written that has ended."""
+        """Restore every joined provider and write everything that has ended."""
         with self._lock:
             for processor in self._joined:
                 processor.leave()
@@ -97,7 +97,7 @@ class Pipeline:
         log = self._options.events_log
         place = os.path.abspath(log) if log else "off"
         names = ", ".join(sdk.exporter_names(sdk.TRACES)) or "none"
-        with SHIELD:  # a log handler of the application's may raise
+        with SHIELD:  # the application's log handler may raise
             _logger.info("openai-lifecycle %s; events.log: %s; OTEL exporters: %s", how, place, names)
 
     def _own_provider(self) -> TracerProvider:
@@ -126,7 +126,7 @@ class Pipeline:
 def _lift_event_limit(tracer: Any) -> None:
     """Let our spans carry any number of events: beyond the SDK's 128 the oldest, tool calls, would be dropped.
 
-    A limit that somebody has set stands (``opentelemetry/sdk/trace/__init__.py``, ``SpanLimits``).
+    A limit set explicitly is kept (``opentelemetry/sdk/trace/__init__.py``, ``SpanLimits``).
     """
     limits = getattr(tracer, "_span_limits", None)
     if getattr(limits, "max_events", None) == 128 and "OTEL_SPAN_EVENT_COUNT_LIMIT" not in os.environ:

@@ -1,4 +1,4 @@
-"""Sampling decides what goes to the backend, not what is audited."""
+"""A sampler that limits what goes to the backend, not what is audited."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from opentelemetry.util.types import Attributes
 class RecordAll(Sampler):
     """Asks another sampler, but records what that one drops.
 
-    A dropped span becomes ``RECORD_ONLY``: it reaches our processor, which does not look at the sampled flag,
-    and no exporter of the SDK's processors, which do. Its context stays unsampled for whatever is downstream.
+    A dropped span becomes ``RECORD_ONLY``: it reaches our processor, which ignores the sampled flag, but not the
+    exporters of the SDK's processors, which check it. Its context stays unsampled for everything downstream.
     """
 
     def __init__(self, inner: Sampler) -> None:
@@ -34,7 +34,7 @@ class RecordAll(Sampler):
         result = self.inner.should_sample(parent_context, trace_id, name, kind, attributes, links)
         if result.decision is not Decision.DROP:
             return result
-        # The SDK's samplers empty the attributes of what they drop (``Decision.DROP`` in ``sampling.py``).
+        # The SDK's samplers drop the attributes too (``Decision.DROP`` in ``sampling.py``).
         return SamplingResult(Decision.RECORD_ONLY, attributes, result.trace_state)
 
     def get_description(self) -> str:

@@ -1,8 +1,8 @@
-"""Exporters by the SDK's own rules, for when nobody else has configured one.
+"""Makes exporters by the SDK's own rules, for when nobody else has configured one.
 
 The SDK's configurator (``opentelemetry/sdk/_configuration/__init__.py``) installs its providers globally and
 gives up on the first wrong name. :func:`loaded` follows the same variables, installs nothing, and reports a
-wrong value once while the rest goes on.
+wrong value once and continues with the rest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def disabled() -> bool:
     return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
-#: How the variables begin that exporters, and what feeds them, read.
+#: Prefixes of the variables that exporters, span processors and metric readers read.
 _SETTINGS: Final = ("OTEL_EXPORTER_", "OTEL_BSP_", "OTEL_METRIC_")
 _PROTOCOLS: Final = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
 
@@ -84,7 +84,7 @@ def _resolved(signal: Signal, name: str) -> str | None:
 
 
 def loaded(signal: Signal) -> Iterator[type[Any]]:
-    """Yield the exporter classes that the environment asks for; report those that cannot be had."""
+    """Yield the exporter classes that the environment asks for; report those that cannot be loaded."""
     group = f"opentelemetry_{signal.name}_exporter"
     for name in exporter_names(signal):
         found = entry_points(group=group, name=name)
@@ -113,7 +113,7 @@ def _report(variable: str, value: str, allowed: str) -> None:
 def _without(what: str) -> Iterator[None]:
     """Go on without ``what`` when it cannot be started, and report why, once.
 
-    The SDK and its exporters read the standard variables when they are made, and raise whatever they like.
+    The SDK and its exporters read the standard variables when they are created, and may raise anything.
     """
     try:
         yield
@@ -122,12 +122,12 @@ def _without(what: str) -> Iterator[None]:
         if told not in _reported:
             _reported.add(told)
             settings = sorted(name for name in os.environ if name.startswith(_SETTINGS))
-            # Without a traceback, which may quote what is secret.
+            # No traceback: it may quote secrets.
             _logger.error("going on without %s: %s; set are: %s", what, told, ", ".join(settings) or "none")  # noqa: TRY400
 
 
 def _told(error: Exception) -> str:
-    """Return type and text of ``error``, without what a header says, which may be a credential."""
+    """Return type and text of ``error``, without header values, which may be credentials."""
     headers = (value for name, value in os.environ.items() if name.endswith("_HEADERS"))
     secrets = {part.strip() for value in headers for part in re.split("[=,]", f"{value},{unquote(value)}")}
     return f"{type(error).__name__}: {redact(str(error), secrets)}"
@@ -136,11 +136,11 @@ def _told(error: Exception) -> str:
 def tracer_provider() -> TracerProvider:
     """Return a new provider with sampler, resource, limits and exporters from ``OTEL_*``, not installed.
 
-    What cannot be had, because a variable has a wrong value, is reported and left out.
+    Parts that fail because of a wrong variable are reported and left out.
     """
     provider = _bare_provider()
     for exporter in loaded(TRACES):
-        if exporter.__name__ != "EventsLogExporter":  # ours is attached anyway, and without a delay
+        if exporter.__name__ != "EventsLogExporter":  # ours is attached anyway, without batching
             with _without(_name(exporter)):
                 provider.add_span_processor(_batching(exporter()))
     return provider
@@ -166,7 +166,7 @@ def _batching(exporter: Any) -> SpanProcessor:
 
 
 def meter_provider() -> MeterProvider | None:
-    """Return a new provider with the metric exporters from ``OTEL_*``; ``None`` when none can be had or is asked for."""
+    """Return a new provider with the metric exporters from ``OTEL_*``; ``None`` when none is available or asked for."""
     readers: list[Any] = []
     for exporter in loaded(METRICS):
         with _without(_name(exporter)):
@@ -207,8 +207,8 @@ def _name(exporter: type[Any]) -> str:
 def start_globally() -> None:
     """Start the SDK globally, as a distro's configurator would, unless a provider is there already.
 
-    An application that later sets a provider of its own still can: it was able to before this package was
-    installed. For that the API's "set once" marks are renewed (``opentelemetry/trace/__init__.py``,
+    An application can still set its own provider later, as it could before this package was installed: the API's
+    "set once" marks are renewed for that (``opentelemetry/trace/__init__.py``,
     ``set_tracer_provider``). What cannot be started is reported and left out.
     """
     from opentelemetry import trace

@@ -1,4 +1,4 @@
-"""What calls cost, in US dollars: prices of genai-prices by provider, model, kind of token and date.
+"""Computes the cost of calls in US dollars, from the prices of genai-prices by provider, model, kind of token and date.
 
 A price is made linear once (:class:`Rate`) and then applied to millions of calls. Unknown is unknown, never 0.
 ``events.log`` knows text tokens only, so audio and images are counted at their model's text price.
@@ -38,14 +38,14 @@ _PROVIDERS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)  # compared by identity: it is a key in the hot path
 class Rate:
-    """Dollars for one token of each kind; cached tokens are those of the input that the provider had in store."""
+    """Dollars for one token of each kind; cached tokens are the input tokens that the provider had cached."""
 
     input: Decimal
     cached: Decimal
     output: Decimal
 
     def cost(self, input_tokens: int, cached_tokens: int, output_tokens: int) -> Decimal:
-        """Return the price of so many tokens; the cached ones are among those of the input."""
+        """Return the price of these tokens; ``input_tokens`` includes the cached ones."""
         return (
             self.input * (input_tokens - cached_tokens)
             + self.cached * cached_tokens
@@ -62,7 +62,7 @@ class Prices:
         self._rates: dict[tuple[int, int], Rate | None] = {}
 
     def rate(self, provider: str, model: str, timestamp: str, input_tokens: int) -> Rate | None:
-        """Return what a call cost that was made at ``timestamp`` (RFC 3339) with so many input tokens.
+        """Return the rate of a call made at ``timestamp`` (RFC 3339) with ``input_tokens`` input tokens.
 
         Some prices depend on the date, some on the hour, some on how much was sent.
         """
@@ -101,13 +101,13 @@ class Prices:
 
 
 def _tiers(price: ModelPrice) -> list[int]:
-    """Return the numbers of input tokens beyond which all tokens cost something else."""
+    """Return the input token counts above which the price of all tokens changes."""
     tiered = [value for value in vars(price).values() if isinstance(value, TieredPrices)]
     return sorted({tier.start for value in tiered for tier in value.tiers})
 
 
 def _linear(price: ModelPrice, scale: int) -> Rate | None:
-    """Return the price of one token of each kind, asked for with ``scale`` input tokens, which chooses the tier."""
+    """Return the price of one token of each kind, queried with ``scale`` input tokens to choose the tier."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What instrumentation would do here: what is installed, where spans and entries would go, what stands in the way."""
+"""Reports what instrumentation would do here: what is installed, where spans and entries go, what is wrong."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _Complaints(logging.Handler):
 
 
 def findings() -> Iterator[Finding]:
-    """Yield what is to be said about this environment."""
+    """Yield the findings about this environment."""
     complaints, logger = _Complaints(), logging.getLogger("openai_lifecycle")
     logger.addHandler(complaints)
     try:
@@ -226,5 +226,5 @@ def run(command: Sequence[str], log: str, environ: Mapping[str, str] = os.enviro
     while True:
         try:
             return child.wait()
-        except KeyboardInterrupt:  # the terminal sent it to the command too, which decides what it means
+        except KeyboardInterrupt:  # the terminal sent it to the command too, which decides how to react
             continue

@@ -1,4 +1,4 @@
-"""The logs that a command reads: which they are, how far it has come, and what was skipped."""
+"""Reads the logs of a command: finds them, shows progress, and reports what was skipped."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 VARIABLE = "OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG"
 STDIN = "/dev/stdin"
-_SOON = 20_000_000  # bytes that are read before a progress bar could be
-_SHOWN = 5  # damaged places that are told one by one
+_SOON = 20_000_000  # bytes that are read before a progress bar would show
+_SHOWN = 5  # damaged places reported one by one
 
 
 def expand(given: Sequence[str], *, awaited: bool = False) -> list[str]:
     """Return the logs that ``given`` names: paths, patterns, ``-`` for standard input.
 
-    Without any it is the log that the application would write. A log that is ``awaited`` need not be there yet.
+    Without any, it is the log that the application would write. An ``awaited`` log need not exist yet.
 
     Raises:
         click.ClickException: one of them does not exist.
@@ -49,7 +49,7 @@ def expand(given: Sequence[str], *, awaited: bool = False) -> list[str]:
 
 
 def spare(paths: Sequence[str], output: str) -> None:
-    """See to it that ``output`` is none of the files that are read, which writing would destroy.
+    """Check that ``output`` is not one of the files being read, which writing would destroy.
 
     Raises:
         click.UsageError: it is one of them.
@@ -61,14 +61,14 @@ def spare(paths: Sequence[str], output: str) -> None:
 
 
 def _files(paths: Sequence[str]) -> Iterator[str]:
-    """Yield each log and its rotated files, which lie beside what a link points to."""
+    """Yield each log and its rotated files, which are beside the target of a link."""
     for path in paths:
         yield path
         yield from (backup.path for backup in rotation.backups(os.path.realpath(path)))
 
 
 class Skipped:
-    """Takes note of damage, and tells it on standard error when the reading is done."""
+    """Collects damage, and reports it on standard error when reading is done."""
 
     def __init__(self) -> None:
         self.found: list[Damage] = []
@@ -82,7 +82,7 @@ class Skipped:
             self.found.append(damage)
 
     def tell(self) -> None:
-        """Say it: the first places one by one, then how many there are."""
+        """Report the first places one by one, then how many there are."""
         for damage in self.found:
             click.echo(described(damage), err=True)
         if self.count > len(self.found):
@@ -104,7 +104,7 @@ def read(
     progress: bool = False,
     idle: Callable[[], None] | None = None,
 ) -> Iterator[LifecycleEvent]:
-    """Yield the events that ``keep`` wants. ``needle`` stands in the text of each of them, which saves parsing."""
+    """Yield the events that ``keep`` wants. Each contains ``needle``, so other entries need no parsing."""
     wanted = needle.encode()
 
     def decode(raw: bytes) -> LifecycleEvent | None:
@@ -125,7 +125,7 @@ def reading(
     idle: Callable[[], None] | None = None,
     on_damage: OnDamage | None = None,
 ) -> Iterator[Iterator[tuple[T, Place]]]:
-    """Read entries as ``read_entries`` does; what was skipped is told at the end unless ``on_damage`` takes it.
+    """Read entries as ``read_entries`` does; reports what was skipped at the end unless ``on_damage`` takes it.
 
     Raises:
         click.ClickException: a log cannot be read.
@@ -143,9 +143,9 @@ def reading(
 
 
 def with_progress(paths: Sequence[str], entries: Iterator[tuple[T, Place]]) -> Iterator[tuple[T, Place]]:
-    """Pass ``entries`` on; on a terminal show on standard error how far they are, how fast, and how long it takes.
+    """Pass ``entries`` on; on a terminal, show progress, speed and remaining time on standard error.
 
-    The share of a compressed file is not known before its end, so it counts when it is done.
+    A compressed file's share is unknown before its end, so it counts when it is done.
     """
     total = _size(paths)
     if not sys.stderr.isatty() or (total is not None and total < _SOON):
@@ -170,7 +170,7 @@ def with_progress(paths: Sequence[str], entries: Iterator[tuple[T, Place]]) -> I
 
 
 def _size(paths: Sequence[str]) -> int | None:
-    """Return the bytes that will be read; ``None`` where that is not known."""
+    """Return the number of bytes to read; ``None`` if unknown."""
     total = 0
     for name in _files(paths):
         if not os.path.isfile(name) or rotation.is_gzip(name):

@@ -1,7 +1,7 @@
 """One HTML page that needs no network: the numbers as charts over time, tables, and a searchable list of entries.
 
-The page is three fixed files of this folder and Plotly's, with the data beside them, compressed and in base64, so
-that nothing in it is markup. Its content security policy runs the two scripts whose digest it names and loads nothing.
+The page is three fixed files of this folder and Plotly's, plus the data, compressed and in base64, so that none of it
+is markup. Its content security policy allows only the two scripts whose digests it names, and loads nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Timeline:
 
     _SIZES: Final = (60, 600, 3600, 6 * 3600, 86400, 7 * 86400)
     _MOST: Final = 400
-    _YEARS: Final = range(1970, 9999)  # beyond them a bucket may have no time that can be said
+    _YEARS: Final = range(1970, 9999)  # outside them a bucket's time may not be representable
 
     def __init__(self, prices: Prices) -> None:
         self._prices = prices
@@ -133,7 +133,7 @@ class Report:
 
     # -------------------------------------------------------------- the page
     def page(self, names: Iterable[str]) -> str:
-        """Return the page; ``names`` are the logs that it is about."""
+        """Return the page about the logs ``names``."""
         plotly, script = get_plotlyjs().replace("</script", "<\\/script"), _file("page.js")
         packed = gzip.compress(json.dumps(self.data()).encode(), 6, mtime=0)
         parts = {
@@ -231,7 +231,7 @@ def _listed(raw: bytes) -> dict[str, str]:
 
 
 def _counted(entry: Entry, text: str) -> dict[str, str]:
-    """Return what the list shows of an entry which the numbers count, but which is damaged or of another version."""
+    """Return what the list shows of a counted entry that is damaged or of another version."""
     custom = entry.metadata.custom_fields
     return {
         "time": "",

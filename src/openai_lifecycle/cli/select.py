@@ -29,7 +29,7 @@ ALLOWED_TIMES: Final = (
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """Return the instant that ``text`` names: a time, local when it has no zone, or how long before ``now``.
+    """Return the instant that ``text`` names: a time, local when it has no zone, or a duration before ``now``.
 
     Raises:
         ValueError: it names none.
@@ -43,7 +43,7 @@ def moment(text: str, now: datetime) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which events are wanted: all conditions must hold; of several values of one, any."""
+    """Selects events: all conditions must hold; for each, any of its values."""
 
     event: tuple[str, ...] = ()
     model: tuple[str, ...] = ()

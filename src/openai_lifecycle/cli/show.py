@@ -30,7 +30,7 @@ COLOURS: Final[dict[type[LifecycleEvent], str]] = {
     LLMGenerationError: "red",
     ToolCallDetected: "magenta",
 }
-#: Columns of a row, with their width on a terminal; the last takes what is left. In a pipe tabs separate them.
+#: Columns of a row, with their width on a terminal; the last takes the rest. In a pipe, tabs separate them.
 COLUMNS: Final = (
     ("time", 19),
     ("event", 18),
@@ -61,7 +61,7 @@ def cells(event: LifecycleEvent) -> tuple[str, ...]:
 
 
 def summary(event: LifecycleEvent) -> str:
-    """Return what is worth knowing of an event beside its numbers."""
+    """Return the text worth showing of an event besides its numbers."""
     custom = event.metadata.custom_fields
     if isinstance(event, LLMGenerationSuccess):
         return event.message_content

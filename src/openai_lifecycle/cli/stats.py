@@ -1,7 +1,7 @@
 """The numbers of a log, in one pass and constant memory: calls, errors, tokens, cost, latency, tools.
 
-Only the few fields that count are decoded, by msgspec, which skips the rest; that is what makes a gigabyte a matter
-of seconds. Everything is counted exactly but percentiles, which are right to half a percent (:class:`Sketch`).
+msgspec decodes only the few fields that count and skips the rest, so a gigabyte takes seconds. All counts are exact
+except percentiles, which are accurate to half a percent (:class:`Sketch`).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from openai_lifecycle.cli.terminal import cell, clean
 from openai_lifecycle.eventslog.format import parse
 from openai_lifecycle.records import whole
 
-# What stands for the user in an entry when the request named none.
+# Placeholders for the user in an entry when the request named none.
 _NOBODY: Final = frozenset({"openai_user", "llm_generation_user", "tool_call_user"})
 
 
 # ------------------------------------------------------------------ the fields that count
 class Custom(msgspec.Struct, gc=False):
-    """Those of ``metadata.custom_fields``."""
+    """The fields that count of ``metadata.custom_fields``."""
 
     timestamp: str = ""
     error_type: str = ""
@@ -56,7 +56,7 @@ class _Metadata(msgspec.Struct, gc=False):
 
 
 class Entry(msgspec.Struct, gc=False):
-    """Those of an entry."""
+    """The fields that count of an entry."""
 
     event_type: str
     provider: str = ""
@@ -70,15 +70,15 @@ _decode: Final = msgspec.json.Decoder(Entry).decode
 
 
 def decode(raw: bytes) -> Entry:
-    """Return what counts of an entry.
+    """Return the fields that count of an entry.
 
     Raises:
-        ValueError: the bytes are no whole entry.
+        ValueError: the bytes are not a whole entry.
     """
     try:
         return _decode(raw[raw.index(b"\n") :])
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        event = parse(raw)  # says what is wrong, or knows better: lone surrogates, a missing user
+        event = parse(raw)  # says what is wrong, or copes: lone surrogates, a missing user
         members: dict[str, Any] = {name: getattr(event, name, "") for name in Entry.__struct_fields__}
         custom = {k: v for k, v in event.metadata.custom_fields.items() if k in Custom.__struct_fields__}
         return Entry(**{**members, "metadata": _Metadata(event.metadata.user or "", Custom(**custom))})
@@ -97,7 +97,7 @@ _SCALE: Final = 1 / math.log(_GAMMA)
 
 
 class Sketch:
-    """Counts values in buckets that each span one percent: any percentile is right to half a percent.
+    """Counts values in buckets that each span one percent: any percentile is accurate to half a percent.
 
     Memory depends on the range of the values, not on their number: 1 µs to 1 day are 2500 buckets.
     """
@@ -260,7 +260,7 @@ _COUNTED: Final = frozenset(
 
 
 def _rate(prices: Prices, entry: Entry, sent: int) -> Rate | None:
-    """Return what the call cost: by the model that answered, else by the one that was asked for."""
+    """Return the rate of the call: by the model that answered, else by the requested one."""
     custom = entry.metadata.custom_fields
     for model in (custom.response_model, entry.model_id):
         rate = prices.rate(entry.provider, model, custom.timestamp, sent) if model else None
@@ -280,7 +280,7 @@ def cost(prices: Prices, entry: Entry) -> Decimal | None:
 
 
 def _measure(sketch: Sketch, text: str) -> None:
-    try:  # as records.decimal does, whose call costs here what all else does together
+    try:  # like records.decimal, whose call would cost as much as all the rest
         value = float(text)
     except ValueError:
         return
@@ -341,7 +341,7 @@ def as_csv(numbers: Numbers) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A column of the table; where the terminal is too narrow, that with the lowest rank goes first."""
+    """A column of the table; on a narrow terminal, the lowest rank is dropped first."""
 
     heading: str
     rank: int

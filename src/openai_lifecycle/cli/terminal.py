@@ -1,4 +1,4 @@
-"""Text for a terminal or a pipe: never a raw control character, colour and width only where there is a terminal."""
+"""Text for a terminal or a pipe: no raw control characters; colour and width only on a terminal."""
 
 from __future__ import annotations
 

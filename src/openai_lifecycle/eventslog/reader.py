@@ -1,12 +1,11 @@
-"""Events out of a log: live, rotated, compressed or damaged, in constant memory.
+"""Reads events from a log: live, rotated, compressed or damaged, in constant memory.
 
-:func:`read_events` is what most want. :func:`read_entries` also says where an entry stands and leaves its decoding
-to the caller, which is how a reader that needs three fields of a gigabyte stays fast.
+Most callers want :func:`read_events`. :func:`read_entries` also gives each entry's place and leaves decoding to the
+caller, so that a reader that needs three fields of a gigabyte stays fast.
 
-An entry ends with a closing brace at the start of a line, which stands nowhere else: the renderer escapes every
-line break that a text contains. So entries are found by a byte search, and only where one cannot be decoded are its
-bytes looked through for the headers of others. What belongs to no entry is reported as :class:`Damage` and never
-hides the next entry.
+An entry ends with a closing brace at the start of a line, which occurs nowhere else: the renderer escapes every line
+break in a text. So a byte search finds entries, and only the bytes of one that cannot be decoded are searched for
+further headers. Bytes outside any entry are reported as :class:`Damage` and never hide the next entry.
 """
 
 from __future__ import annotations
@@ -36,18 +35,18 @@ T = TypeVar("T")
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
 _CHUNK: Final = 1 << 20
-_LONGEST_ENTRY: Final = 64 << 20  # what goes on for longer without an end is damage
+_LONGEST_ENTRY: Final = 64 << 20  # anything longer without an end is damage
 _END: Final = b"\n}\n\n"
-# The brace on the next line makes it a header: a text that looks like one contains no line break. It may stand
-# in the middle of a line, behind what a crashed process left.
+# The brace on the next line makes it a header: a text that looks like one contains no line break. It may be
+# in the middle of a line, after what a crashed process left.
 _START: Final = re.compile(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[EVENT: [A-Z_]+\]\n(?=\{)")
 _LONGEST_HEADER: Final = 64
-_POLL: Final = 0.2  # seconds between two looks at a file that is followed
-_SETTLE: Final = 0.02  # seconds that the last entry may take to become whole: it may be just being written
-_LOOK: Final = 1 << 16  # bytes that are read at once to see how a file begins
-_LONGEST_HEAD: Final = 1 << 20  # bytes by which a file is known if its first entry is longer
+_POLL: Final = 0.2  # seconds between two polls of a followed file
+_SETTLE: Final = 0.02  # seconds to wait for the last entry to be completed
+_LOOK: Final = 1 << 16  # bytes read at once to see how a file begins
+_LONGEST_HEAD: Final = 1 << 20  # bytes that identify a file whose first entry is longer
 
-# A path that means what the process was started with: read from where it stands, whether it has a name or not.
+# Paths of inherited descriptors: read from their current position, whether the file has a name or not.
 _INHERITED: Final = re.compile(r"/dev/(?:stdin|fd/(\d+))|/proc/self/fd/(\d+)")
 
 
@@ -55,7 +54,7 @@ _INHERITED: Final = re.compile(r"/dev/(?:stdin|fd/(\d+))|/proc/self/fd/(\d+)")
 class Place:
     """Where an entry stands: ``length`` bytes from ``offset``, header to closing brace, of the content of ``path``.
 
-    The offset into a compressed file is that into its content.
+    For a compressed file, the offset counts decompressed bytes.
     """
 
     path: str
@@ -67,7 +66,7 @@ class Place:
 class Damage:
     """Bytes that were skipped because they are no entry. ``reason`` quotes nothing of the file's content.
 
-    A length of 0 means that it is not known how much is missing: a compressed file breaks off.
+    A length of 0 means an unknown amount is missing: a compressed file breaks off.
     """
 
     path: str
@@ -80,7 +79,7 @@ OnDamage: TypeAlias = Callable[[Damage], None]
 
 
 def log_damage(damage: Damage) -> None:
-    """Say in one warning what was skipped: what happens when no ``on_damage`` is given."""
+    """Log one warning saying what was skipped; the default for ``on_damage``."""
     _logger.warning(
         "%s: skipped %d bytes at offset %d: %s", damage.path, damage.length, damage.offset, damage.reason
     )
@@ -96,12 +95,12 @@ def read_events(
     """Yield the events of one or several logs, each log from its oldest entry to its newest.
 
     Args:
-        path: the log or logs. ``events.log`` stands for its rotated files too, one of those for itself alone.
-            ``/dev/stdin`` and ``/dev/fd/N`` are read from where they stand to their end, and nothing else.
+        path: the log or logs. ``events.log`` includes its rotated files, a rotated file only itself.
+            ``/dev/stdin`` and ``/dev/fd/N`` are read from their current position to the end, and nothing else.
         follow: go on waiting for new entries, also when a log is rotated, truncated or not there yet. The
             iterator then ends only when it is closed.
         rotated: read the rotated files (``events.log.2.gz``, ``events.log.1``) before the log itself.
-        on_damage: is called with whatever is skipped; by default one warning is logged for each.
+        on_damage: called with each skipped range; by default one warning is logged for each.
 
     Raises:
         OSError: a log does not exist or cannot be read.
@@ -119,16 +118,16 @@ def read_entries(
     on_damage: OnDamage | None = None,
     on_idle: Callable[[], None] | None = None,
 ) -> Iterator[tuple[T, Place]]:
-    """Yield what ``decode`` makes of each entry, and where the entry stands.
+    """Yield the decoded value and the place of each entry.
 
     Args:
         path: the log or logs, as in :func:`read_events`.
         decode: gets the bytes of an entry from header to closing brace, and raises ``ValueError`` when they are
-            no whole entry; for example :func:`openai_lifecycle.eventslog.format.parse`.
+            not a whole entry; for example :func:`openai_lifecycle.eventslog.format.parse`.
         follow: as in :func:`read_events`.
         rotated: as in :func:`read_events`.
         on_damage: as in :func:`read_events`.
-        on_idle: is called whenever all that is there has been read and the logs are followed.
+        on_idle: called while following, whenever everything available has been read.
 
     Raises:
         OSError: a log does not exist or cannot be read.
@@ -152,7 +151,7 @@ def read_entries(
 
 
 def _distinct(path: PathLike | Iterable[PathLike]) -> list[str]:
-    """Return the logs to read; a rotated file that is named beside its log (``events.log*``) is read once."""
+    """Return the logs to read; a rotated file named along with its log (``events.log*``) is read once."""
     given = [path] if isinstance(path, (str, os.PathLike)) else path
     paths = list(dict.fromkeys(_real(os.fspath(p)) for p in given))
     covered = {backup.path for p in paths for backup in rotation.backups(p)}
@@ -160,19 +159,19 @@ def _distinct(path: PathLike | Iterable[PathLike]) -> list[str]:
 
 
 def _real(path: str) -> str:
-    # Rotated files lie beside the file that a link points to.
+    # Rotated files are beside the target of a link.
     real = os.path.realpath(path)
     return real if os.path.isfile(real) and not _INHERITED.fullmatch(path) else path
 
 
 def _ends_by_itself(path: str) -> bool:
-    """Whether there is a pipe or a descriptor at ``path``, which has no rotated files and is not followed."""
+    """Return whether ``path`` is a pipe or descriptor, which has no rotated files and is not followed."""
     return bool(_INHERITED.fullmatch(path)) or (os.path.exists(path) and not os.path.isfile(path))
 
 
 # ------------------------------------------------------------------ a log: its files, and what becomes of them
 class _Log(Generic[T]):
-    """One log: the rotated files that are there, then the log itself, then what comes."""
+    """One log: its rotated files, then the log itself, then what is appended."""
 
     def __init__(
         self, path: str, decode: Callable[[bytes], T], report: OnDamage, *, rotated: bool, follow: bool
@@ -183,11 +182,11 @@ class _Log(Generic[T]):
         self._report = report
         self._rotated = rotated
         self._file: _File[T] | None = None  # the log itself
-        # A rotated file is known by how it begins: compressing gives it another name and another inode.
+        # A rotated file is identified by its beginning: compressing changes its name and inode.
         self._known: deque[bytes] = deque(maxlen=1000)
 
     def read(self) -> Iterator[tuple[T, Place]]:
-        """Yield all that is there, and unless the log is followed also what is still incomplete."""
+        """Yield all that is there; unless the log is followed, also what is still incomplete."""
         if self.follow and not os.path.exists(self._path):
             return
         if _ends_by_itself(self._path):
@@ -203,7 +202,7 @@ class _Log(Generic[T]):
 
     def advance(self) -> Generator[tuple[T, Place], None, bool]:
         """Yield what came since the last time; returns whether there may be more at once."""
-        if not os.path.exists(self._path):  # not there yet, or moved away and nothing was written since
+        if not os.path.exists(self._path):  # not created yet, or moved away with nothing written since
             return False
         file = self._file
         if file is None:
@@ -214,7 +213,7 @@ class _Log(Generic[T]):
             yield from file.finish()
             file.rewind()
         elif not rotation.is_file(self._path, file.descriptor):
-            # Whoever got hold of the file before it was moved has finished writing once the lock is ours.
+            # Once we have the lock, every writer that opened the file before the move has finished.
             rotation.lock(file.descriptor, rotation.EXCLUSIVE, 1.0)
             yield from file.drain()
             yield from file.finish()
@@ -235,14 +234,14 @@ class _Log(Generic[T]):
             if previous is not None:
                 stack.callback(previous.close)
                 self._known.append(previous.fingerprint())
-            # Nothing moves while the files are opened, and what is open can be read whatever happens to it then.
+            # Nothing moves while the files are opened; once open, they can be read whatever happens to them.
             with ExitStack() as unmoved:
-                with suppress(OSError):  # the directory may be one that only lets its files be opened
+                with suppress(OSError):  # the directory may be searchable only, not readable
                     unmoved.enter_context(rotation.holding(self._path, rotation.SHARED))
                 found = rotation.backups(self._path) if rotated or self.follow else []
                 try:
                     self._file = _File(self._path, self._decode, self._report)
-                except FileNotFoundError:  # moved a moment ago: what comes in its place is looked for again
+                except FileNotFoundError:  # just moved: its successor is looked for later
                     if not (found or self.follow):
                         raise
                     self._file = None
@@ -252,7 +251,7 @@ class _Log(Generic[T]):
                     if (previous and rotation.is_file(backup.path, previous.descriptor)) or (
                         file.fingerprint() in self._known
                     ):
-                        break  # so are all that are older
+                        break  # and so are all older ones
                     older.append(file)
             for file in reversed(older):
                 self._known.append(file.fingerprint())
@@ -282,12 +281,12 @@ class _File(Generic[T]):
         start = self._raw.tell() if self._regular else 0
         self._packed = self._regular and os.pread(self.descriptor, 2, start) == rotation.GZIP_MAGIC
         self._content = gzip.GzipFile(fileobj=self._raw) if self._packed else self._raw
-        self._head = b""  # the first entry, which says when it was written and of which span
+        self._head = b""  # the first entry, which names its time and span
         self._has_head = False  # whether it is whole
-        self._ahead = b""  # content that was read to see how it begins
-        self._rest = b""  # content that was read and is no whole entry yet
+        self._ahead = b""  # content read to see how the file begins
+        self._rest = b""  # content read that is not a whole entry yet
         self._offset = 0 if self._packed else start  # where the rest begins
-        self._damage: Damage | None = None  # not reported yet, because it may go on
+        self._damage: Damage | None = None  # not reported yet, because it may continue
 
     def close(self) -> None:
         """Close the file."""
@@ -295,7 +294,7 @@ class _File(Generic[T]):
         self._raw.close()
 
     def fingerprint(self) -> bytes:
-        """Return what tells this file from the others of its log."""
+        """Return a digest that identifies this file among those of its log."""
         while not self._has_head and (chunk := self._read(_LOOK)):
             self._ahead += chunk
         return hashlib.blake2b(self._head).digest()
@@ -305,7 +304,7 @@ class _File(Generic[T]):
         return self._regular and os.fstat(self.descriptor).st_size < self._offset + len(self._rest)
 
     def rewind(self) -> None:
-        """Begin anew with the first byte."""
+        """Start again at the first byte."""
         self._raw.seek(0)
         self._head = self._rest = b""
         self._has_head = False
@@ -334,7 +333,7 @@ class _File(Generic[T]):
         self._has_head = end >= 0 or len(self._head) == _LONGEST_HEAD
 
     def drain(self) -> Generator[tuple[T, Place], None, bool]:
-        """Yield the entries from here to the present end of the file; returns whether anything was read."""
+        """Yield the entries up to the current end of the file; returns whether anything was read."""
         advanced = False
         while chunk := self._ahead or self._read(_CHUNK):
             self._ahead = b""
@@ -368,14 +367,14 @@ class _File(Generic[T]):
             self._rest = self._rest[cut:]
 
     def settle(self) -> Iterator[tuple[T, Place]]:
-        """Give an entry that is being written the time to become whole."""
+        """Wait briefly for an entry that is being written, and yield what arrives."""
         deadline = time.monotonic() + _SETTLE
         while self._regular and self._rest.strip() and time.monotonic() < deadline:
             time.sleep(_SETTLE / 10)
             yield from self.drain()
 
     def finish(self) -> Iterator[tuple[T, Place]]:
-        """Yield what the last bytes hold, and report what is left: nothing more will come."""
+        """Yield the entries in the last bytes and report the rest: nothing more will come."""
         rest, self._rest = self._rest, b""
         yield from self._salvage(rest, self._offset, "the entry is incomplete")
         self._offset += len(rest)
@@ -384,7 +383,7 @@ class _File(Generic[T]):
 
     # -------------------------------------------------------------- damage
     def _salvage(self, raw: bytes, offset: int, reason: str) -> Iterator[tuple[T, Place]]:
-        """Yield the entries in bytes that are not just one entry, and report the bytes between them."""
+        """Yield the entries in undecodable bytes, and report the bytes between them."""
         starts = [match.start() for match in _START.finditer(raw)]
         self._skip_text(raw[: starts[0]] if starts else raw, offset, reason if not starts else "no entry")
         for start, following in zip(starts, [*starts[1:], len(raw)], strict=False):
@@ -406,7 +405,7 @@ class _File(Generic[T]):
             self._skip(offset, len(raw), reason)
 
     def _skip(self, offset: int, length: int, reason: str) -> None:
-        """Note damage; what follows directly is one with it."""
+        """Note damage, merging it with the damage before it."""
         known = self._damage
         if known is not None:
             offset, length, reason = known.offset, offset + length - known.offset, known.reason

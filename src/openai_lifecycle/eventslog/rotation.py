@@ -1,14 +1,14 @@
 """The rotated files of a log, and the locks that keep writers and rotation apart.
 
 ``events.log`` is moved to ``events.log.1``, that one to ``events.log.2``, and so on; a compressed one is called
-``events.log.2.gz``. Locks are ``flock`` on what is there anyway, so no lock file lies about, and a process that dies
-gives its lock back:
+``events.log.2.gz``. Locks are ``flock`` on existing files, so there is no lock file, and a process that dies
+releases its lock:
 
-* on the log itself: a writer holds it shared, whoever moves the log exclusively. Hence nobody writes to a file that
-  rotation has moved away, and it may be compressed;
-* on the directory: whoever moves or replaces files of a log holds it exclusively, whoever opens several of them
-  shared. The log itself would not do, because another program may move it away at any time, and those who wait
-  for it and those who create the next one would then hold locks on two files.
+* on the log itself: writers hold it shared, rotation exclusively. Hence nobody writes to a file that rotation
+  has moved away, and it may be compressed;
+* on the directory: a process that moves or replaces files of a log holds it exclusively, one that opens several
+  of them shared. The log itself would not do: another program may move it away at any time, and processes waiting
+  for it and those creating the next one would then hold locks on two files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EXCLUSIVE: Final = fcntl.LOCK_EX
 #: How a gzip file begins. A rotated file's name does not say for certain whether it is one, see :func:`compress`.
 GZIP_MAGIC: Final = b"\x1f\x8b"
 _PAUSE: Final = 0.0005  # seconds between two tries to get the lock
-_LARGEST_ALONE: Final = 999  # a larger number says that a file was rotated only next to the one before it
+_LARGEST_ALONE: Final = 999  # a larger number counts as a rotated file only right after the one before it
 
 
 class Backup(NamedTuple):
@@ -45,8 +45,8 @@ class Backup(NamedTuple):
 def lock(descriptor: int, kind: int, patience: float) -> bool:
     """Return whether the lock was got within ``patience`` seconds.
 
-    It never blocks in the kernel: a process that was stopped while it held the lock must not stop this one. On a
-    file system without locks the answer is False at once.
+    It never blocks in the kernel: a stopped process that holds the lock must not stop this one. On a file system
+    without locks it returns False at once.
     """
     deadline = 0.0
     while True:
@@ -65,8 +65,8 @@ def lock(descriptor: int, kind: int, patience: float) -> bool:
 
 
 def unlock(descriptor: int) -> None:
-    """Give the lock on ``descriptor`` back."""
-    try:  # noqa: SIM105 - contextlib.suppress costs more than the call, and every entry comes by here
+    """Release the lock on ``descriptor``."""
+    try:  # noqa: SIM105 - contextlib.suppress costs more than the call, and every entry takes this path
         fcntl.flock(descriptor, fcntl.LOCK_UN)
     except OSError:
         pass
@@ -76,7 +76,7 @@ def unlock(descriptor: int) -> None:
 def locked(descriptor: int, kind: int, patience: float) -> Iterator[bool]:
     """Hold the lock on ``descriptor``; yields whether it was got within ``patience`` seconds.
 
-    It is given back, not just closed: a process that was forked meanwhile has the descriptor too.
+    It is released explicitly, not by closing: a process forked meanwhile has the descriptor too.
     """
     held = lock(descriptor, kind, patience)
     try:
@@ -88,9 +88,9 @@ def locked(descriptor: int, kind: int, patience: float) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def holding(path: str, kind: int, patience: float = 1.0) -> Iterator[bool]:
-    """Hold the lock on the files of the log at ``path``, which is that on their directory.
+    """Hold the lock on the files of the log at ``path``: the lock on their directory.
 
-    Yields whether it was got. Without it nothing may be moved or replaced.
+    Yields whether it was acquired. Without it nothing may be moved or replaced.
 
     Raises:
         OSError: the directory cannot be opened.
@@ -115,8 +115,8 @@ def is_file(path: str, descriptor: int) -> bool:
 def backups(path: str) -> list[Backup]:
     """Return the rotated files of the log at ``path``, newest first; none where the directory cannot be read.
 
-    A number of more than three digits belongs to a rotated file only when it follows that of another one: an
-    ``events.log.2024`` or ``events.log.20250127.gz`` is an archive of somebody else's, and stays as it is.
+    A number of more than three digits counts only when it follows another rotated file's: ``events.log.2024`` or
+    ``events.log.20250127.gz`` is somebody else's archive and is left alone.
     """
     directory, name = os.path.split(path)
     pattern = re.compile(re.escape(name) + r"\.([1-9]\d{0,8})(?:\.gz)?")
@@ -150,7 +150,7 @@ def rotate(path: str, keep: int) -> None:
         OSError: a file could not be moved; the log is then still in its place.
     """
     moving = []
-    free = 1  # the first number that nothing has: what is beyond it need not move
+    free = 1  # the first unused number: files beyond it need not move
     for backup in backups(path):
         moves = backup.number <= free
         if moves:
@@ -170,7 +170,7 @@ def rotate(path: str, keep: int) -> None:
 
 
 def _succeed(path: str, status: os.stat_result) -> None:
-    """Create the next log with the permissions of the last one: whoever ships it may still read it."""
+    """Create the next log with the permissions of the last one, so log shippers can still read it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(
             path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
@@ -183,14 +183,14 @@ def _succeed(path: str, status: os.stat_result) -> None:
 
 
 def compress(path: str) -> None:
-    """Compress the rotated files of the log at ``path`` that are not yet; one process at a time does it.
+    """Compress the uncompressed rotated files of the log at ``path``; one process at a time does it.
 
-    The compressed file takes the place of the plain one in a single step and only then gets its new name, so a
-    crash at any instant leaves exactly one copy of every entry. While somebody else moves files or writes to one
-    nothing is done: the next rotation comes back to it.
+    The compressed file atomically replaces the plain one and only then gets its new name, so a crash at any instant
+    leaves exactly one copy of every entry. While another process moves or writes files nothing is done: the next
+    rotation tries again.
 
     Raises:
-        OSError: a file could not be compressed; it is then still there as it was.
+        OSError: a file could not be compressed; it is then unchanged.
     """
     while plain := [backup.path for backup in backups(path) if not backup.path.endswith(".gz")]:
         with contextlib.suppress(FileNotFoundError):  # it was moved on in between; the next look finds it
@@ -205,11 +205,11 @@ def _compress(path: str, source: str) -> bool:
     descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with locked(descriptor, EXCLUSIVE, 0) as alone, open(source, "r+b") as plain:
-            # A file that was there already is what a process left that died, unless somebody has the lock on it.
+            # An existing work file is left over from a process that died, unless it is locked.
             if not alone or not is_file(work, descriptor) or not _is_complete(plain.fileno()):
                 return False
             if os.pread(plain.fileno(), len(GZIP_MAGIC), 0) == GZIP_MAGIC:
-                return True  # another process put it there after the look, and will name it: look again
+                return True  # another process just put it there and will rename it: look again
             _pack(plain, descriptor)
             return _exchange(path, plain.fileno(), work)
     finally:
@@ -217,7 +217,7 @@ def _compress(path: str, source: str) -> bool:
 
 
 def _is_complete(descriptor: int) -> bool:
-    """Whether nobody writes any more: another program does not wait for that before it moves the log."""
+    """Return whether all writers have finished: another program may move the log without waiting."""
     with locked(descriptor, EXCLUSIVE, 1.0) as complete:
         return complete
 
@@ -234,10 +234,10 @@ def _pack(plain: BinaryIO, descriptor: int) -> None:
 
 
 def _exchange(path: str, plain: int, work: str) -> bool:
-    """Put the file ``work`` in the place of the one that is open as ``plain``; False: not now."""
+    """Replace the file that is open as ``plain`` with ``work``; False: not now."""
     with holding(path, EXCLUSIVE) as held:
         if held:
-            # Rotation may have moved the file on, or retention deleted it, while it was compressed.
+            # Rotation may have moved the file, or retention deleted it, during compression.
             name = next((b.path for b in backups(path) if is_file(b.path, plain)), None)
             if name is None:
                 os.unlink(work)
@@ -248,7 +248,7 @@ def _exchange(path: str, plain: int, work: str) -> bool:
 
 
 def _name_compressed(path: str, source: str) -> bool:
-    """Finish what a process left that died between the two steps of :func:`_compress`; False: not now."""
+    """Finish for a process that died between the two steps of :func:`_compress`; False: not now."""
     with holding(path, EXCLUSIVE) as held:
         if held and is_gzip(source):
             _rename(source, f"{source}.gz")
@@ -256,7 +256,7 @@ def _name_compressed(path: str, source: str) -> bool:
 
 
 def _rename(old: str, new: str) -> None:
-    """Rename a file, but put it in no other's place: another program may rotate the log too, and have made it."""
+    """Rename a file without overwriting another, which a second program that rotates the log may have made."""
     if os.path.lexists(new):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
     os.rename(old, new)

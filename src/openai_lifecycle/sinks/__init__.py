@@ -1,6 +1,6 @@
-"""Destinations beside ``events.log``: what a sink is, and how a URL names one.
+"""Destinations besides ``events.log``: what a sink is, and how a URL names one.
 
-A sink gets batches of events from a thread of its own (``sinks/dispatch.py``); the application, the file and the
+A sink gets batches of events in a thread of its own (``sinks/dispatch.py``); the application, the file and the
 other sinks never wait for it. A new destination is one class with the three methods of :class:`EventSink`, and one
 entry point in the group ``openai_lifecycle_sinks`` whose name is the scheme of its URLs:
 
@@ -42,8 +42,8 @@ class EventSink(Protocol):
     def write(self, events: Sequence[LifecycleEvent]) -> None:
         """Take ``events``, all or none.
 
-        Any exception says that none was taken: the same events come again after a pause that grows, so a sink
-        that may have taken them must know them again (``records.event_id``).
+        Any exception means that none was taken: the same events are retried after a growing pause, so a sink
+        that may have taken them must recognize them (``records.event_id``).
 
         Raises:
             Rejected: these events will never be taken; they are counted as lost and the next ones are tried.
@@ -53,11 +53,11 @@ class EventSink(Protocol):
         """Make what was written safe."""
 
     def close(self) -> None:
-        """Give resources back; a later ``write`` opens them again."""
+        """Release resources; a later ``write`` opens them again."""
 
 
 class SinkError(Exception):
-    """What a sink raises when its text is safe to log: it quotes nothing of the events and no credential."""
+    """An error of a sink whose text is safe to log: it quotes no event content and no credential."""
 
 
 class Rejected(SinkError):  # noqa: N818 - it says what happened to the events
@@ -65,7 +65,7 @@ class Rejected(SinkError):  # noqa: N818 - it says what happened to the events
 
 
 class Unavailable(SinkError):  # noqa: N818 - as above
-    """Not now. ``after`` is how many seconds the destination asks to be left alone, if it says so."""
+    """Not now. ``after`` is how many seconds the destination asks to wait, if it says so."""
 
     def __init__(self, message: str, after: float | None = None) -> None:
         super().__init__(message)
@@ -77,8 +77,8 @@ class Unavailable(SinkError):  # noqa: N818 - as above
 class Destination:
     """A sink to be opened: ``name`` for logs and metrics, without credentials; ``open`` makes a new sink.
 
-    ``own`` says that ``open`` gives a new one each time, which a forked process needs; an object that was handed
-    to ``instrument()`` is always the same.
+    ``own`` says that ``open`` makes a new one each time, as a forked process needs; a sink object passed to
+    ``instrument()`` is always the same.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Destination:
 
 
 def destinations(given: Iterable[str | EventSink]) -> list[Destination]:
-    """Return what ``given`` names; what cannot be used is one error in the log, and is left out."""
+    """Return the destinations that ``given`` names; one that cannot be used is logged as an error and left out."""
     found = []
     for item in given:
         try:
@@ -101,7 +101,7 @@ def destinations(given: Iterable[str | EventSink]) -> list[Destination]:
 
 
 def destination(given: str | EventSink) -> Destination:
-    """Return what ``given``, a URL or a sink, names. Nothing is connected yet.
+    """Return the destination of ``given``, a URL or a sink. Nothing is connected yet.
 
     Raises:
         ValueError: the URL makes no sense.

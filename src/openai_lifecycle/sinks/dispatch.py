@@ -1,7 +1,7 @@
 """One thread and one bounded queue for each sink, so that nobody waits for it.
 
-What a sink cannot take for now waits in its queue and is tried again after a pause that grows. What it could not
-take at all (the queue is full, it refused, it failed for too long, time was up at exit) is counted in the metric
+Events that a sink cannot take now wait in its queue and are retried after a growing pause. Events that are lost (the
+queue is full, the sink refused or failed for too long, time was up at exit) are counted in the metric
 ``openai_lifecycle.events.lost`` and reported, at most once a minute.
 """
 
@@ -29,7 +29,7 @@ BATCH: Final = 200  # events in one write
 _LINGER: Final = 0.2  # seconds that a batch waits to grow
 _FIRST_PAUSE: Final = 0.5  # seconds before the second try; doubles
 _LONGEST_PAUSE: Final = 30.0
-_PATIENCE: Final = 300.0  # seconds until a batch that fails again and again is given up
+_PATIENCE: Final = 300.0  # seconds until a batch that keeps failing is given up
 _EXIT: Final = 5.0  # seconds that closing may take
 _REPORT: Final = 60.0  # seconds between two reports of one sink
 
@@ -67,7 +67,7 @@ class Dispatcher:
         return False
 
     def after_fork(self) -> None:
-        """Start afresh in a child: what is queued is its parent's to write, and so are the connections."""
+        """Reset in a child process: the queued events and the connections belong to the parent."""
         for lane in self._lanes:
             lane.after_fork()
 
@@ -153,7 +153,7 @@ class _Lane:
         thread.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
             left = 0
-            if self._thread is thread:  # it hangs: it is left to itself, and what it holds is given up
+            if self._thread is thread:  # it hangs: abandon it and give up its events
                 left = len(self._queue) + self._in_hand
                 self._queue.clear()
                 self._in_hand = 0
@@ -173,7 +173,7 @@ class _Lane:
                 self._deliver(batch, stop)
 
     def _next(self, stop: _Stop) -> list[LifecycleEvent]:
-        """Return the next batch; nothing when the thread has to end."""
+        """Return the next batch; an empty one when the thread must end."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._hurry or stop.asked)
@@ -199,9 +199,9 @@ class _Lane:
                         return []
 
     def _deliver(self, batch: list[LifecycleEvent], stop: _Stop) -> None:
-        """Write ``batch``. Where the sink refuses it, its halves: no event pays for another, or for being many."""
+        """Write ``batch``; if the sink rejects it, write its halves, so that one bad event or the size costs no other."""
         pause, deadline = _FIRST_PAUSE, time.monotonic() + _PATIENCE
-        while not stop.abandoned:  # what is left is counted by whoever gave up on us
+        while not stop.abandoned:  # join, which abandoned us, has counted the rest
             try:
                 sink = self._sink
                 if sink is None:
@@ -229,7 +229,7 @@ class _Lane:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _settle(self, count: int, stop: _Stop) -> bool:
-        """Let ``count`` events go, and return whether they were ours: whoever gave up on us has counted them."""
+        """Release ``count`` events; return False if abandoned, because ``join`` has then counted them."""
         with self._changed:
             if stop.abandoned:
                 return False
