@@ -205,6 +205,14 @@ def test_a_table_of_another_shape_refuses(tmp_path: Path) -> None:
     sink.close()
 
 
+def test_a_new_database_is_private(tmp_path: Path) -> None:
+    """A file that the sink creates, which holds prompts, is readable by its owner alone."""
+    sink = SqlSink(f"sqlite:///{tmp_path}/events.db")
+    sink.write(EVENTS)
+    sink.close()
+    assert (tmp_path / "events.db").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_locked_database_is_tried_again(tmp_path: Path) -> None:
     """A database that somebody else has locked is not available for now."""
     path = f"sqlite:///{tmp_path}/events.db?timeout=0"

@@ -6,6 +6,8 @@ with its span's id and microseconds. The columns are for queries; ``entry`` is t
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -26,7 +28,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from openai_lifecycle.events import LifecycleEvent
@@ -58,6 +60,14 @@ EVENTS: Final = Table(
     ),
     *(Index(f"ix_openai_lifecycle_events_{name}", name) for name in _INDEXED),
 )
+
+
+def _make_private(url: URL) -> None:
+    """Create the file of an SQLite database for its owner alone; SQLite itself would only follow the umask."""
+    path = url.database or ""
+    if url.get_backend_name() == "sqlite" and path and not path.startswith((":memory:", "file:")):
+        with contextlib.suppress(OSError):  # the connection reports it
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 class SqlSink:
@@ -96,6 +106,7 @@ class SqlSink:
 
     def _connected(self) -> Engine:
         if self._engine is None:
+            _make_private(self._url)
             engine = create_engine(self._url, hide_parameters=True, pool_pre_ping=True, pool_size=1)
             try:
                 EVENTS.metadata.create_all(engine)
