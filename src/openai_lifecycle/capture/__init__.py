@@ -1,1 +1,1 @@
-"""From a call of the client to a span: what is patched, what is read, what is recorded."""
+"""From a client call to a span: patches the client, reads requests and responses, records spans."""

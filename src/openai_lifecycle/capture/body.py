@@ -1,8 +1,8 @@
-"""The body of a streaming response, read along while the application reads it.
+"""Observes the body of a streaming response while the application reads it.
 
-``with_streaming_response`` hands out the response unread. Whether the application then calls ``read()``,
-``json()``, ``iter_bytes()``, ``iter_text()`` or ``iter_lines()``, it all goes through ``iter_bytes`` of the
-HTTP response (``httpx2/_models.py``), and that is where this listens.
+``with_streaming_response`` returns the response unread. ``read()``, ``json()``, ``iter_bytes()``,
+``iter_text()`` and ``iter_lines()`` all go through ``iter_bytes`` of the HTTP response
+(``httpx2/_models.py``), so that is where the body is observed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from openai_lifecycle.capture.call import Call, aobserve, observe
 from openai_lifecycle.capture.facts import failure, fields
 
-#: A JSON body beyond this many bytes is not read along: its facts are lost, memory is not.
+#: A JSON body larger than this many bytes is not kept: its facts are lost, but memory stays bounded.
 LIMIT = 8 * 1024 * 1024
 
 
 class JsonBody:
-    """Collects a JSON document and hands it over when the body ends."""
+    """Collects a JSON document and passes it to the call when the body ends."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -34,14 +34,14 @@ class JsonBody:
             self._pieces.clear()
 
     def finish(self) -> None:
-        """Read the document, if it is one."""
+        """Pass on the document, if it is valid JSON."""
         document = as_json(b"".join(self._pieces))
         if document is not None:
             self._call.parsed(document)
 
 
 class EventStreamBody:
-    """Splits server-sent events and hands over each event's JSON (WHATWG HTML, 9.2.6)."""
+    """Splits server-sent events and passes each event's JSON to the call (WHATWG HTML, 9.2.6)."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -69,11 +69,11 @@ class EventStreamBody:
                     self._call.reply.error = failure(error)
 
     def finish(self) -> None:
-        """Nothing is left to read: an event ends with its empty line."""
+        """Do nothing: each event was complete at its empty line."""
 
 
 def as_json(data: bytes) -> Any:
-    """Return the JSON value that ``data`` is, or ``None``."""
+    """Parse ``data`` as JSON; return ``None`` if it is not valid."""
     try:
         return json.loads(data)
     except ValueError:
@@ -81,7 +81,7 @@ def as_json(data: bytes) -> Any:
 
 
 def read_now(response: Any, call: Call) -> None:
-    """Let ``call`` see the body of ``response``, all of which has been received."""
+    """Let ``call`` see the body of ``response``, which has been received completely."""
     body = _reader(response, call)
     if body is not None:
         body.feed(response.content)
@@ -89,7 +89,7 @@ def read_now(response: Any, call: Call) -> None:
 
 
 def read_along(response: Any, call: Call, *, is_async: bool) -> None:
-    """Let ``call`` see the body of ``response`` as the application reads it, whichever way it does."""
+    """Let ``call`` see the body of ``response`` while the application reads it, by any method."""
     body = _reader(response, call)
     if body is None:
         return
@@ -108,13 +108,13 @@ def read_along(response: Any, call: Call, *, is_async: bool) -> None:
 
 
 def _reader(response: Any, call: Call) -> JsonBody | EventStreamBody | None:
-    """Return what reads the body; nothing for audio and the like. Not every server says that its JSON is JSON."""
+    """Return the body's reader, ``None`` for audio and the like. Some servers do not declare JSON as JSON."""
     kind = response.headers.get("content-type", "text/plain")
     reader = next((make for name, make in _READERS.items() if name in kind), None)
     return None if reader is None else reader(call)
 
 
-#: Part of the content type → what reads the body; the first that fits.
+#: Part of the content type → reader of the body; the first match counts.
 _READERS: dict[str, type[JsonBody | EventStreamBody]] = {
     "text/event-stream": EventStreamBody,
     "text/": JsonBody,

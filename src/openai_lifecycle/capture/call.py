@@ -24,29 +24,29 @@ _T = TypeVar("_T")
 
 #: Calls that have not ended. Removing a call from this set is what ends it: whoever removes it records it.
 _open: set[Call] = set()
-#: Calls that a garbage collection found abandoned while it was not safe to record them.
+#: Abandoned calls that the garbage collector found while it was not safe to record them.
 _abandoned: deque[Call] = deque()
 
 
 class Recording(Protocol):
-    """Where a call is written down: a span and what belongs to it (``recorder.py``)."""
+    """Records a call: a span and what belongs to it (``recorder.py``)."""
 
     span: trace.Span
-    #: False when nothing of the call will be recorded, so that nothing of it need be read.
+    #: False when nothing of the call will be recorded, so none of it needs to be read.
     reads: ClassVar[bool]
 
     def response(self, response: Any) -> None:
-        """Take over what the HTTP response's status and headers say."""
+        """Record the HTTP response's status and headers."""
 
     def retry(self, cause: str, delay: float) -> None:
-        """Record that the client waits ``delay`` seconds and sends again, because of ``cause``."""
+        """Record that the client retries in ``delay`` seconds because of ``cause``."""
 
     def finish(self, call: Call, error: BaseException | None) -> None:
         """Record the end."""
 
 
 class Call:
-    """One API call. As a context manager it covers the client's ``request``: span current, errors seen."""
+    """One API call. As a context manager around the client's ``request`` it makes its span current."""
 
     __slots__ = (
         "__weakref__",
@@ -93,8 +93,8 @@ class Call:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         if kind is GeneratorExit:
-            # A coroutine that is destroyed half-way runs this wherever that happens: mostly in another context
-            # than the one that the token belongs to.
+            # A coroutine destroyed half-way runs this wherever that happens, mostly in another context than
+            # the token's.
             if trace.get_current_span() is self.recording.span:
                 context.detach(self._token)
             self.abandon(error)
@@ -107,21 +107,21 @@ class Call:
 
     # -------------------------------------------------------------- response
     def responded(self, response: Any, *, retries: int) -> None:
-        """Take note of the HTTP response."""
+        """Note the HTTP response."""
         self.retries = max(self.retries, retries)
         self.recording.response(response)
 
     def defer(self, response: Any, *, is_async: bool) -> None:
-        """Go on until the body of ``response``, still unread, has been read, or the response closed or dropped.
+        """Keep the call open until the unread body of ``response`` is read, or it is closed or dropped.
 
-        Only a weak reference is kept: another one would keep an abandoned response alive.
+        Only a weak reference is kept: a strong one would keep an abandoned response alive.
         """
         self.deferred = True
         self._watched = weakref.ref(response, self.abandon)
         watch_close(response, self, is_async=is_async)
 
     def retried(self, cause: str, delay: float) -> None:
-        """Take note that the client tries again in ``delay`` seconds."""
+        """Note that the client retries in ``delay`` seconds."""
         self.retries += 1
         self.recording.retry(cause, delay)
 
@@ -132,9 +132,9 @@ class Call:
             self.operation.response(self.reply, value)
 
     def stream(self, stream: Any) -> None:
-        """Observe ``stream``, one of the client's ``Stream`` objects, which stays what it is.
+        """Observe ``stream``, one of the client's ``Stream`` objects, by replacing its ``_iterator``.
 
-        Its ``_iterator`` is all that ``__next__`` and ``__iter__`` read (``openai/_streaming.py``).
+        ``__next__`` and ``__iter__`` read nothing else (``openai/_streaming.py``).
         """
         self.streaming = True
         driver = aobserve if hasattr(stream, "__anext__") else observe
@@ -149,18 +149,18 @@ class Call:
         self.operation.chunk(self.reply, chunk)
 
     def follow(self, source: _T) -> _T:
-        """Remember, weakly, the generator that is pulled from: see :meth:`closed`."""
+        """Keep a weak reference to ``source``, the generator being read; see :meth:`closed`."""
         try:
             self._source = weakref.ref(source)
-        except TypeError:  # an iterator of the application's own
+        except TypeError:  # the application's own iterator
             self._source = _nothing
         return source
 
     def closed(self) -> None:
-        """Take note that the response was closed.
+        """End the call, because the response was closed.
 
-        A stream also closes its response by itself when it is exhausted or fails. Then its generator is
-        running, and what became of it is seen where it is pulled from.
+        A stream also closes its own response when it is exhausted or fails. Its generator is running then,
+        and :func:`observe` sees the outcome.
         """
         source = self._source()
         if not (getattr(source, "gi_running", False) or getattr(source, "ag_running", False)):
@@ -173,7 +173,7 @@ class Call:
         return self in _open
 
     def end(self, error: BaseException | None = None) -> None:
-        """Record the end, once: well, or with the error that the application gets."""
+        """Record the end once: success, or the error that the application gets."""
         try:
             _open.remove(self)
         except KeyError:
@@ -184,10 +184,10 @@ class Call:
             end_abandoned()
 
     def abandon(self, reason: object = None) -> None:
-        """End a call whose response was dropped: what was received is recorded.
+        """End a call whose response was dropped, and record what was received.
 
         Called by the garbage collector, which may run in any allocation, even one inside the SDK or this
-        package while this very thread holds one of their locks. Then the call ends a little later.
+        package while this thread holds one of their locks. Then :func:`end_abandoned` ends the call later.
         """
         if not self.ongoing:
             return
@@ -210,7 +210,7 @@ def end_all() -> None:
 
 
 def _holding_locks() -> bool:
-    """Whether a frame below may hold a lock that recording needs: one of the SDK's, an exporter's or ours."""
+    """Whether a caller's frame may hold a lock that recording needs: the SDK's, an exporter's or ours."""
     frame = sys._getframe(2)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
@@ -236,7 +236,7 @@ def _nothing() -> None:
 
 # ------------------------------------------------------------------ drivers
 class _Reading:
-    """Tells ``call`` how the reading of a body ends: exhausted, failed, or abandoned."""
+    """Tells ``call`` how reading a body ends: exhausted, failed, or abandoned."""
 
     def __init__(self, call: Call, finish: Callable[[], None]) -> None:
         self._call = call
@@ -261,7 +261,7 @@ class _Reading:
 def observe(
     source: Iterator[_T], call: Call, take: Callable[[_T], None], finish: Callable[[], None] = _nothing
 ) -> Iterator[_T]:
-    """Yield what ``source`` yields; ``take`` sees each item, ``finish`` the last one, ``call`` the end."""
+    """Yield from ``source``; ``take`` gets each item, ``finish`` runs on exhaustion, ``call`` gets the end."""
     with _Reading(call, finish):
         for item in source:
             try:
@@ -274,7 +274,7 @@ def observe(
 async def aobserve(
     source: AsyncIterator[_T], call: Call, take: Callable[[_T], None], finish: Callable[[], None] = _nothing
 ) -> AsyncIterator[_T]:
-    """Yield what ``source`` yields; ``take`` sees each item, ``finish`` the last one, ``call`` the end."""
+    """Yield from ``source``, as :func:`observe` does."""
     with _Reading(call, finish):
         async for item in source:
             try:
@@ -285,12 +285,12 @@ async def aobserve(
 
 
 def watch_close(response: Any, call: Call, *, is_async: bool) -> None:
-    """Let ``call`` know when ``response`` is closed, by whomever.
+    """Tell ``call`` when ``response`` is closed, whoever closes it.
 
     The instance's method is replaced until it is called: stream helpers and raw responses close the response,
     not the stream (``openai/lib/streaming/chat/_completions.py``, ``close``). Until then the response and its
-    method are a cycle. A weak reference instead would be cleared when both are collected with their stream, whose
-    generator then closes the response.
+    method form a reference cycle. A weak reference would not do: it would be cleared when both are collected
+    together with their stream, whose generator then closes the response.
     """
     name = "aclose" if is_async else "close"
     method = getattr(response, name)

@@ -1,7 +1,7 @@
-"""Which server a client talks to, and whose model it is.
+"""Which server a client talks to, and which provider runs it.
 
-The provider follows from the client's class and the host, matched label by label on the host's end, so that
-``api.openai.com.example.org`` is nobody we know.
+The provider follows from the client's class and the host. The end of the host is matched label by label, so
+``api.openai.com.example.org`` is unknown.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 from openai_lifecycle import semconv
 from openai_lifecycle.capture.facts import Attributes
 
-#: ``gen_ai.provider.name`` by the end of the host's name, label by label, ``*`` within one label: the conventions'
-#: values, else the provider's own name. Clouds host anybody's servers: there, only the service's own names count.
+#: End of the host's name → ``gen_ai.provider.name``: the conventions' value, else the provider's own name.
+#: ``*`` matches within one label. Clouds host anybody's servers, so for them only the service's own names
+#: count.
 PROVIDERS: Final[Mapping[str, str]] = {
     "openai.com": "openai",
     "openai.azure.com": "azure.ai.openai",
@@ -53,9 +54,9 @@ PROVIDERS: Final[Mapping[str, str]] = {
     "together.ai": "together_ai",
     "fireworks.ai": "fireworks_ai",
 }
-#: Client classes that are one provider's whatever host they are given.
+#: Part of a client class's name → its provider, whatever the host.
 _BY_CLASS: Final[Mapping[str, str]] = {"Azure": "azure.ai.openai", "Bedrock": "aws.bedrock"}
-#: The same for what ``OpenAI(provider=…)`` is given (``openai/providers``), whose host may be a gateway.
+#: The same for the runtime of ``OpenAI(provider=…)`` (``openai/providers``), whose host may be a gateway.
 _BY_RUNTIME: Final[Mapping[str, str]] = {"vertex": "gcp.vertex_ai", "bedrock": "aws.bedrock"}
 _DEFAULT_PORTS: Final[Mapping[str, int]] = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 
@@ -70,7 +71,7 @@ class Endpoint:
     base_url: str = ""
 
     def attributes(self) -> Attributes:
-        """Return what a span says of the server that it is about."""
+        """Return the server's span attributes."""
         attributes: Attributes = {semconv.PROVIDER: self.provider}
         if self.address:
             attributes[semconv.SERVER_ADDRESS] = self.address
@@ -90,7 +91,7 @@ def provider_of(host: str, client: type | None = None) -> str:
 
 @lru_cache(maxsize=256)
 def _provider_at(host: str) -> str:
-    """Return the provider that a host belongs to; a host of nobody we know speaks OpenAI's API."""
+    """Return the provider of a host; ``openai`` for an unknown one, because it speaks OpenAI's API."""
     labels = host.split(".")
     for pattern, provider in PROVIDERS.items():
         wanted = pattern.split(".")
@@ -113,16 +114,16 @@ def parse(url: object, client: type | None = None) -> Endpoint:
     return Endpoint(provider_of(host, client), host, port, f"{parts.scheme}://{shown}{explicit}")
 
 
-#: By the client's identity, because a subclass may compare as it likes: the client, its URL, its endpoint.
+#: ``id(client)`` → client, its URL, its endpoint. By identity, because a subclass may compare as it likes.
 _endpoints: dict[int, tuple[weakref.ref[Any], Any, Endpoint]] = {}
 
 
 def endpoint_of(client: Any) -> Endpoint:
     """Return the endpoint of a constructed client.
 
-    Kept per client as long as its ``_base_url`` is the same object. The module-level client computes its
+    Cached per client while its ``_base_url`` is the same object. The module-level client computes its
     ``base_url`` from module variables on every access (``openai/__init__.py``, ``_ModuleClient``) and its
-    ``_base_url`` is not the URL it calls, so there the property is asked each time.
+    ``_base_url`` is not the URL it calls, so its property is read each time.
     """
     if type(client).__name__.endswith("ModuleClient"):
         return parse(client.base_url, type(client))
@@ -140,7 +141,7 @@ def endpoint_of(client: Any) -> Endpoint:
 
 
 def secrets_of(client: Any) -> tuple[str, ...]:
-    """Return the keys that a client holds, which nothing that is recorded may show."""
+    """Return the keys that a client holds, which must not appear in anything recorded."""
     return _texts(getattr(client, "api_key", None), getattr(client, "admin_api_key", None))
 
 
@@ -148,7 +149,7 @@ def _texts(*values: object) -> tuple[str, ...]:
     return tuple([value for value in values if isinstance(value, str) and value])
 
 
-#: Arguments of a constructor that are secret, and the variables that stand in for them (``openai/_client.py``).
+#: Secret argument of a constructor → the variable that replaces a missing one (``openai/_client.py``).
 _SECRETS: Final[Mapping[str, str]] = {
     "api_key": "OPENAI_API_KEY",
     "admin_api_key": "OPENAI_ADMIN_KEY",
@@ -166,7 +167,7 @@ def secrets_asked_for(arguments: Mapping[str, Any]) -> tuple[str, ...]:
 def secrets_sent(error: BaseException | None) -> tuple[str, ...]:
     """Return the credentials that the request of an ``openai.APIError`` carried.
 
-    A callable key and an Azure AD token are fetched while the request is built, so that only it knows them.
+    A callable key and an Azure AD token are fetched while the request is built, so only the request has them.
     """
     headers = getattr(getattr(error, "request", None), "headers", {})
     found = (headers.get(name, "") for name in ("authorization", "api-key"))

@@ -1,4 +1,4 @@
-"""Other instrumentations of the same client: both work, but each call then has two spans, and is counted twice."""
+"""Detects other instrumentations of the client: both work, but each call has two spans and counts twice."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final
 
 _logger = logging.getLogger(__name__)
 
-#: Module of an instrumentor → the distribution that it comes from. Each calls its class ``OpenAIInstrumentor``,
-#: and its entry point ``openai``.
+#: Module of an instrumentor → its distribution. In each, the class is called ``OpenAIInstrumentor`` and the
+#: entry point ``openai``.
 OTHERS: Final[Mapping[str, str]] = {
     "opentelemetry.instrumentation.openai_v2": "opentelemetry-instrumentation-openai-v2",
     "opentelemetry.instrumentation.genai.openai": "opentelemetry-instrumentation-genai-openai",
@@ -20,19 +20,19 @@ OTHERS: Final[Mapping[str, str]] = {
 
 
 def active() -> list[str]:
-    """Return the distributions whose instrumentor is instrumenting; nothing is imported to find out."""
+    """Return the distributions whose instrumentor is active, without importing anything."""
     return [name for module, name in OTHERS.items() if _instruments(module)]
 
 
 def _instruments(module: str) -> bool:
-    # A singleton, and untouched by this: ``opentelemetry/instrumentation/instrumentor.py``, ``BaseInstrumentor``.
+    # Reading ``_instance`` does not create the singleton: ``opentelemetry/instrumentation/instrumentor.py``.
     instrumentor = getattr(sys.modules.get(module), "OpenAIInstrumentor", None)
     instance = getattr(instrumentor, "_instance", None)
     return getattr(instance, "_is_instrumented_by_opentelemetry", False) is True
 
 
 def warn() -> None:
-    """Say which other instrumentations are active, if any, and how to turn off either."""
+    """Log which other instrumentations are active, if any, and how to turn off either."""
     found = active()
     if found:
         _logger.warning(

@@ -1,7 +1,7 @@
-"""What was said, as one line of text for ``message_content``; and what is a tool call.
+"""Message content as one line of text for ``message_content``, and the tool calls in it.
 
-Chat and responses share the shape of a message: ``{"role", "content"}`` with content a text or a list of parts.
-Images, audio and files appear by kind, never by value. The conventions' JSON is in ``messages.py``.
+Chat and responses share the shape of a message: ``{"role", "content"}``, where content is a text or a list of
+parts. Images, audio and files appear by kind, never by value. The conventions' JSON is in ``messages.py``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _PLACEHOLDERS: Final = {
 }
 
 
-#: A key is looked for this far beyond the cut, so that none leaves its beginning.
+#: How many characters beyond the cut are searched for keys, so that none is cut in two and missed.
 _MARGIN: Final = 512
 
 
 def one_line(pieces: Iterable[str], limit: int, secrets: Iterable[str] = ()) -> str:
-    """Join ``pieces`` with `` | ``, without keys; cut after ``limit`` characters and say how many are missing."""
+    """Join ``pieces`` with `` | ``, redact, cut after ``limit`` characters and say how many are missing."""
     if limit <= 0:
         return ""
     kept: list[str] = []
@@ -52,7 +52,7 @@ def chat_messages(messages: object) -> Iterator[str]:
         m = fields(message)
         role, said = m.get("role"), m.get("content")
         if len(m) > 2 or role is None or role == "tool" or not isinstance(said, str):
-            said = " ".join(_said(m))  # more than somebody's text
+            said = " ".join(_said(m))  # more than a role and a text
         yield f"{text(role)}: {said}"
 
 
@@ -71,7 +71,7 @@ def _said(message: Fields) -> Iterator[str]:
 
 
 def response_items(sent: object) -> Iterator[str]:
-    """Yield each item of the Responses API's ``input`` as ``role: text``; a text alone is the user's."""
+    """Yield each item of the Responses API's ``input`` as ``role: text``; a bare text is the user's."""
     if isinstance(sent, str):
         yield f"user: {sent}"
     for item in items(sent):
@@ -90,7 +90,7 @@ def response_items(sent: object) -> Iterator[str]:
 
 
 def output_of(item: Fields) -> Any:
-    """Return a tool's result: a text or parts; a screenshot, ``computer_call_output``, is one part."""
+    """Return a tool's result: a text or a list of parts; a ``computer_call_output`` is one, a screenshot."""
     output = item.get("output", item.get("result"))
     return [output] if isinstance(output, Mapping) else output
 
@@ -108,10 +108,10 @@ def parts(content: object) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A kind of tool of the Responses API, and the members of its call that say what is asked of it.
+    """A kind of tool of the Responses API; ``asked`` names the members of its call that hold the arguments.
 
-    A call of a ``named`` tool says which one; of the others there is one of a kind. ``hosted`` tells from a call
-    whether the server runs it; if not, the response waits for the application.
+    A call of a ``named`` tool has the tool's name; every other kind has just one tool, named after the kind.
+    ``hosted`` tells from a call whether the server runs it; if not, the response waits for the application.
     """
 
     kind: str
@@ -153,10 +153,10 @@ TOOLS: Final[Mapping[str, Tool]] = {
 
 
 def tool_called(item: Fields) -> ToolCall | None:
-    """Return the tool call that an item of the Responses API is, or ``None``.
+    """Return an item of the Responses API as a tool call, ``None`` if it is not one.
 
-    Arguments that the model wrote are text, and stay as they are; an ``action`` object is given as its JSON,
-    anything else as a JSON object of the members that :data:`TOOLS` names.
+    Arguments that the model wrote as text stay as they are. An ``action`` object becomes its JSON, anything
+    else a JSON object of the members that :data:`TOOLS` names.
     """
     tool = TOOLS.get(text(item.get("type")))
     if tool is None:
@@ -188,14 +188,14 @@ def called(call: object) -> tuple[str, str, str, str]:
 
 
 def raw_text(value: Any) -> str:
-    """Return arguments as text; a server that sends an object instead of its JSON text is taken as it is."""
+    """Return arguments as text; an object, which some servers send instead, becomes its JSON text."""
     if isinstance(value, str):
         return value
     return "" if value is None else json.dumps(plain(value), ensure_ascii=False, default=str)
 
 
 def plain(value: Any) -> Any:
-    """Return JSON of plain lists and dicts for what may hold the client's models; nulls are left out of models."""
+    """Return ``value`` with the client's models in it as plain dicts, without their nulls."""
     if isinstance(value, Mapping):
         return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):

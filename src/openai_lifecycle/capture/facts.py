@@ -1,7 +1,7 @@
-"""What is known of one API call: :class:`Request`, what was asked; :class:`Reply`, what came back.
+"""The facts of one API call: :class:`Request`, what was asked; :class:`Reply`, what came back.
 
-Operations (``operations/``) fill them from bodies and chunks, the recorder writes them down. Both are plain
-values; neither knows a span.
+Operations (``operations/``) fill them from bodies and chunks; the recorder writes them to the span. Both are
+plain values and know nothing of spans.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ Fields: TypeAlias = Mapping[str, Any]
 Attributes: TypeAlias = dict[str, Any]
 #: A message, part or tool of the conventions' JSON schemas (``gen-ai-input-messages.json`` and its kin).
 Json: TypeAlias = dict[str, Any]
-#: Under this key of its body a multipart request tells which of its form fields carry files (``patches.py``).
+#: Key that ``patches.py`` adds to a multipart request's body: the names of the form fields that carry files.
 FILES = "files"
-#: Content attribute → the values sent, and what turns one of them into the conventions' JSON.
+#: Content attribute → the values sent, and the converter of one of them into the conventions' JSON.
 Content: TypeAlias = Mapping[str, tuple[Sequence[Any], Callable[[Any], Json]]]
 
 
 @dataclass(slots=True)
 class Request:
-    """What was asked. ``said`` is what was sent, a line for each message, read only when it is recorded."""
+    """What was asked. ``said`` yields a line for each message sent, and is read only when it is recorded."""
 
     stream: bool = False
     temperature: int | float | None = None
@@ -36,9 +36,9 @@ class Request:
 
 @dataclass(slots=True)
 class ToolCall:
-    """One call of a tool that the model asked for; fragments of its arguments are joined when it is read.
+    """One tool call that the model asked for; its arguments arrive in fragments.
 
-    A ``hosted`` tool is run by the server, any other waits for the application.
+    The server runs a ``hosted`` tool; any other waits for the application.
     """
 
     id: str = ""
@@ -56,9 +56,9 @@ class ToolCall:
 
 @dataclass(slots=True)
 class Choice:
-    """One choice: ``length`` counts all its text.
+    """One choice. ``length`` counts all its text.
 
-    ``thoughts``, ``parts`` and ``text`` are what the span is to show of it, in this order.
+    ``thoughts``, ``parts`` and ``text`` are what the span shows of it, in this order.
     """
 
     finish_reason: str | None = None
@@ -69,7 +69,7 @@ class Choice:
     text: list[str] = field(default_factory=list)
 
     def keep(self, said: str, limit: int, where: list[str]) -> None:
-        """Keep ``said``, in ``thoughts`` or ``text``, unless ``limit`` characters have been kept."""
+        """Append ``said`` to ``where``, ``thoughts`` or ``text``, unless ``limit`` characters are kept."""
         if said and self.kept < limit:
             self.kept += len(said)
             where.append(said)
@@ -77,10 +77,10 @@ class Choice:
 
 @dataclass(slots=True)
 class Reply:
-    """What came back, folded from one body or from many chunks; bounded, whatever the stream's length.
+    """What came back, folded from one body or many chunks; its size is bounded, however long the stream.
 
     ``keep_text`` is how many characters of output text are kept for the span, 0 for none. ``pending`` says whether
-    the server goes on generating after the call, ``None`` of a reply that cannot be read again later.
+    the server still generates after the call; it is ``None`` for a reply that cannot be read again later.
     """
 
     keep_text: int = 0
@@ -100,14 +100,14 @@ class Reply:
         return [self.choices[index].finish_reason for index in sorted(self.choices)]
 
     def choice(self, index: int) -> Choice:
-        """Return the choice with that index, a new one when it is the first time it is mentioned."""
+        """Return the choice with that index; its first mention creates it."""
         found = self.choices.get(index)
         if found is None:
             found = self.choices[index] = Choice()
         return found
 
     def tool_call(self, key: object) -> ToolCall:
-        """Return the tool call known under ``key``, a new one when it is the first time it is mentioned."""
+        """Return the tool call known under ``key``; its first mention creates it."""
         found = self.tool_calls.get(key)
         if found is None:
             found = self.tool_calls[key] = ToolCall()
@@ -122,10 +122,10 @@ class Operation:
     request:  body → what was asked
     response: reply, body → nothing; folds a whole response into the reply
     chunk:    reply, chunk → nothing; folds one chunk of a stream into the reply
-    model:    body → the model that is asked
+    model:    body → the requested model
     content:  body → the content attributes of the span (messages, instructions, tools), read only when wanted
     generates: False when the call only reads what an earlier one has generated (``generations.py``)
-    entries:  False when a span is all there is of the call: nothing goes to ``events.log``
+    entries:  False when the call is only a span: nothing goes to ``events.log``
     """
 
     name: str
@@ -143,10 +143,10 @@ _NO_FIELDS: Fields = {}
 
 
 def fields(value: object) -> Fields:
-    """Return the members of a JSON object or of one of the client's models; nothing for anything else.
+    """Return the members of a JSON object or of one of the client's models; empty for anything else.
 
     Model fields are read from ``__dict__``: a missing one costs nothing there, while pydantic's
-    ``__getattr__`` raises. What the client's version does not know yet is in ``__pydantic_extra__``.
+    ``__getattr__`` raises. Fields that the client's version does not know are in ``__pydantic_extra__``.
     """
     if value is None:
         return _NO_FIELDS
@@ -157,19 +157,19 @@ def fields(value: object) -> Fields:
         own: Fields = vars(value)
         extra: Fields | None = getattr(value, "__pydantic_extra__", None)
         return {**extra, **own} if extra else own
-    if isinstance(value, Mapping):  # asked last: of a model it costs more than all the rest
+    if isinstance(value, Mapping):  # checked last: for a model it costs more than all the rest
         return value
     return getattr(value, "__dict__", _NO_FIELDS)
 
 
 def members(value: object) -> Fields:
-    """Return what :func:`fields` does, without what the client's version does not know: for every single chunk."""
+    """Return :func:`fields` without those unknown to the client's version; fast enough for every chunk."""
     own: Fields = value if type(value) is dict else getattr(value, "__dict__", _NO_FIELDS)
     return own
 
 
 def items(value: object) -> list[Any]:
-    """Return ``value`` if it is a list, else an empty one."""
+    """Return ``value`` as a list if it is a list or tuple, else an empty one."""
     return value if isinstance(value, list) else list(value) if isinstance(value, tuple) else []
 
 
@@ -179,12 +179,12 @@ def text(value: object) -> str:
 
 
 def number(value: object) -> int | float | None:
-    """Return ``value`` if it is a number; ``True`` is none, and no whole one that needs more than 64 bits."""
+    """Return ``value`` if it is a float or passes :func:`integer`, else ``None``."""
     return value if isinstance(value, float) else integer(value)
 
 
 def integer(value: object) -> int | None:
-    """Return ``value`` if it is a whole number of 64 bits, all that an attribute holds; ``True`` is none."""
+    """Return ``value`` if it is an integer, not a bool, within the 64 bits of an attribute, else ``None``."""
     if type(value) is int or (isinstance(value, int) and type(value) is not bool):
         return value if -(2**63) <= value < 2**63 else None
     return None
@@ -207,14 +207,14 @@ _CODE: Final = re.compile(r"[\w.-]{1,64}")
 
 
 def failure(error: object) -> tuple[str, str]:
-    """Return type and message of an error object; a type that is no code is ``_OTHER``."""
+    """Return type and message of an error object; a type that is not like a code becomes ``_OTHER``."""
     said = fields(error)
     code = text(said.get("code")) or text(said.get("type"))
     return code if _CODE.fullmatch(code) else "_OTHER", text(said.get("message"))
 
 
 def not_auto(value: object) -> str | None:
-    """Return a service tier that was asked for; ``auto`` asks for none."""
+    """Return the requested service tier; ``auto`` requests none."""
     return text(value) if value != "auto" else None
 
 
@@ -229,7 +229,7 @@ Table: TypeAlias = Mapping[str, tuple[str, Callable[[object], Any]]]
 
 
 def pick(body: Fields, table: Table, attributes: Attributes) -> Attributes:
-    """Add to ``attributes`` what ``body`` holds of ``table``; absent, null and ill-typed values add nothing."""
+    """Add the keys of ``table`` found in ``body`` to ``attributes``; skip null and ill-typed values."""
     for key in table:
         if key in body and (raw := body[key]) is not None:
             name, read = table[key]

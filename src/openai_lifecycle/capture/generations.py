@@ -1,15 +1,15 @@
-"""Which responses have had their entries: what is read again later is not recorded again.
+"""Remembers which responses have had their entries, so that reading one again does not record it again.
 
-A response of the Responses API has an id under which it can be read later, and one that is generated in the
-background *is* read later. Its entries are written once each:
+A response of the Responses API has an id by which it can be read later, and one generated in the background
+*is* read later. Each of its entries is written once:
 
-* The call that creates a response has its ``GENERATION_*`` entry, like every call, also when the server only
+* The call that creates a response writes a ``GENERATION_*`` entry, like every call, even when the server only
   queues the response.
 * A call that reads a response generates nothing and counts no tokens. The first one to see it ended writes the
-  ``TOOL_CALL_DETECTED`` entries that the creating call could not see, and ``GENERATION_ERROR`` when it failed.
-  ``GENERATION_SUCCESS`` is written only for a response that this process had not heard of: one created by
-  another process, or before a restart.
-* What was seen ended before writes nothing more, however often it is read.
+  ``TOOL_CALL_DETECTED`` entries that the creating call could not see, and ``GENERATION_ERROR`` if it failed.
+  It writes ``GENERATION_SUCCESS`` only for a response that this process did not know: one created by another
+  process, or before a restart.
+* A response that was already seen ended writes nothing more, however often it is read.
 * A read that raises writes ``GENERATION_ERROR``: the application did not get its answer.
 """
 
@@ -21,12 +21,12 @@ from typing import Final, NamedTuple
 
 from openai_lifecycle.capture.call import Call
 
-#: How many responses are remembered; the one that was not seen for the longest time is forgotten first.
+#: How many responses are remembered; the least recently seen is forgotten first.
 LIMIT: Final = 10_000
 
 
 class Entries(NamedTuple):
-    """Which entries the end of a call is to write; not an ``enum.Flag``, whose ``in`` runs in Python."""
+    """Which entries the end of a call writes; not an ``enum.Flag``, whose ``in`` runs in Python."""
 
     tool_calls: bool
     success: bool
@@ -47,7 +47,7 @@ class Generations:
         self._lock = threading.RLock()  # reentrant: a garbage collection may end a call in any allocation
 
     def entries(self, call: Call, error: BaseException | None) -> Entries:
-        """Return what the end of ``call`` is to write, and remember the response it saw."""
+        """Return which entries the end of ``call`` writes, and remember its response."""
         if not call.operation.entries:
             return _NONE
         reply = call.reply
@@ -63,7 +63,7 @@ class Generations:
         return _AWAITED if before else _ALL
 
     def _seen(self, response_id: str, *, pending: bool) -> bool | None:
-        """Return whether the response was pending when it was last seen, ``None`` if it never was."""
+        """Return whether the response was pending when last seen, ``None`` if it is new; remember it."""
         with self._lock:
             before = self._pending.pop(response_id, None)
             self._pending[response_id] = pending and before is not False

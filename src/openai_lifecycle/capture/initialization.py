@@ -1,7 +1,8 @@
 """Client construction: ``LLM_INITIALIZATION_START``, then ``_SUCCESS`` or ``_ERROR``, once per construction.
 
-``client.copy()`` and ``with_options()`` construct too (``openai/_client.py``, ``copy``) but initialize nothing,
-and a subclass's constructor calls its base's: both are told apart by what is under construction already.
+``client.copy()`` and ``with_options()`` also construct (``openai/_client.py``, ``copy``) but initialize
+nothing, and a subclass's constructor calls its base's. Both are recognized by what is already under
+construction.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Initializations:
         return None
 
     def _bound(self, arguments: Mapping[str, Any]) -> Attributes:
-        """Return what the client is bound to: options first, then Azure's deployment."""
+        """Return what the client is bound to: the options, and Azure's deployment where no model is given."""
         options = self._options
         values = {
             semconv.REQUEST_MODEL: options.model or arguments.get("azure_deployment"),

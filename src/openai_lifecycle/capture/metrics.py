@@ -28,7 +28,7 @@ _DIMENSIONS: Final[tuple[str, ...]] = (
 
 
 def is_unset(provider: object) -> bool:
-    """Whether a global provider is the API's stand-in for one that is still to be set."""
+    """Whether a global provider is the API's proxy for one that is not set yet."""
     return type(provider).__name__.startswith("_Proxy")
 
 
@@ -70,7 +70,7 @@ class Instruments:
         )
 
     def are_read(self) -> bool:
-        """Whether anybody takes what is recorded."""
+        """Whether any provider takes what is recorded."""
         provider = self._provider or get_meter_provider()
         return not (isinstance(provider, NoOpMeterProvider) or is_unset(provider))
 

@@ -37,7 +37,7 @@ def _whole(value: bytes) -> int:
     return int(value)
 
 
-#: Response header → attribute and how to read it. Read in one pass: to ask for a single one takes as long.
+#: Response header → attribute and reader. All are read in one pass, which takes as long as looking up one.
 _HEADERS: Final[Mapping[bytes, tuple[str, Callable[[bytes], Any]]]] = {
     b"x-request-id": (semconv.REQUEST_ID, bytes.decode),
     b"openai-processing-ms": (semconv.PROCESSING_MS, _whole),
@@ -47,7 +47,7 @@ _HEADERS: Final[Mapping[bytes, tuple[str, Callable[[bytes], Any]]]] = {
 
 
 class _Headers(dict[bytes, "tuple[str, Callable[[bytes], Any]] | None"]):
-    """Header as a server spells it → its row of :data:`_HEADERS`, learned when it is seen for the first time."""
+    """Header as a server spells it → its row of :data:`_HEADERS`, cached when first seen."""
 
     def __missing__(self, name: bytes) -> tuple[str, Callable[[bytes], Any]] | None:
         row = _HEADERS.get(name.lower())
@@ -60,7 +60,7 @@ _headers: Final = _Headers()
 
 
 class Recorder:
-    """Starts the spans of calls and writes down how they end."""
+    """Starts the spans of calls and records how they end."""
 
     def __init__(self, pipeline: Destination, options: Options) -> None:
         self.pipeline = pipeline
@@ -74,7 +74,7 @@ class Recorder:
             self._looked_around = True
             company.warn()
         model = redact_recurring(_read(operation.model, body) or "", secrets)
-        # What the conventions want a sampler to see; all else is set at the end, in bulk.
+        # What the conventions want a sampler to see; the rest is set in bulk at the end.
         named: Attributes = {semconv.OPERATION: operation.name, **endpoint.attributes()}
         if model:
             named[semconv.REQUEST_MODEL] = model
@@ -97,7 +97,7 @@ class Recorder:
             keep_text = options.content_limit
             with SHIELD:
                 recording.attributes.update(self._content(operation, body, secrets))
-        request.said = ()  # which refers to the body
+        request.said = ()  # it references the body
         return Call(operation, request, Reply(keep_text), recording)
 
     def _content(self, operation: Operation, body: Fields, secrets: tuple[str, ...]) -> Attributes:
@@ -110,7 +110,7 @@ class Recorder:
 
 
 def _read(read: Callable[[Fields], _T], body: Fields) -> _T | None:
-    """Return what ``read`` finds in a request: one that cannot be read is recorded all the same."""
+    """Return ``read(body)``, or ``None`` if it raises: an unreadable request is recorded all the same."""
     try:
         return read(body)
     except Exception as error:  # noqa: BLE001 - "with SHIELD", without its two calls
@@ -119,7 +119,7 @@ def _read(read: Callable[[Fields], _T], body: Fields) -> _T | None:
 
 
 class _End(NamedTuple):
-    """How a call ended: with which error, what is to be called its failure, after how many seconds."""
+    """How a call ended: its exception, its ``error.type``, its duration in seconds, the entries to write."""
 
     call: Call
     error: BaseException | None
@@ -129,7 +129,7 @@ class _End(NamedTuple):
 
 
 class Unrecorded:
-    """The span of a call that nobody will hear of: it only says so to whatever the call calls."""
+    """The span of a call that is not recorded: it only makes child spans follow that decision."""
 
     __slots__ = ("span",)
     reads: ClassVar = False
@@ -151,7 +151,7 @@ class Unrecorded:
 class Recording:
     """The span of one call.
 
-    It was started with the attributes ``named`` and gets the others when it ends; ``content`` is what was sent, as
+    It starts with the attributes ``named`` and gets the others when it ends. ``content`` is what was sent, as
     one line of text.
     """
 
@@ -174,10 +174,11 @@ class Recording:
         self.content = ""
 
     def response(self, response: Any) -> None:
-        """Take over what the HTTP response's status and headers say."""
+        """Record the HTTP response's status and headers."""
         attributes, headers = self.attributes, response.headers
         attributes[semconv.HTTP_STATUS_CODE] = response.status_code
-        # A refused WebSocket handshake has a response too, of the websockets package: without a raw list.
+        # The response to a refused WebSocket handshake is of the websockets package: its headers have no
+        # ``raw``.
         for name, value in getattr(headers, "raw", ()):
             row = _headers[name]
             if row is not None:
@@ -189,13 +190,13 @@ class Recording:
             attributes[semconv.REQUEST_ID] = azures
 
     def retry(self, cause: str, delay: float) -> None:
-        """Record that the client waits ``delay`` seconds and sends again, because of ``cause``."""
+        """Record that the client retries in ``delay`` seconds because of ``cause``."""
         self.span.add_event(semconv.RETRY, {semconv.ERROR_TYPE: cause, semconv.RETRY_DELAY: round(delay, 6)})
 
     def finish(self, call: Call, error: BaseException | None) -> None:
         """Record the end of ``call``: attributes in bulk, events, status, metrics.
 
-        Each step is shielded by itself, so that a defect in one costs no more than that one.
+        Each step is shielded separately, so a defect in one costs only that step.
         """
         duration = perf_counter() - call.started
         end = _End(
@@ -268,13 +269,13 @@ class Recording:
         span.set_status(Status(StatusCode.ERROR, description))
 
     def _end(self, _: _End) -> None:
-        self.span.end()  # a span processor of the application's may raise
+        self.span.end()  # the application's span processor may raise
 
     def _measure(self, end: _End) -> None:
         self._recorder.pipeline.instruments.record(end.call, self._named | self.attributes, end.duration)
 
     def _message(self, call: Call, failure: str, error: BaseException | None) -> tuple[str, str]:
-        """Return the failure's text and a short form of it that quotes nothing the server or caller said."""
+        """Return the failure's message, and a short form that quotes neither server nor caller."""
         status = self.attributes.get(semconv.HTTP_STATUS_CODE)
         brief = f"{failure}: HTTP {status}" if status and status >= 400 else failure
         try:
@@ -284,7 +285,7 @@ class Recording:
         return redact(said, (*self._secrets, *secrets_sent(error))) or brief, brief
 
 
-#: What the end of a call records, in order; and what of it, when nobody sees the span.
+#: The steps at the end of a call, in order; then those that remain when the span is not recording.
 _STEPS: Final = (
     Recording._outcome,
     Recording._answers,
@@ -298,14 +299,14 @@ _UNSEEN: Final = (Recording._outcome, Recording._end, Recording._measure)
 
 
 def _failure(call: Call, error: BaseException | None) -> str | None:
-    """Return ``error.type``: the exception's class, or what the response itself says failed; ``None`` if well."""
+    """Return ``error.type``: the exception's class, else the response's own error; ``None`` on success."""
     if error is not None:
         return type(error).__qualname__
     return call.reply.error[0] if call.reply.error else None
 
 
 def _finish_reasons(reply: Reply, *, failed: bool) -> tuple[str, ...]:
-    if failed:  # one was expected and never arrived
+    if failed:  # a finish reason was expected and never arrived
         return tuple([reason or "error" for reason in reply.finish_reasons]) or ("error",)
     return tuple([reason for reason in reply.finish_reasons if reason is not None])
 

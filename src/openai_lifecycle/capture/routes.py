@@ -1,6 +1,6 @@
-"""The operation table: (method, path) → operation; and that of connections. The one place to add an endpoint.
+"""The tables of operations, (method, path) → operation, and of connections. The one place to add an endpoint.
 
-What is not in a table passes through untouched.
+Calls that are in neither table pass through untouched.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ ROUTES: Final[Mapping[tuple[str, str], Operation]] = {
     ("post", "/threads/{id}/runs/{id}/submit_tool_outputs"): RUN_OF_THREAD,
 }
 
-#: Module of a WebSocket's classes → (prefix of their names, API; ``websocket.py`` knows its protocol). Such a
-#: module is looked at when the application imports it, never by us.
+#: Module of WebSocket classes → (prefix of their names, API; ``websocket.py`` knows its protocol). A module
+#: is patched when the application imports it; we import none.
 CONNECTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "openai.resources.responses.responses": ("Responses", "responses"),
     "openai.resources.beta.responses.responses": ("Responses", "responses"),
@@ -71,11 +71,11 @@ CONNECTIONS: Final[Mapping[str, tuple[str, str]]] = {
 
 @lru_cache(maxsize=256)
 def find(method: str, url: str) -> tuple[Operation, Fields] | None:
-    """Return the operation that serves ``method url`` and what the path says, its ``id``; ``None`` if none does.
+    """Return the operation that serves ``method url`` and the path's ``id``, if any; ``None`` if none does.
 
     ``url`` is as the resource classes pass it: a path, still without Azure's ``/deployments/…`` prefix, which
     ``_build_request`` adds later (``openai/lib/azure.py``); the beta resources append a query. Every second
-    segment of a path may be an id: ``/responses/{id}/cancel``; the first one is what is asked about.
+    segment of a path may be an id: ``/responses/{id}/cancel``; the first id is returned.
     """
     method, path = method.lower(), "/" + url.partition("?")[0].strip("/")
     operation = ROUTES.get((method, path))

@@ -1,8 +1,8 @@
-"""Attributes handed to the SDK as they are, where it would check and clean each again.
+"""Passes attributes to the SDK without its check and cleaning of each.
 
-That check (``opentelemetry/attributes``, ``_clean_attribute_value``) is a fifth of all that recording a call costs.
-What comes here needs none: keys are constants, values are text, numbers, booleans and tuples of texts. An SDK that
-has a limit to enforce, whose insides are other ones, or that is none, is given the attributes the public way.
+That check (``opentelemetry/attributes``, ``_clean_attribute_value``) is a fifth of the cost of recording a
+call. Our attributes need none: keys are constants, values are text, numbers, booleans and tuples of texts.
+The public methods are used when the SDK enforces a limit, has different internals, or is not the SDK.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ Record: TypeAlias = Callable[[float, Attributes], None]
 
 
 def _own(kind: type, method: str) -> object:
-    """Return a method of one of the SDK's classes, unless somebody has put something else in its place."""
+    """Return a method of one of the SDK's classes, ``None`` if somebody has replaced it."""
     found = getattr(kind, method)
     is_own = type(found) is FunctionType and found.__globals__ is vars(sys.modules[kind.__module__])
     return found if is_own else None
 
 
-# A span or histogram whose class does something else here, to hide a value perhaps, is asked to do it.
+# If a span's or histogram's class overrides these, perhaps to hide a value, its own method is called.
 _SET_ATTRIBUTES: Final = _own(SdkSpan, "set_attributes")
 _ADD_EVENT: Final = _own(SdkSpan, "add_event")
 
 
 def set_attributes(span: Span, attributes: Attributes, *, kept: Attributes) -> None:
-    """Set further attributes of a span that is recording: ``Span.set_attributes``.
+    """Set further attributes of a recording span, like ``Span.set_attributes``.
 
-    Where a limit drops some, those in ``kept``, which the span has already, are not among them.
+    If a limit drops some, it does not drop those in ``kept``, which the span already has.
     """
     if getattr(type(span), "set_attributes", None) is _SET_ATTRIBUTES:
         held = getattr(span, "_attributes", None)
@@ -54,7 +54,7 @@ def set_attributes(span: Span, attributes: Attributes, *, kept: Attributes) -> N
 
 
 def add_event(span: Span, name: str, attributes: Attributes, timestamp: int | None = None) -> None:
-    """Add an event to a span that is recording: ``Span.add_event``."""
+    """Add an event to a recording span, like ``Span.add_event``."""
     if getattr(type(span), "add_event", None) is _ADD_EVENT:
         limits, add = getattr(span, "_limits", None), getattr(span, "_add_event", None)
         if limits is not None and add is not None:
@@ -66,12 +66,12 @@ def add_event(span: Span, name: str, attributes: Attributes, timestamp: int | No
     span.add_event(name, attributes, timestamp)
 
 
-#: What of ``BoundedAttributes`` is relied on.
+#: Whether ``BoundedAttributes`` has the internals that we rely on.
 _KNOWN: Final = all(hasattr(BoundedAttributes(), n) for n in ("_dict", "_lock", "maxlen", "max_value_len"))
 
 
 def _takes(held: Any, more: int) -> bool:
-    """Whether no limit cuts a value or drops an attribute when there are so many more."""
+    """Whether ``held`` can take ``more`` attributes without a limit that cuts a value or drops one."""
     return (
         _KNOWN
         and held.max_value_len is None
@@ -80,8 +80,8 @@ def _takes(held: Any, more: int) -> bool:
 
 
 def recorder(histogram: Histogram) -> Record:
-    """Return what records a value in ``histogram``: ``Histogram.record``."""
-    sdk = sys.modules.get("opentelemetry.sdk.metrics")  # not imported for nothing
+    """Return a function that records a value in ``histogram``, like ``Histogram.record``."""
+    sdk = sys.modules.get("opentelemetry.sdk.metrics")  # do not import it just for this
     if sdk is None:
         return histogram.record
     own = _own(sdk.Histogram, "record")
@@ -109,14 +109,14 @@ def recorder(histogram: Histogram) -> Record:
 
 
 def _measurement() -> type[Any]:
-    """Return the SDK's kind of measurement, which cleans its attributes when it is constructed.
+    """Return the SDK's measurement class, whose constructor cleans the attributes.
 
     Raises:
-        ImportError, AttributeError: the SDK has another one, or one that cleans nothing.
+        ImportError, AttributeError: the SDK has a different one, or one that cleans nothing.
     """
     from opentelemetry.sdk.metrics._internal.measurement import Measurement
 
-    Measurement.__post_init__  # noqa: B018 - which cleans; without it there is nothing to leave out
+    Measurement.__post_init__  # noqa: B018 - it cleans; without it there is nothing to bypass
     names = [field.name for field in dataclasses.fields(Measurement)]
     if names != ["value", "time_unix_nano", "instrument", "context", "attributes"]:
         raise AttributeError("a measurement has other fields")

@@ -1,8 +1,8 @@
 """Audio: ``POST /audio/speech``, ``/audio/transcriptions`` (also streamed) and ``/audio/translations``.
 
-Shapes: ``openai/types/audio``. Speech is bytes, a transcript in one of the text formats is a plain string; both
-pass by unread. What a recording says is the application's: the transcript is not content of the request, and
-``response_length`` counts none of it.
+Shapes: ``openai/types/audio``. Speech is bytes, and a transcript in one of the text formats is a plain
+string; both pass through unread. A recording's words belong to the application: the transcript is not
+captured as content, and ``response_length`` does not count it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from openai_lifecycle.capture.operations.usage import usage
 
 
 def request(body: Fields) -> Request:
-    """Return what was asked to be transcribed or translated."""
+    """Return the facts of a request for a transcription or translation."""
     attributes: Attributes = {}
     temperature = number(body.get("temperature"))
     if temperature is not None:
@@ -41,7 +41,7 @@ def request(body: Fields) -> Request:
 
 
 def speech_request(body: Fields) -> Request:
-    """Return what was asked to be spoken."""
+    """Return the facts of a request for speech."""
     return Request(
         said=content.parts(body.get("input")),
         attributes={semconv.OUTPUT_TYPE: "speech"},
@@ -49,7 +49,7 @@ def speech_request(body: Fields) -> Request:
 
 
 def fold(reply: Reply, body: Any) -> None:
-    """Fold the cost of a whole result, or that which a stream's last event carries, into ``reply``."""
+    """Fold the usage of a whole result, or of a stream's last event, into ``reply``."""
     usage(reply, fields(body).get("usage"))
 
 

@@ -1,7 +1,7 @@
 """Chat Completions: ``POST /chat/completions``, plain and streamed.
 
-Shapes: ``openai/types/chat/chat_completion.py`` and ``chat_completion_chunk.py``. Compatible servers leave
-out, null or misnumber nearly every field, so nothing here relies on one.
+Shapes: ``openai/types/chat/chat_completion.py`` and ``chat_completion_chunk.py``. Compatible servers omit,
+null or misnumber nearly every field, so nothing here relies on one.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ DETAILS = {"prompt_tokens_details": INPUT_DETAILS, "completion_tokens_details": 
 
 
 def request(body: Fields) -> Request:
-    """Return what was asked of a chat."""
+    """Return the facts of a chat request."""
     attributes: Attributes = {semconv.OPENAI_API_TYPE: "chat_completions"}
     sent = items(body.get("messages"))
     return Request(
@@ -118,7 +118,7 @@ def response(reply: Reply, body: Any) -> None:
 def chunk(reply: Reply, part: Any) -> None:
     """Fold one chunk of a streamed chat completion into ``reply``."""
     if not reply.keep_text and type(part) is not dict:
-        try:  # a further piece of one choice's text and nothing else, as nearly all are
+        try:  # fast path: nearly all chunks are only more text of one choice
             completion = part.__dict__
             (only,) = completion["choices"]
             choice = only.__dict__
@@ -135,13 +135,13 @@ def chunk(reply: Reply, part: Any) -> None:
             ):
                 reply.choices[choice["index"]].length += len(said)
                 return
-        except (AttributeError, KeyError, TypeError, ValueError):  # of another shape
+        except (AttributeError, KeyError, TypeError, ValueError):  # a different shape
             pass
     _any_chunk(reply, part)
 
 
 def _any_chunk(reply: Reply, part: Any) -> None:
-    """Fold one chunk of whatever shape into ``reply``."""
+    """Fold one chunk of any shape into ``reply``."""
     completion = members(part)
     told = completion.get("id") == reply.id and completion.get("model") == reply.model
     if not told or completion.get("usage") is not None:
@@ -158,7 +158,7 @@ def _head(reply: Reply, completion: Fields) -> None:
 
 
 def usage(reply: Reply, counted: object) -> None:
-    """Take over the token counts as Chat Completions and legacy completions spell them."""
+    """Fold token counts, as Chat Completions and legacy completions name them, into ``reply``."""
     counts.usage(reply, counted, USAGE, DETAILS)
 
 
@@ -187,7 +187,7 @@ def _text(said: object) -> str:
 
 
 def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
-    """Keep what the span is to show of a message or of a fragment of one."""
+    """Keep what the span shows of a message or a fragment of one."""
     limit = reply.keep_text
     for member in ("content", "refusal"):
         if message.get(member):
@@ -197,7 +197,7 @@ def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
     if message.get("audio"):
         audio = fields(message["audio"])
         choice.keep(text(audio.get("transcript")), limit, choice.text)
-        if not choice.parts:  # of a stream's many fragments of audio, one is mentioned
+        if not choice.parts:  # one part stands for a stream's many audio fragments
             choice.parts.append(messages.recording(audio))
 
 

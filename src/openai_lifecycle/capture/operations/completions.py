@@ -19,7 +19,7 @@ from openai_lifecycle.capture.operations import chat, inputs
 
 
 def request(body: Fields) -> Request:
-    """Return what was asked to be completed."""
+    """Return the facts of a request for a completion."""
     prompts = inputs.split(body.get("prompt"))
     return Request(
         stream=body.get("stream") is True,

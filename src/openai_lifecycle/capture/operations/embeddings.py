@@ -1,7 +1,7 @@
 """Embeddings: ``POST /embeddings``.
 
-Shape: ``openai/types/create_embedding_response.py``. Vectors are counted and the first one is measured; nothing
-is done for each of them, let alone for each of their numbers.
+Shape: ``openai/types/create_embedding_response.py``. Vectors are counted and the first one is measured; no
+work is done per vector, let alone per number.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from openai_lifecycle.capture.operations import inputs
 def _chosen(value: object) -> tuple[str] | None:
     """Return the encoding format that the caller chose.
 
-    ``base64`` is what the client itself asks for when the caller chose nothing; it then hands out lists of
-    numbers (``openai/resources/embeddings.py``, ``create``). So it says nothing about the caller.
+    ``base64`` does not count: the client itself requests it when the caller chose nothing, and then returns
+    lists of numbers (``openai/resources/embeddings.py``, ``create``).
     """
     return (value,) if isinstance(value, str) and value != "base64" else None
 
@@ -44,7 +44,7 @@ USAGE = {
 
 
 def request(body: Fields) -> Request:
-    """Return what was asked to be embedded."""
+    """Return the facts of a request for embeddings."""
     given = inputs.split(body.get("input"))
     return Request(
         messages_count=len(given),
@@ -54,7 +54,7 @@ def request(body: Fields) -> Request:
 
 
 def response(reply: Reply, body: Any) -> None:
-    """Fold the vectors' number and size into ``reply``."""
+    """Fold the number of vectors, their dimension and the usage into ``reply``."""
     created = fields(body)
     vectors = items(created.get("data"))
     reply.model = text(created.get("model")) or None
@@ -66,7 +66,7 @@ def response(reply: Reply, body: Any) -> None:
 
 
 def _size(vector: object) -> int:
-    """Return how many numbers a vector has: a list, or base64 of 32-bit floats."""
+    """Return the dimension of a vector: a list, or base64 of 32-bit floats."""
     if isinstance(vector, str):
         return (len(vector) * 3 // 4 - vector.count("=", -2)) // 4
     return len(items(vector))

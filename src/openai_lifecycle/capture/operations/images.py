@@ -18,7 +18,7 @@ REQUEST = {name: chat.REQUEST[name] for name in ("n", "user")}
 
 
 def request(body: Fields) -> Request:
-    """Return what was asked to be drawn."""
+    """Return the facts of a request for images."""
     said = " ".join([*content.parts(body.get("prompt")), *inputs.attached(body)])
     return Request(
         stream=body.get("stream") is True,
@@ -28,14 +28,14 @@ def request(body: Fields) -> Request:
 
 
 def response(reply: Reply, body: Any) -> None:
-    """Fold the images' number and cost into ``reply``."""
+    """Fold the number of images and the usage into ``reply``."""
     drawn = fields(body)
     reply.choices_count = len(items(drawn.get("data")))
     usage(reply, drawn.get("usage"))
 
 
 def chunk(reply: Reply, event: Any) -> None:
-    """Fold one event into ``reply``: a partial image is no image, a completed one is."""
+    """Fold one event into ``reply``; only completed images count, not partial ones."""
     drawn = fields(event)
     if text(drawn.get("type")).endswith(".completed"):
         reply.choices_count = (reply.choices_count or 0) + 1

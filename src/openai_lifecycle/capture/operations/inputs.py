@@ -1,6 +1,6 @@
-"""Inputs that are no messages: of embeddings, legacy completions and moderations, which share their shapes.
+"""Inputs that are not messages; embeddings, legacy completions and moderations share their shapes.
 
-A text, a list of token ids, a part like those of a message, or a list of any of these.
+An input is a text, a list of token ids, a part like those of a message, or a list of any of these.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _PLACEHOLDERS = {"image": "[image]", "mask": "[image]", "file": "[audio]"}
 
 
 def split(value: object) -> list[Any]:
-    """Return the inputs one by one: a text is one, and so is a list of token ids."""
+    """Return the list of inputs; a text is one input, and so is a list of token ids."""
     if not isinstance(value, list):
         return [] if value is None else [value]
     return [value] if value and integer(value[0]) is not None else value
 
 
 def lines(inputs: Iterable[object]) -> Iterator[str]:
-    """Yield each input as text: token ids by their number, parts as in a message."""
+    """Yield each input as text: token ids by their count, parts as in a message."""
     for one in inputs:
         if isinstance(one, list):
             yield f"[{len(one)} tokens]"
@@ -38,7 +38,7 @@ def attached(body: Fields) -> Iterator[str]:
 
 
 def spoken(name: str) -> Callable[[Fields], Content]:
-    """Return what reads, for the span, the texts under ``name`` of a body: each is a message of the user."""
+    """Return a reader of the texts under ``name`` of a body, for the span; each is a user message."""
 
     def read(body: Fields) -> Content:
         texts = [one for one in split(body.get(name)) if isinstance(one, str)]

@@ -9,13 +9,13 @@ from openai_lifecycle.capture.operations import inputs
 
 
 def request(body: Fields) -> Request:
-    """Return what was asked to be judged."""
+    """Return the facts of a request for a moderation."""
     given = inputs.split(body.get("input"))
     return Request(messages_count=len(given), said=inputs.lines(given))
 
 
 def response(reply: Reply, body: Any) -> None:
-    """Fold the results' number into ``reply``."""
+    """Fold id, model and the number of results into ``reply``."""
     judged = fields(body)
     reply.id = text(judged.get("id")) or None
     reply.model = text(judged.get("model")) or None

@@ -1,6 +1,6 @@
-"""Calls that are no generations: decisions, and jobs and agents that the server works on after it has answered.
+"""Calls that are not generations: decisions, and jobs and agents that the server runs after it has answered.
 
-Each is a span with provider, model, status, tokens and error. None leaves an entry in ``events.log``: a job's
+Each is a span with provider, model, status, tokens and error. None writes an entry to ``events.log``: a job's
 answer says that it was accepted, not what was generated, and a decision picks among the caller's own options.
 """
 
@@ -31,12 +31,12 @@ RUN = {
 
 
 def request(body: Fields) -> Request:
-    """Return what was asked of a job."""
+    """Return the facts of a request for a job."""
     return Request(stream=body.get("stream") is True, attributes=pick(body, RUN, {}))
 
 
 def _model(body: Fields) -> str:
-    """Return the model: of an eval it may be the data source's, of a session it is the agent's."""
+    """Return the model; an eval may have it in its data source, a session has it in its agent."""
     holders = (body, fields(body.get("data_source")), fields(body.get("agent")))
     return next(filter(None, (text(holder.get("model")) for holder in holders)), "")
 
@@ -59,7 +59,7 @@ def response(reply: Reply, body: Any) -> None:
 def chunk(reply: Reply, event: Any) -> None:
     """Fold one event of a streamed run into ``reply``: ``openai/types/beta/assistant_stream_event.py``.
 
-    The client joins the event's name and its data; read off the wire, there is only the data.
+    The client's event has a name and data; read off the wire, there is only the data.
     """
     e = fields(event)
     run = fields(e.get("data", e))
@@ -76,7 +76,7 @@ def session_chunk(reply: Reply, event: Any) -> None:
 
 
 def _error(job: Fields) -> tuple[str, str]:
-    """Return code and message of what went wrong, which each kind of job keeps in a place of its own."""
+    """Return code and message of a job's error, which each kind of job keeps in a different place."""
     listed = items(fields(job.get("errors")).get("data"))
     error = job.get("error") or job.get("last_error") or (listed[0] if listed else None)
     return failure(error)

@@ -1,7 +1,7 @@
-"""Responses on a Realtime connection: what is theirs is said in the words of the Responses API.
+"""Responses on a Realtime connection, translated into the shapes of the Responses API.
 
 Shapes: ``openai/types/realtime/realtime_response.py``, ``conversation_item.py`` and the server events beside
-them. What a model speaks counts as text by its transcript.
+them. Speech counts as text, by its transcript.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from openai_lifecycle import semconv
 from openai_lifecycle.capture.facts import Fields, Operation, Reply, Request, fields, items, text
 from openai_lifecycle.capture.operations import responses
 
-#: Event → the event of a Responses stream that says the same; two have other names before the API's release.
+#: Event → the equivalent event of a Responses stream; two had other names before the API's release.
 EVENTS: Final[Mapping[Any, str]] = {
     "response.created": "response.created",
     "response.output_text.delta": "response.output_text.delta",
@@ -26,7 +26,7 @@ EVENTS: Final[Mapping[Any, str]] = {
 
 
 def request(body: Fields) -> Request:
-    """Return what was asked of a response: the parameters of ``response.create`` and the items sent before it."""
+    """Return the facts of a request: the parameters of ``response.create`` and the items sent before it."""
     asked = responses.request(body)
     asked.attributes[semconv.OPENAI_API_TYPE] = "realtime"
     if "audio" in items(body.get("output_modalities")):

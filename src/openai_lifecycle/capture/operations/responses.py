@@ -4,11 +4,12 @@ Shapes: ``openai/types/responses/response.py``, ``response_output_item.py`` and 
 
 * One response is one generation and has one finish reason: why it is incomplete, else ``tool_calls`` when it
   waits for the application to run a tool, else ``stop``. ``failed`` is an error, ``incomplete`` is not.
-* A stream's last event carries the whole response. When a stream is left before that, what arrived counts: the
+* A stream's last event carries the whole response. If a stream is left before that, what has arrived counts:
+the
   finished items and the length of the text so far.
 * ``GET /responses/{id}`` is ``fetch_response`` of the conventions: it generates nothing, so it has neither
-  messages nor token counts. Which entries it writes is decided in ``generations.py``; cancelling is the same.
-* ``/responses/input_tokens`` counts, ``DELETE`` and ``/input_items`` manage: they pass through unrecorded.
+  messages nor token counts. ``generations.py`` decides which entries it writes. The same goes for cancelling.
+* ``/responses/input_tokens`` only counts, ``DELETE`` and ``/input_items`` only manage: they are not recorded.
 """
 
 from __future__ import annotations
@@ -76,16 +77,16 @@ RESPONSE: Final[Table] = {
     "service_tier": (semconv.OPENAI_RESPONSE_SERVICE_TIER, text),
     "conversation": (semconv.CONVERSATION_ID, _id),
 }
-#: ``incomplete_details.reason`` → finish reason; any other is reported as it is.
+#: ``incomplete_details.reason`` → finish reason; any other is reported unchanged.
 INCOMPLETE: Final[Mapping[str, str]] = {"max_output_tokens": "length"}
 
-#: The only output there is: see the module's first rule.
+#: Index of the only choice: see the module's first rule.
 _ONLY = 0
 
 
 # ------------------------------------------------------------------ requests
 def request(body: Fields) -> Request:
-    """Return what was asked of a response."""
+    """Return the facts of a request for a response."""
     attributes = pick(body, REQUEST, _api())
     pick(fields(body.get("prompt")), PROMPT, attributes)
     sent = body.get("input")
@@ -99,7 +100,7 @@ def request(body: Fields) -> Request:
 
 
 def fetch_request(body: Fields) -> Request:
-    """Return what was asked when a response is read or cancelled: which one."""
+    """Return the facts of a request to read or cancel a response: its id."""
     attributes: Attributes = {**_api(), semconv.RESPONSE_ID: text(body.get("id"))}
     return Request(stream=body.get("stream") is True, attributes=attributes)
 
@@ -134,7 +135,7 @@ def response(reply: Reply, body: Any) -> None:
 
 
 def fetched(reply: Reply, body: Any) -> None:
-    """Fold a response that was read again: as it is, without its token counts, which were counted before."""
+    """Fold a response that was read again, but not its tokens, which have been counted before."""
     whole = fields(body)
     _head(reply, whole)
     output = [fields(item) for item in items(whole.get("output"))]
@@ -157,7 +158,7 @@ def _output(reply: Reply, output: list[Fields]) -> None:
     reply.response_length = sum(
         len(text(fields(part).get("text"))) for item in said for part in items(item.get("content"))
     )
-    if output:  # what arrived before was a part of it
+    if output:  # it includes what arrived before
         arrived, reply.tool_calls = reply.tool_calls, {}
         for position, item in enumerate(output):
             _item(reply, item, position, arrived)
@@ -168,12 +169,12 @@ def _output(reply: Reply, output: list[Fields]) -> None:
 
 
 def _is_answer(item: Fields) -> bool:
-    # Compacting gives back what was asked.
+    # Compacting also returns the user's messages.
     return item.get("type") == "message" and item.get("role") != "user"
 
 
 def _item(reply: Reply, item: Fields, position: int | None, arrived: Mapping[Any, ToolCall]) -> None:
-    """Take over a finished output item; a tool call among those that have ``arrived`` was detected then."""
+    """Fold a finished output item; a tool call that has already ``arrived`` keeps its time of detection."""
     call = content.tool_called(item)
     if call is not None:
         key = ("item", call.id if position is None else position)
@@ -185,7 +186,7 @@ def _item(reply: Reply, item: Fields, position: int | None, arrived: Mapping[Any
 
 
 def _ended(reply: Reply, whole: Fields) -> None:
-    """Take over how the response ended."""
+    """Fold how the response ended into ``reply``."""
     status = text(whole.get("status"))
     only = reply.choice(_ONLY)
     if status == "failed":
@@ -265,7 +266,7 @@ _EVENTS: Final[_Events] = {
     "response.incomplete": _done,
     "response.failed": _done,
     "response.cancelled": _done,
-    "response.done": _done,  # some gateways' only one
+    "response.done": _done,  # the only one of some gateways
     "error": _error,
 }
 _FETCHED_EVENTS: Final[_Events] = {n: _fetched if take is _done else take for n, take in _EVENTS.items()}

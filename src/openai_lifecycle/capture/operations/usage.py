@@ -1,4 +1,4 @@
-"""Token counts as every API but Chat Completions and legacy completions spells them."""
+"""Token counts as all APIs except Chat Completions and legacy completions name them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OUTPUT_DETAILS: Final[Table] = {
     "reasoning_tokens": (semconv.REASONING_TOKENS, integer),
     "audio_tokens": (semconv.OUTPUT_AUDIO_TOKENS, integer),
 }
-#: In audio and realtime they are called ``token``, in all the others ``tokens``; where both are, these count.
+#: Audio and realtime call them ``token``, all others ``tokens``; if both are present, ``tokens`` counts.
 DETAILS: Final[Mapping[str, Table]] = {
     "input_token_details": INPUT_DETAILS,
     "input_tokens_details": INPUT_DETAILS,
@@ -35,7 +35,7 @@ DETAILS: Final[Mapping[str, Table]] = {
 def usage(
     reply: Reply, counted: object, table: Table = USAGE, details: Mapping[str, Table] = DETAILS
 ) -> None:
-    """Take over the token counts, zeros included, that the server sent, as ``table`` and ``details`` spell them."""
+    """Fold the server's token counts, zeros included, into ``reply``, by ``table`` and ``details``."""
     counts = fields(counted)
     if counts:
         pick(counts, table, reply.attributes)
