@@ -49,6 +49,7 @@ class Appender:
         self._file = os.stat_result((0,) * 10)  # the open file
         self._plain = True  # a file, not a pipe, terminal or device
         self._end = -1  # where the file ends if nobody else has written
+        self._written = 0  # bytes that the file has taken of what _put writes
         self._torn = False  # whether a pipe or terminal holds a partial entry
         self._most_patience = self._patience = patience
         self._rotate_after = 0.0
@@ -142,32 +143,40 @@ class Appender:
         # Another process has written, perhaps half an entry before it was killed: begin on a fresh line.
         prefix = b"" if size in (self._end, 0) else _fresh_line(descriptor, size)
         rest = prefix + data[self.progress :] if prefix or self.progress else data
-        self._end, written = -1, 0
-        position = os.lseek(descriptor, 0, os.SEEK_CUR)
+        self._end, self._written = -1, 0
         try:
-            written = os.write(descriptor, rest)
-            if written < len(rest):
-                # This lock keeps others from writing between the pieces, unless one already has.
-                self._lock(descriptor, rotation.EXCLUSIVE)
-                while written < len(rest) and os.lseek(descriptor, 0, os.SEEK_CUR) == _size(descriptor):
-                    written += os.write(descriptor, rest[written:])
-        except BaseException:
-            # A signal handler may raise right after the call, before its result is stored: only the position,
-            # which nobody else moves, says what happened.
-            if not written and os.lseek(descriptor, 0, os.SEEK_CUR) != position:
-                written = len(rest)
-            raise
+            self._put(descriptor, rest)
         finally:
-            if written == len(rest):
+            if self._written == len(rest):
                 self.progress = len(data)
-            elif (last := rest.rfind(_END, 0, written)) >= 0:
+            elif (last := rest.rfind(_END, 0, self._written)) >= 0:
                 self.progress += last + len(_END) - len(prefix)
-        if written < len(rest):
+        if self._written < len(rest):
             return False
         self._end = size + len(rest)
         if self._sync:
             os.fsync(descriptor)
         return True
+
+    def _put(self, descriptor: int, rest: bytes) -> None:
+        """Write ``rest`` and set ``_written``, also when this raises."""
+        position = os.lseek(descriptor, 0, os.SEEK_CUR)
+        try:
+            self._written = os.write(descriptor, rest)
+            if self._written < len(rest):
+                self._put_pieces(descriptor, rest)
+        except BaseException:
+            # A signal handler may raise right after the call, before its result is stored: only the position,
+            # which nobody else moves, says what happened.
+            if not self._written and os.lseek(descriptor, 0, os.SEEK_CUR) != position:
+                self._written = len(rest)
+            raise
+
+    def _put_pieces(self, descriptor: int, rest: bytes) -> None:
+        """Write the rest of a partial write, as long as nobody else has written behind it."""
+        self._lock(descriptor, rotation.EXCLUSIVE)  # keeps others from writing between the pieces
+        while self._written < len(rest) and os.lseek(descriptor, 0, os.SEEK_CUR) == _size(descriptor):
+            self._written += os.write(descriptor, rest[self._written :])
 
     def _lock(self, descriptor: int, kind: int) -> bool:
         """Try to get the lock; after a timeout, do not wait again until a try succeeds."""

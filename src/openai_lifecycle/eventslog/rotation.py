@@ -152,15 +152,16 @@ def rotate(path: str, keep: int) -> None:
     moving = []
     free = 1  # the first unused number: files beyond it need not move
     for backup in backups(path):
-        moves = backup.number <= free
-        if moves:
-            free = backup.number + 1
-        if backup.number + moves > keep:
+        number = backup.number  # the one it will have
+        if number <= free:
+            number += 1
+            free = number
+        if number > keep:
             os.unlink(backup.path)
-        elif moves:
-            moving.append(backup)
+        elif number > backup.number:
+            moving.append((number, backup.path))
     for number, old in reversed(moving):
-        _rename(old, f"{path}.{number + 1}{'.gz' if old.endswith('.gz') else ''}")
+        _rename(old, f"{path}.{number}{'.gz' if old.endswith('.gz') else ''}")
     status = os.stat(path)
     if keep:
         _rename(path, f"{path}.1")
