@@ -1,6 +1,7 @@
 """OpenTelemetry instrumentation of the OpenAI client.
 
-Six lifecycle events of a client and its calls become spans and span events, and a readable ``events.log``.
+Clients and their calls become spans. Six types of lifecycle event become span events, and entries of a
+readable ``events.log``.
 
     import openai_lifecycle
     openai_lifecycle.instrument()

@@ -278,7 +278,7 @@ OPTIONS = (
         "transform",
         None,
         _function,
-        "a function LifecycleEvent -> LifecycleEvent | None",
+        "a function that takes a LifecycleEvent and returns one or None",
         "Changes, redacts or (with None) drops an entry before it is written.",
     ),
     Option(

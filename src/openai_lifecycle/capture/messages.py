@@ -1,6 +1,6 @@
 """Message content for spans, in the conventions' JSON schemas (``gen-ai-input-messages.json`` and its kin).
 
-A converter turns one message, item or tool into JSON of plain dicts; :func:`as_json` writes as many as fit into
+A converter turns one message, item or tool into plain JSON dicts; :func:`as_json` writes as many as fit into
 an attribute. Part types are those of the schemas: text, reasoning, tool_call, tool_call_response,
 server_tool_call, server_tool_call_response, blob, uri, file, compaction. Any other becomes a generic part
 and keeps its type. Unknown optional members are left out. Inline data (images, audio, files) is described by
