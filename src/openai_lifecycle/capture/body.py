@@ -108,7 +108,7 @@ def read_along(response: Any, call: Call, *, is_async: bool) -> None:
 
 
 def _reader(response: Any, call: Call) -> JsonBody | EventStreamBody | None:
-    """Return the body's reader, ``None`` for audio and the like. Some servers do not declare JSON as JSON."""
+    """Return the body's reader, ``None`` for audio and the like. Some servers send JSON as text."""
     kind = response.headers.get("content-type", "text/plain")
     reader = next((make for name, make in _READERS.items() if name in kind), None)
     return None if reader is None else reader(call)

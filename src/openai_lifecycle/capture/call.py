@@ -46,7 +46,7 @@ class Recording(Protocol):
 
 
 class Call:
-    """One API call. As a context manager around the client's ``request`` it makes its span current."""
+    """One API call. Around the client's ``request``, as a context manager: span current, errors seen."""
 
     __slots__ = (
         "__weakref__",
@@ -157,7 +157,7 @@ class Call:
         return source
 
     def closed(self) -> None:
-        """End the call, because the response was closed.
+        """End the call if the application closed its response.
 
         A stream also closes its own response when it is exhausted or fails. Its generator is running then,
         and :func:`observe` sees the outcome.
@@ -261,7 +261,7 @@ class _Reading:
 def observe(
     source: Iterator[_T], call: Call, take: Callable[[_T], None], finish: Callable[[], None] = _nothing
 ) -> Iterator[_T]:
-    """Yield from ``source``; ``take`` gets each item, ``finish`` runs on exhaustion, ``call`` gets the end."""
+    """Yield from ``source``; pass each item to ``take``, call ``finish`` on exhaustion, then end ``call``."""
     with _Reading(call, finish):
         for item in source:
             try:

@@ -19,8 +19,7 @@ from openai_lifecycle import semconv
 from openai_lifecycle.capture.facts import Attributes
 
 #: End of the host's name → ``gen_ai.provider.name``: the conventions' value, else the provider's own name.
-#: ``*`` matches within one label. Clouds host anybody's servers, so for them only the service's own names
-#: count.
+#: ``*`` matches within one label. Clouds host anybody's servers: there, only the service's own names count.
 PROVIDERS: Final[Mapping[str, str]] = {
     "openai.com": "openai",
     "openai.azure.com": "azure.ai.openai",

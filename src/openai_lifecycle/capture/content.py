@@ -90,7 +90,7 @@ def response_items(sent: object) -> Iterator[str]:
 
 
 def output_of(item: Fields) -> Any:
-    """Return a tool's result: a text or a list of parts; a ``computer_call_output`` is one, a screenshot."""
+    """Return a tool's result: a text or a list of parts; a ``computer_call_output`` has one, a screenshot."""
     output = item.get("output", item.get("result"))
     return [output] if isinstance(output, Mapping) else output
 

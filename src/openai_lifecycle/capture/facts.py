@@ -163,7 +163,7 @@ def fields(value: object) -> Fields:
 
 
 def members(value: object) -> Fields:
-    """Return :func:`fields` without those unknown to the client's version; fast enough for every chunk."""
+    """Return the :func:`fields` known to the client's version; fast enough for every chunk."""
     own: Fields = value if type(value) is dict else getattr(value, "__dict__", _NO_FIELDS)
     return own
 
@@ -207,7 +207,7 @@ _CODE: Final = re.compile(r"[\w.-]{1,64}")
 
 
 def failure(error: object) -> tuple[str, str]:
-    """Return type and message of an error object; a type that is not like a code becomes ``_OTHER``."""
+    """Return type and message of an error object; a type unlike a code becomes ``_OTHER``."""
     said = fields(error)
     code = text(said.get("code")) or text(said.get("type"))
     return code if _CODE.fullmatch(code) else "_OTHER", text(said.get("message"))

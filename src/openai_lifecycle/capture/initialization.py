@@ -1,8 +1,7 @@
 """Client construction: ``LLM_INITIALIZATION_START``, then ``_SUCCESS`` or ``_ERROR``, once per construction.
 
 ``client.copy()`` and ``with_options()`` also construct (``openai/_client.py``, ``copy``) but initialize
-nothing, and a subclass's constructor calls its base's. Both are recognized by what is already under
-construction.
+nothing, and a subclass's constructor calls its base's. ``_under_construction`` tells them apart.
 """
 
 from __future__ import annotations

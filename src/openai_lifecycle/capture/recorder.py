@@ -129,7 +129,7 @@ class _End(NamedTuple):
 
 
 class Unrecorded:
-    """The span of a call that is not recorded: it only makes child spans follow that decision."""
+    """The span of a call that is not recorded: it only passes that decision on to child spans."""
 
     __slots__ = ("span",)
     reads: ClassVar = False
@@ -177,8 +177,7 @@ class Recording:
         """Record the HTTP response's status and headers."""
         attributes, headers = self.attributes, response.headers
         attributes[semconv.HTTP_STATUS_CODE] = response.status_code
-        # The response to a refused WebSocket handshake is of the websockets package: its headers have no
-        # ``raw``.
+        # The response to a refused WebSocket handshake is from the websockets package: no ``raw`` headers.
         for name, value in getattr(headers, "raw", ()):
             row = _headers[name]
             if row is not None:

@@ -2,7 +2,7 @@
 
 That check (``opentelemetry/attributes``, ``_clean_attribute_value``) is a fifth of the cost of recording a
 call. Our attributes need none: keys are constants, values are text, numbers, booleans and tuples of texts.
-The public methods are used when the SDK enforces a limit, has different internals, or is not the SDK.
+The public methods are used if the SDK enforces a limit or has different internals, and for any other class.
 """
 
 from __future__ import annotations

@@ -11,9 +11,8 @@ Adding an operation
    is the smallest example, ``other.py`` the one without entries.
 2. ``capture/routes.py``: one row, ``("post", "/path/{id}"): NAME``. Sync, async, raw and streaming responses,
    retries, errors and every kind of ending come with it.
-3. ``codec.py``: for a generation, a row in ``OPERATIONS``: the operation's name → its name in ``events.log``.
-For an
-   operation that is only a span, give the row of step 1 ``entries=False`` instead.
+3. ``codec.py``: for a generation, one row in ``OPERATIONS``, its name → its name in ``events.log``. For a
+   call that is only a span, the row of step 1 has ``entries=False`` instead.
 4. ``tests/capture/test_operations.py``: one ``Case`` in ``CASES``. It is run bare and instrumented, sync and
    async, in each form of the call, succeeding and failing, and with content capture off.
 """

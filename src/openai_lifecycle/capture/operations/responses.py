@@ -4,8 +4,7 @@ Shapes: ``openai/types/responses/response.py``, ``response_output_item.py`` and 
 
 * One response is one generation and has one finish reason: why it is incomplete, else ``tool_calls`` when it
   waits for the application to run a tool, else ``stop``. ``failed`` is an error, ``incomplete`` is not.
-* A stream's last event carries the whole response. If a stream is left before that, what has arrived counts:
-the
+* A stream's last event carries the whole response. If a stream is left earlier, what has arrived counts: the
   finished items and the length of the text so far.
 * ``GET /responses/{id}`` is ``fetch_response`` of the conventions: it generates nothing, so it has neither
   messages nor token counts. ``generations.py`` decides which entries it writes. The same goes for cancelling.
