@@ -2,8 +2,8 @@
 
     OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 python examples/existing_provider.py
 
-`instrument()` joins the provider that the application sets, whether before or after: the model's spans
-are children of the application's, go where its spans go, and are written to `events.log` as well.
+`instrument()` joins the provider that the application sets before or after it: the model's spans are
+children of the application's, are exported with them, and are written to `events.log` as well.
 Without an endpoint the spans are printed.
 """
 
@@ -21,7 +21,7 @@ import openai_lifecycle
 
 
 def configure_tracing() -> TracerProvider:
-    """Do what applications do: name the service, choose an exporter, set the global provider."""
+    """Name the service, choose an exporter and set the global provider, as applications do."""
     provider = TracerProvider(resource=Resource.create({"service.name": "existing-provider"}))
     otlp = "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter() if otlp else ConsoleSpanExporter()))

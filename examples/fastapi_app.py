@@ -44,7 +44,7 @@ async def chat(question: str) -> fastapi.responses.StreamingResponse:
         raise fastapi.HTTPException(error.status_code, error.message) from error
 
     async def answer() -> AsyncIterator[str]:
-        async with stream:  # closed as well when the visitor leaves in the middle
+        async with stream:  # closed even when the client disconnects in the middle
             async for chunk in stream:
                 for choice in chunk.choices:
                     yield choice.delta.content or ""

@@ -9,13 +9,13 @@ The wire format is OpenAI's; the "model" behind it is a few rules, so every answ
 
 * It repeats the question; after a tool result, it repeats the result.
 * It calls the tools that the question names, or else the first one, with arguments made from the
-  tool's JSON schema, until a tool result follows the question. `tool_choice` is obeyed.
+  tool's JSON schema, until a tool result follows the question. It obeys `tool_choice`.
 * It writes JSON that fits a `json_schema` format, and stops at the token limit (finish reason `length`).
 * A token is up to eight characters of a word with the space before it. Ids count the requests.
 
-Models with a temper, on every endpoint: `no-such-model` is answered 404, `overloaded` 500, and
+Models that fail, on every endpoint: `no-such-model` is answered 404, `overloaded` 500, and
 `rate-limited` 429 on the first attempt of each call (by `x-stainless-retry-count`), then normally.
-The key `invalid` is refused with 401, and so is a request without a key; any other key will do.
+The key `invalid` is refused with 401, and so is a request without a key; any other key is accepted.
 """
 
 from __future__ import annotations
@@ -70,15 +70,15 @@ class Request:
     headers: email.message.Message
     body: Json
     number: int
-    stored: dict[str, list[Json]]  # Responses API: by id, the states that a reader is still to see
+    stored: dict[str, list[Json]]  # Responses API: id → states not read yet
 
     @property
     def streams(self) -> bool:
-        """Say whether the reply is to be a stream of events."""
+        """Return whether the reply is a stream of events."""
         return self.body.get("stream") in (True, "true") or self.query.get("stream") == "true"
 
     def id(self, prefix: str, *parts: int) -> str:
-        """Make an id from the number of the request."""
+        """Make an id from the request's number."""
         return f"{prefix}{self.number:020x}" + "".join(f"{part:02x}" for part in parts)
 
 
@@ -105,7 +105,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
     headers: dict[str, str] = field(default_factory=dict)
 
     def body(self) -> Json:
-        """Write the error as the API does."""
+        """Return the error as the API writes it."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
@@ -124,7 +124,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says: a text, or calls of tools; and why it stopped there."""
+    """The model's answer: a text or tool calls, and the finish reason."""
 
     text: str
     calls: tuple[ToolCall, ...]
@@ -132,12 +132,12 @@ class Answer:
 
     @property
     def tokens(self) -> int:
-        """Count what was written."""
+        """Count the tokens of the text and the calls."""
         return sum(len(tokens(part)) for part in (self.text, *(call.text for call in self.calls)))
 
 
 def tokens(text: str) -> list[str]:
-    """Split a text; joined again, the tokens are the text."""
+    """Split a text into tokens; joining them gives the text."""
     return re.findall(r"\s*\S{1,8}|\s+", text)
 
 
@@ -153,7 +153,7 @@ def plain_text(value: Any) -> str:
 def think(
     request: Request, messages: list[Json], text_format: Json | None, limit: int | None, choice: int = 0
 ) -> Answer:
-    """Answer a conversation; Chat Completions and Responses differ only in how they write it down."""
+    """Answer a conversation; Chat Completions and Responses differ only in its format."""
     asked = max((i for i, message in enumerate(messages) if message.get("role") == "user"), default=-1)
     question = plain_text(messages[asked]) if asked >= 0 else ""
     results = [
@@ -179,7 +179,7 @@ def think(
 
 
 def inner(thing: Json) -> Json:
-    """Chat nests a tool, a tool choice or a format under its type; Responses does not."""
+    """Unwrap a tool, tool choice or format: Chat nests it under its type, Responses does not."""
     nested = thing.get(thing["type"])
     return nested if isinstance(nested, dict) else thing
 
@@ -197,7 +197,7 @@ def chosen_tools(body: Json, question: str, *, answered: bool) -> list[Json]:
 
 
 def tool_call(call_id: str, tool: Json, question: str) -> ToolCall:
-    """Call a tool with what the question holds."""
+    """Call a tool with arguments made from the question."""
     about = inner(tool)
     arguments = json.dumps(example(about.get("parameters") or {"type": "object"}, question))
     return ToolCall(call_id, tool["type"], about["name"], question if tool["type"] == "custom" else arguments)
@@ -219,7 +219,7 @@ def example(schema: Json, question: str) -> Any:
     text = names[-1] if names else "text"
 
     def value(node: Json, depth: int) -> Any:
-        deep = depth >= 6  # a type that contains itself ends here: with null, or with an empty list
+        deep = depth >= 6  # ends a recursive type, with null or an empty list
         if "$ref" in node:
             target: Any = schema
             for key in node["$ref"].removeprefix("#").strip("/").split("/"):
@@ -285,7 +285,7 @@ def chat_choice(index: int, answer: Answer) -> Json:
 
 
 def chat_call(call: ToolCall, text: str) -> Json:
-    """Write a tool call without its id; a fragment of it carries a part of the text."""
+    """Write a tool call without its id; a fragment carries part of the text."""
     return {"type": call.kind, call.kind: {"name": call.name, INPUT_KEY[call.kind]: text}}
 
 
@@ -293,7 +293,7 @@ INPUT_KEY = {"function": "arguments", "custom": "input"}
 
 
 def chat_chunks(head: Json, answers: list[Answer], tail: Json, *, with_usage: bool) -> Iterator[Json | str]:
-    """Stream the choices side by side, as they would be written at the same time."""
+    """Stream the choices interleaved, as if they were written at the same time."""
     usage = tail.pop("usage")
     head = {**head, **tail}
     nothing_yet = {"usage": None} if with_usage else {}
@@ -309,7 +309,7 @@ def chat_chunks(head: Json, answers: list[Answer], tail: Json, *, with_usage: bo
 
 
 def chat_deltas(answer: Answer) -> Iterator[tuple[Json, str | None]]:
-    """Stream what one choice adds, chunk by chunk, with its finish reason in the last."""
+    """Stream the deltas of one choice, with its finish reason in the last."""
     yield {"role": "assistant", "content": None if answer.calls else "", "refusal": None}, None
     for token in tokens(answer.text):
         yield {"content": token}, None
@@ -321,7 +321,7 @@ def chat_deltas(answer: Answer) -> Iterator[tuple[Json, str | None]]:
 
 
 def include_usage(body: Json) -> bool:
-    """Say whether a stream is to end with its usage."""
+    """Return whether a stream ends with its usage."""
     return bool((body.get("stream_options") or {}).get("include_usage"))
 
 
@@ -362,7 +362,7 @@ def create_response(request: Request) -> Reply:
 
 
 def read_response(request: Request) -> Reply:
-    """Answer GET /responses/{id}: a response in the background is a state further each time it is read."""
+    """Answer GET /responses/{id}: each read of a background response advances its state."""
     states = stored_states(request)
     if request.streams:
         after = int(request.query.get("starting_after", -1))
@@ -389,7 +389,7 @@ def stored_states(request: Request) -> list[Json]:
 
 
 def response_object(request: Request, answer: Answer, prompt: str) -> Json:
-    """Write the response as it is in the end."""
+    """Write the final response."""
     body, stopped = request.body, answer.finish_reason == "length"
     return {
         "id": request.id("resp_"),
@@ -443,7 +443,7 @@ def response_output(request: Request, answer: Answer, status: str) -> list[Json]
 
 
 def unfinished(final: Json, status: str) -> Json:
-    """Write the response as it is before it has output."""
+    """Write the response before it has output."""
     later = {"completed_at": None, "incomplete_details": None, "usage": None}
     return {**final, "status": status, "output": [], **later}
 
@@ -533,7 +533,7 @@ def completion_chunks(head: Json, answers: list[Answer], usage: Json | None) -> 
 
 
 def embeddings(request: Request) -> Reply:
-    """Answer POST /embeddings with unit vectors that the text determines."""
+    """Answer POST /embeddings with unit vectors derived from the text."""
     body = request.body
     texts = inputs(body["input"])
     size = body.get("dimensions") or (3072 if body["model"] == "text-embedding-3-large" else 1536)
@@ -565,7 +565,7 @@ def moderations(request: Request) -> Reply:
     given = request.body["input"]
     several = isinstance(given, list) and all(
         isinstance(item, str) for item in given
-    )  # or else: parts of one
+    )  # else the parts of one input
     results = []
     for text in map(plain_text, given if several else [given]):
         categories = {category: category in text.lower() for category in CATEGORIES}
@@ -602,7 +602,7 @@ def png() -> bytes:
 
 
 def silence() -> bytes:
-    """Record a tenth of a second of it, as WAV."""
+    """Return a tenth of a second of silence, as WAV."""
     audio = io.BytesIO()
     with wave.open(audio, "wb") as writer:
         writer.setnchannels(1)
@@ -642,7 +642,7 @@ def images(request: Request) -> Reply:
 
 
 def speech(request: Request) -> Reply:
-    """Answer POST /audio/speech; the bytes are WAV whatever the format says: nobody listens."""
+    """Answer POST /audio/speech; the bytes are WAV in every format."""
     kind = request.body.get("response_format") or "mp3"
     return File(silence(), "audio/mpeg" if kind == "mp3" else f"audio/{kind}")
 
@@ -680,7 +680,7 @@ def transcriptions(request: Request) -> Reply:
 # ---------------------------------------------------------------- routes
 
 ROUTES: tuple[tuple[str, str, Callable[[Request], Reply], tuple[str, ...]], ...] = (
-    # method, path, function, parameters that must be there
+    # method, path, function, required parameters
     ("POST", r"/chat/completions", chat, ("model", "messages")),
     ("POST", r"/responses", create_response, ("model",)),
     ("GET", r"/responses/[^/]+", read_response, ()),
@@ -711,7 +711,7 @@ def respond(request: Request) -> Reply:
 
 
 def check_key(request: Request) -> None:
-    """Refuse a request without a good key."""
+    """Refuse a request without a valid key."""
     bearer = request.headers.get("authorization", "").removeprefix("Bearer").strip()
     key = bearer or request.headers.get("api-key", "")  # Azure's header
     if not key:
@@ -721,7 +721,7 @@ def check_key(request: Request) -> None:
 
 
 def check_model(request: Request) -> None:
-    """Refuse for the models with a temper."""
+    """Refuse requests to the models that fail."""
     model = request.body.get("model")
     if model == "no-such-model":
         message = f"The model `{model}` does not exist or you do not have access to it."
@@ -833,7 +833,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Quiet: the terminal belongs to the program that uses the server."""
+        """Print nothing: the terminal belongs to the program that uses the server."""
 
 
 def server_sent_event(event: Json | str) -> bytes:
@@ -845,7 +845,7 @@ def server_sent_event(event: Json | str) -> bytes:
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Not http.server.ThreadingHTTPServer: that one looks its own address up in the DNS when it binds."""
+    """A threading server; http.server.ThreadingHTTPServer would look its own address up in the DNS."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -858,12 +858,12 @@ class Server(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", port), Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Note the connection, then serve it in a thread."""
+        """Remember the connection, then serve it in a thread."""
         self._connections.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget the connection, and close it."""
+        """Forget the connection and close it."""
         self._connections.discard(request)
         super().shutdown_request(request)
 
@@ -875,14 +875,14 @@ class Server(socketserver.ThreadingTCPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Be quiet about a client that hangs up in the middle of an answer; anything else is a bug."""
+        """Ignore a client that disconnects in the middle of an answer; anything else is a bug."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
 @contextlib.contextmanager
 def serve(port: int = 0) -> Iterator[str]:
-    """Serve on 127.0.0.1 (port 0: any free one) until the block ends; the value is the client's `base_url`.
+    """Serve on 127.0.0.1 (port 0: any free one) until the block ends; yields the client's `base_url`.
 
     Raises OSError when the port is taken.
     """

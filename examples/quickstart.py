@@ -1,9 +1,9 @@
-"""Every lifecycle event of the OpenAI client, in one run and one `events.log`.
+"""Produces every lifecycle event of the OpenAI client in one run and one `events.log`.
 
     python examples/quickstart.py
 
-With OPENAI_API_KEY (and OPENAI_BASE_URL, OPENAI_MODEL) it talks to that server; without, it starts the
-offline server beside it. Under `opentelemetry-instrument python examples/quickstart.py` it does the same.
+With OPENAI_API_KEY (and OPENAI_BASE_URL, OPENAI_MODEL) it uses that server; without a key it starts the
+offline server of this folder. `opentelemetry-instrument python examples/quickstart.py` does the same.
 """
 
 import collections
@@ -34,9 +34,9 @@ WEATHER_TOOL = {
 
 
 def main() -> None:
-    """Instrument, choose the server, run the six steps, and say what the log holds."""
+    """Instrument, choose the server, run the six steps, and summarize the log."""
     openai_lifecycle.instrument(model=MODEL)
-    # Taken out of the environment, so that the last step really finds no credentials.
+    # Removed from the environment, so that the last step finds no credentials.
     api_key = os.environ.pop("OPENAI_API_KEY", None)
     os.environ.pop("OPENAI_ADMIN_KEY", None)
     try:
@@ -93,7 +93,7 @@ def ask(client: openai.OpenAI) -> None:
 
 
 def stream(client: openai.OpenAI) -> None:
-    """Print an answer while it arrives."""
+    """Print an answer as it arrives."""
     chunks = client.chat.completions.create(
         model=MODEL,
         messages=[{"role": "user", "content": "Count from one to five."}],
@@ -108,7 +108,7 @@ def stream(client: openai.OpenAI) -> None:
 
 
 def use_a_tool(client: openai.OpenAI) -> None:
-    """Run the tools that the model calls, and print what it makes of their results."""
+    """Run the tools that the model calls, and print its answer to their results."""
     messages = [{"role": "user", "content": "What is the weather in Reykjavik?"}]
     reply = client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER_TOOL])
     message = reply.choices[0].message
@@ -122,12 +122,12 @@ def use_a_tool(client: openai.OpenAI) -> None:
 
 
 def get_weather(location: str) -> str:
-    """Be the tool."""
+    """Return the weather: the tool that the model calls."""
     return f"4 degrees and windy in {location}"
 
 
 def summarize(path: pathlib.Path) -> None:
-    """Count the log's entries, those of earlier runs too, by type."""
+    """Count the log's entries by type, including those of earlier runs."""
     if not path.is_file():
         print("No events.log was written.")
         return

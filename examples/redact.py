@@ -2,8 +2,7 @@
 
     python examples/redact.py
 
-Here, e-mail addresses are masked in what was sent and in what tools are called with, and the entries of
-client constructions are dropped.
+It masks e-mail addresses in prompts and tool arguments, and drops the entries of client constructions.
 """
 
 import dataclasses
@@ -21,7 +20,7 @@ REDACTED_LOG = pathlib.Path("redacted.log")
 
 
 def redact(event: LifecycleEvent) -> LifecycleEvent | None:
-    """Return the entry to write, or None to write none."""
+    """Return the entry to write, or None to drop it."""
     match event:
         case LLMGenerationSuccess() | LLMGenerationError():
             return dataclasses.replace(event, message_content=ADDRESS.sub("[e-mail]", event.message_content))
@@ -32,7 +31,7 @@ def redact(event: LifecycleEvent) -> LifecycleEvent | None:
 
 
 def main() -> None:
-    """Ask something with an address in it, and print the log."""
+    """Send a prompt with an address in it, and print the log."""
     openai_lifecycle.instrument(events_log=REDACTED_LOG, transform=redact)
     with (
         offline_server.serve() as base_url,

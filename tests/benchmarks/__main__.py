@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> None:
-    """Run what was asked for and print it."""
+    """Run the requested measurement and print the result."""
     asked = _parser().parse_args(arguments)
     if asked.imports:
         print(imports.table(asked.rounds))
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     elif asked.memory:
         print(memory.table())
     elif asked.exporter:
-        from tests.benchmarks import exporter  # needs this package, which a peer's environment has not
+        from tests.benchmarks import exporter  # needs this package, which a peer's environment lacks
 
         print(exporter.table())
     elif asked.loop:
@@ -85,7 +85,7 @@ def table(rows: list[Row]) -> str:
 
 
 def _ratio(figure: Figure, reference: Figure) -> str:
-    """Return how many times ``reference`` it is, nothing when that cannot be told from noise."""
+    """Return ``figure`` as a multiple of ``reference``, or nothing if that is within noise."""
     return f"{figure.value / reference.value:.2f}" if reference.value > 3 * reference.error else ""
 
 

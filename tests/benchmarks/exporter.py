@@ -1,4 +1,4 @@
-"""Entries a second that ``EventsLogExporter`` takes, next to what rendering and ``write(2)`` alone cost."""
+"""Measures how many entries per second ``EventsLogExporter`` takes, next to rendering and ``write(2)`` alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def span_of_a_chat() -> ReadableSpan:
 
 
 def table(count: int = 20_000, rounds: int = 5) -> str:
-    """Return entries a second of CPU time, the best of ``rounds``, each of ``count`` spans."""
+    """Return a table of entries per second of CPU time: the best of ``rounds``, each of ``count`` spans."""
     span = span_of_a_chat()
     lines = ["| what | entries/s of CPU | µs an entry |", "|---|---:|---:|"]
     for name, run in {

@@ -1,4 +1,4 @@
-"""What ``import openai_lifecycle; instrument()`` adds to the start of a process that uses openai and the SDK."""
+"""Measures what ``import openai_lifecycle; instrument()`` adds to the start of a process with openai and the SDK."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 trace.set_tracer_provider(TracerProvider())
 metrics.set_meter_provider(MeterProvider())
 """
-#: What is run → program.
+#: Name → program.
 PROGRAMS: Final = {
     "python alone": "",
     "import openai_lifecycle alone": "import openai_lifecycle",
@@ -34,7 +34,7 @@ _CLOCK: Final = "\nimport time; print(time.process_time())"
 
 
 def milliseconds(program: str, **environment: str) -> float:
-    """Return the CPU time that a new process needs to run ``program``."""
+    """Return the CPU time in milliseconds that a new process needs to run ``program``."""
     command = [sys.executable, "-c", program + _CLOCK]
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
@@ -61,10 +61,10 @@ def table(rounds: int) -> str:
 
 
 def _starts(folder: Path) -> dict[str, dict[str, str]]:
-    """Return the environments of two kinds of start, whose bytecode is in ``folder`` and nowhere else.
+    """Return the environments of two kinds of start, which keep their bytecode only in ``folder``.
 
-    Python keeps what it has compiled if it may. Where the packages were installed without bytecode and none may
-    be written, as in many a container, every start compiles them, the client's and ours alike.
+    Python caches bytecode if it may. If packages were installed without it and none may be written, as in many
+    containers, every start compiles all packages, the client's and ours.
     """
     kept, anew = folder / "kept", folder / "anew"
     starts = {

@@ -1,7 +1,7 @@
-"""Instructions a call, counted by ``valgrind --tool=callgrind``: the figure that a busy machine does not move.
+"""Counts instructions per call with ``valgrind --tool=callgrind``: a busy machine does not change this figure.
 
-One process imports everything and forks a child for each count, so that it is imported only once under valgrind.
-A child's total is that of the parent so far and its own, hence a call's is the difference of two children.
+One process imports everything and forks a child per count, so that valgrind runs the imports only once. A child's
+total includes the parent's up to the fork, so the cost of a call is the difference between two children.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How late the event loop is while 200 streams are read: what observing them takes from everything else."""
+"""Measures the delay of the event loop while 200 streams are read: what observing them costs everything else."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def _streams(variant: str, telemetry: Telemetry) -> tuple[list[float], flo
     ticker = asyncio.create_task(_late(late))
 
     async def one(position: int) -> None:
-        await asyncio.sleep(_PAUSE * position / _STREAMS)  # they do not all tick at once
+        await asyncio.sleep(_PAUSE * position / _STREAMS)  # so that they do not all tick at once
         await call()
 
     await asyncio.gather(*(one(position) for position in range(_STREAMS)))

@@ -1,11 +1,11 @@
-"""Interleaved batches of CPU time: every variant is measured in every round, so that noise hits all alike.
+"""Measures CPU time in interleaved batches: every round measures every variant, so noise affects all alike.
 
-Each variant has a process of its own in which it stays installed: to patch a class and to restore it makes the
-interpreter forget what it has specialized. The processes are forks of one that has imported and called everything,
-so all have the same memory layout and the same hashes.
+Each variant stays installed in a process of its own, because patching and restoring a class makes the interpreter
+discard its specialized code. The processes are forks of one that has imported and called everything, so all have
+the same memory layout and the same hashes.
 
 A batch's figure is the median over its calls, timed one by one with the thread's CPU clock. What a variant adds is
-the median over rounds of the difference to ``bare`` in the same round, with its standard error.
+the median over rounds of its difference from ``bare`` in the same round, with its standard error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.benchmarks.variants import PEERS, VARIANTS, Telemetry
 
 BARE: Final = "bare"
 REFERENCE: Final = "floor with metrics"
-#: After so many rounds the processes are forked anew.
+#: Rounds until the processes are forked again.
 _GENERATION: Final = 20
 _WARM: Final = 100
 _FORK: Final = multiprocessing.get_context("fork")
@@ -44,7 +44,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one variant costs in one scenario, in seconds of CPU time a call."""
+    """What one variant costs in one scenario, in seconds of CPU time per call."""
 
     scenario: str
     variant: str
@@ -78,7 +78,7 @@ class Subject:
             started = thread_time()
             await self._call()
             times.append(thread_time() - started)
-        await asyncio.sleep(0)  # what closes a stream's generators
+        await asyncio.sleep(0)  # lets a stream's generators close
         return times
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class Subject:
 
 @contextlib.contextmanager
 def installed(scenario: str, variant: str) -> Iterator[tuple[Subject, Telemetry]]:
-    """Install ``variant`` and return what makes its calls."""
+    """Install ``variant`` and yield the subject that makes its calls."""
     with contextlib.ExitStack() as stack:
         telemetry = stack.enter_context(contextlib.closing(Telemetry(VARIANTS[variant].sampler)))
         stack.enter_context(VARIANTS[variant].active(telemetry))
@@ -108,7 +108,7 @@ def _run(scenario: str, variants: Sequence[str], rounds: int, calls: int) -> lis
     if SCENARIOS[scenario].is_streamed:  # one takes as long as twenty calls
         warm, calls = warm // 20, max(1, calls // 20)
     for variant in variants:
-        if variant not in PEERS:  # not all of them restore what they have patched
+        if variant not in PEERS:  # some of those do not undo their patches
             with installed(scenario, variant) as (subject, _):
                 subject.times(1)
     gc.collect()
@@ -133,7 +133,7 @@ def _run(scenario: str, variants: Sequence[str], rounds: int, calls: int) -> lis
 
 @contextlib.contextmanager
 def _worker(scenario: str, variant: str, warm: int) -> Iterator[Connection]:
-    """Start a process that answers a number of calls with the median of their times, until it is sent 0."""
+    """Start a process that receives a number of calls and sends the median of their times, until it receives 0."""
     ours, its = _FORK.Pipe()
     process = _FORK.Process(target=_serve, args=(its, scenario, variant, warm))
     process.start()
@@ -155,12 +155,12 @@ def _serve(connection: Connection, scenario: str, variant: str, warm: int) -> No
         connection.send(None)
         with contextlib.suppress(EOFError):
             while calls := connection.recv():
-                subject.times(max(1, calls // 5))  # the caches of the processor
+                subject.times(max(1, calls // 5))  # warms the processor's caches
                 connection.send(statistics.median(subject.times(calls)))
 
 
 def _figure(values: Sequence[float]) -> Figure:
-    """Return the median; its standard error from the median deviation, which outliers do not move."""
+    """Return the median, and its standard error from the median deviation, which resists outliers."""
     middle = statistics.median(values)
     deviation = 1.4826 * statistics.median([abs(value - middle) for value in values])
     return Figure(middle, 1.2533 * deviation / math.sqrt(len(values)))

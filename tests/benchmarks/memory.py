@@ -1,4 +1,4 @@
-"""What stays in memory after many calls and many streams, and what one call takes while it runs."""
+"""Measures what stays in memory after many calls and streams, and the peak during one call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARTS: Final = 10
 
 
 def table() -> str:
-    """Return what grows, and the peak of one call."""
+    """Return two tables: growth over many calls, and the peak of one call."""
     short = dataclasses.replace(
         SCENARIOS["chat stream"], name="stream of 20", body=events(chat_chunks(20), "data: [DONE]\n\n")
     )
@@ -37,7 +37,7 @@ def table() -> str:
 
 
 def growth(scenario: Scenario, count: int) -> tuple[list[int], list[int]]:
-    """Return blocks allocated and memory resident after each tenth of ``count`` calls with everything on."""
+    """Return allocated blocks and resident kB after each tenth of ``count`` calls with everything on."""
     variant, telemetry = VARIANTS["everything on"], Telemetry()
     blocks, resident = [], []
     with variant.active(telemetry):
@@ -56,7 +56,7 @@ def growth(scenario: Scenario, count: int) -> tuple[list[int], list[int]]:
 
 
 def peak(scenario: str, variant: str, calls: int = 20) -> int:
-    """Return how many bytes more than before it a call holds at its peak, the median of ``calls``."""
+    """Return the bytes that a call adds at its peak, the median of ``calls``."""
     subject, telemetry = SCENARIOS[scenario], Telemetry()
     peaks = []
     with VARIANTS[variant].active(telemetry):

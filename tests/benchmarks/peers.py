@@ -1,4 +1,4 @@
-"""The same measurement for other packages, each in a virtual environment of its own, made with uv."""
+"""Runs the same measurement for other packages, each in a virtual environment of its own, made with uv."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SAME = ("openai", "opentelemetry-sdk", "wrapt")
 
 
 def rows(scenarios: Sequence[str], *, rounds: int, calls: int) -> Iterator[list[Row]]:
-    """Yield the rows of every peer that can be installed; say on stderr which cannot."""
+    """Yield the rows of every peer that can be installed; report the others on stderr."""
     for name in PEERS:
         try:
             yield _rows(name, scenarios, rounds, calls)
@@ -41,7 +41,7 @@ def _rows(name: str, scenarios: Sequence[str], rounds: int, calls: int) -> list[
 
 
 def _python(requirement: str) -> str:
-    """Return the interpreter of an environment with ``requirement`` and this one's client and SDK."""
+    """Return the interpreter of an environment with ``requirement`` and our versions of client and SDK."""
     folder = _ENVIRONMENTS / requirement
     python = str(folder / "bin" / "python")
     if not folder.exists():

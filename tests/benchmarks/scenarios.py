@@ -1,4 +1,4 @@
-"""What is measured: calls of the client, each answered from memory by a mock transport."""
+"""The measured calls of the client, each answered from memory by a mock transport."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests import wire, wire_responses
 
 CHUNKS: Final = 200
 URL: Final = "https://api.openai.com/v1"
-#: The headers that the API sends, so that what reads them pays for all of them.
+#: All headers that the API sends, so that code that reads headers pays for all of them.
 HEADERS: Final = {
     "date": "Mon, 27 Jan 2025 14:30:26 GMT",
     "content-type": "application/json",
@@ -55,7 +55,7 @@ _TOOL: Final = {"name": "get_weather", "description": "Get the weather.", "param
 
 
 class Outcome(NamedTuple):
-    """What a hand-written span would say of an answer; of a stream, of its last chunk."""
+    """What a hand-written span records of an answer, or of a stream's last chunk."""
 
     id: str
     model: str
@@ -95,7 +95,7 @@ class Scenario:
         return openai.OpenAI(http_client=httpx2.Client(transport=transport), **options)
 
     def sender(self, client: Any) -> Callable[[], Any]:
-        """Return a function that makes the call and returns what the client does."""
+        """Return a function that makes the call and returns the client's result."""
         method, request = attrgetter(self.method), self.request
         return lambda: method(client)(**request)
 
@@ -129,7 +129,7 @@ def events(values: Iterable[Any], end: str = "") -> bytes:
 
 
 def chat_chunks(count: int) -> list[Any]:
-    """Return the ``count`` chunks of a chat's stream: a role, texts, how it finished and what it cost."""
+    """Return the ``count`` chunks of a chat's stream: a role, texts, the finish reason and the usage."""
     texts = [wire.chunk({"content": " word"}) for _ in range(count - 3)]
     return [
         wire.chunk({"role": "assistant", "content": ""}),

@@ -1,4 +1,4 @@
-"""The benchmarks run; how fast is for ``python -m tests.benchmarks`` to say."""
+"""Tests that the benchmarks run; ``python -m tests.benchmarks`` measures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SILENT = {"bare", "bare again", "not sampled, file", "not sampled", "nothing rec
 @pytest.mark.parametrize("variant", OURS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_each_call_makes_one_span(scenario: str, variant: str) -> None:
-    """Every variant makes the same calls in every scenario, and one span each unless it is to make none."""
+    """Every variant makes the same calls in every scenario, and one span per call unless it is silent."""
     with measure.installed(scenario, variant) as (subject, telemetry):
         before = telemetry.exported()  # of the client's own initialization
         times = subject.times(2)
@@ -40,13 +40,13 @@ def test_the_table_compares_with_bare_and_floor(capsys: pytest.CaptureFixture[st
 
 
 def test_ratio_to_noise_is_no_ratio() -> None:
-    """A ratio is shown only where the reference stands out of its own noise."""
+    """A ratio is shown only if the reference exceeds its own noise."""
     assert benchmarks._ratio(measure.Figure(3e-4, 1e-5), measure.Figure(2e-4, 1e-5)) == "1.50"
     assert benchmarks._ratio(measure.Figure(3e-4, 1e-5), measure.Figure(2e-5, 1e-5)) == ""
 
 
 def test_the_exporter_is_measured_in_every_mode() -> None:
-    """The table of the exporter has a row for each durability, next to what it is compared with."""
+    """The exporter's table has a row for each durability, and the rows it is compared with."""
     rows = exporter.table(count=3, rounds=1).splitlines()[2:]
     assert [row.split("|")[1].strip() for row in rows] == [
         "render alone",

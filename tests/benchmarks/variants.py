@@ -1,7 +1,7 @@
-"""How a call is observed: not at all, by hand, by this package as it can be configured, by another package.
+"""Ways to observe a call: not at all, by hand, by this package in several configurations, by another package.
 
 The hand-written ones are what an application's author would write around the call: the *floor* is a span with
-twelve attributes set one by one; *floor with metrics* records the conventions' duration and token counts too.
+twelve attributes set one by one; *floor with metrics* also records the conventions' duration and token counts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Nowhere(SpanExporter):
 
 
 class Telemetry:
-    """An SDK as applications configure it: spans in batches, and metrics collected when somebody asks."""
+    """An SDK as applications configure it: spans in batches, metrics collected on demand."""
 
     def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
         self._exporter = _Nowhere()
@@ -63,7 +63,7 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """``active`` instruments while it is entered; ``calls`` makes the call out of a scenario and a client."""
+    """``active`` instruments while entered; ``calls`` builds the call from a scenario and a client."""
 
     name: str
     calls: Callable[[Scenario, Any, Telemetry], Call]
@@ -73,7 +73,7 @@ class Variant:
 
 # ------------------------------------------------------------------ bare
 def bare(scenario: Scenario, client: Any, _: Telemetry) -> Call:
-    """Return the call as an application makes it that observes nothing."""
+    """Return the call without any observation."""
     if not scenario.method:
         return _constructor(client)
     send, streamed = scenario.sender(client), scenario.is_streamed
@@ -262,7 +262,7 @@ def _ours(
     def active(telemetry: Telemetry) -> Iterator[None]:
         import openai_lifecycle
 
-        # The file lies in memory, so that it is its system calls that are measured and not a disk.
+        # The file is in memory, so that its system calls are measured and not a disk.
         with tempfile.TemporaryDirectory(dir=_MEMORY) as folder, _environment(**{_CAPTURE: capture}):
             openai_lifecycle.instrument(
                 tracer_provider=telemetry.tracers,
@@ -279,7 +279,7 @@ def _ours(
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another package: what to install, its instrumentor, and the environment that it is given."""
+    """Another package: its requirement, instrumentor and environment variables."""
 
     requirement: str
     instrumentor: str

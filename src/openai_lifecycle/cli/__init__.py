@@ -1,6 +1,6 @@
-"""The command ``openai-lifecycle``: what ``events.log`` says, for people and for other programs.
+"""The command ``openai-lifecycle``: shows ``events.log`` to people and converts it for other programs.
 
-``commands.py`` holds the commands, options in and text out; what they show is made by the module of the same name.
+``commands.py`` defines the commands and options; the module named after a command makes its output.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from openai_lifecycle.version import __version__
 
 
 def main() -> None:
-    """Run the command; says in one line what is in its way: an extra that is missing, a disk that is full."""
+    """Run the command; a missing extra or a full disk is reported in one line."""
     try:
         from openai_lifecycle.cli.commands import cli
     except ModuleNotFoundError as error:
@@ -24,7 +24,7 @@ def main() -> None:
             f"openai-lifecycle {__version__}: {error.name} is not installed; "
             "the command needs its extra: pip install 'openai-lifecycle[cli]'"
         )
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what the terminal's encoding lacks is escaped
+    if isinstance(sys.stdout, io.TextIOWrapper):  # escape what the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
@@ -38,6 +38,6 @@ def main() -> None:
 
 
 def _leave_output() -> None:
-    """Let what could not be written go, which the interpreter would try once more at its end."""
+    """Discard the unwritten output, which the interpreter would otherwise flush again when it ends."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Whether a log is whole: what it holds, what is damaged, what stands twice, what never ended."""
+"""Checks that a log is whole: counts entries and finds damage, duplicates and missing endings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openai_lifecycle.eventslog.reader import Damage, Place
 
 _INITIALIZATION: Final = (semconv.INITIALIZATION_SUCCESS, semconv.INITIALIZATION_ERROR)
 _GENERATION: Final = (semconv.GENERATION_SUCCESS, semconv.GENERATION_ERROR)
-#: What an entry promises: one of these entries with the same span.
+#: Type of entry → its endings: the log must hold one of them for the same span.
 _ENDINGS: Final = {
     semconv.INITIALIZATION_START: _INITIALIZATION,
     semconv.TOOL_CALL_DETECTED: _GENERATION,
@@ -26,7 +26,7 @@ _SHOWN: Final = 20
 
 @dataclass(slots=True)
 class Found:
-    """One thing that is wrong with an entry, and where the entry stands."""
+    """One problem of an entry, and where the entry is."""
 
     problem: str
     path: str
@@ -38,17 +38,17 @@ class Found:
 
 @dataclass(slots=True)
 class Check:
-    """Takes entries and damage, and says what is wrong. Memory: some 300 bytes an entry."""
+    """Takes entries and damage, and reports problems. Memory: about 300 bytes per entry."""
 
     counts: Counter[str] = field(default_factory=Counter)
     damage: list[Damage] = field(default_factory=list)
     duplicates: list[Found] = field(default_factory=list)
     _seen: set[bytes] = field(default_factory=set)
     _ended: set[tuple[str, bool]] = field(default_factory=set)
-    _promised: dict[tuple[str, bool], Place] = field(default_factory=dict)  # and not kept yet
+    _promised: dict[tuple[str, bool], Place] = field(default_factory=dict)  # still without their ending
 
     def add(self, event: LifecycleEvent, raw: bytes, place: Place) -> None:
-        """Take an entry, its bytes and where it stands."""
+        """Take an entry, its bytes and its place."""
         digest = blake2b(raw, digest_size=12).digest()
         if digest in self._seen:
             self.duplicates.append(Found(f"the same {event.tag} again", place.path, place.offset))

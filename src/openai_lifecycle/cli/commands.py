@@ -256,7 +256,7 @@ def _writing(path: str) -> Iterator[TextIO]:
         yield sys.stdout
         return
     try:
-        # What a log says is for its readers only, and so is what is made of it.
+        # Readable by the owner only, as the log is.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8", newline="") as file:
             yield file
@@ -313,7 +313,7 @@ def doctor_(command: Sequence[str]) -> None:
 
 
 def _captured(command: Sequence[str]) -> bool:
-    """Run ``command``, say what its log holds, and return whether that is anything."""
+    """Run ``command``, print what its log holds, and return whether that is something and whole."""
     from openai_lifecycle.cli import doctor, stats
     from openai_lifecycle.cli.check import Check
     from openai_lifecycle.cli.costs import Prices

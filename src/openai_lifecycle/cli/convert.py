@@ -1,4 +1,4 @@
-"""A log for other programs: JSON Lines and SQLite keep every field, CSV is for spreadsheets."""
+"""Converts a log for other programs: JSON Lines and SQLite keep every field, CSV is for spreadsheets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BATCH: Final = 500
 
 
 def to_jsonl(events: Iterable[LifecycleEvent], out: TextIO) -> int:
-    """Write a line of JSON for each event; returns how many. ``records.from_object`` gives the events back."""
+    """Write a line of JSON per event; returns how many. ``records.from_object`` restores the events."""
     count = 0
     for count, event in enumerate(events, 1):  # noqa: B007 - the last count is the result
         out.write(f"{to_json(event)}\n")
@@ -24,10 +24,10 @@ def to_jsonl(events: Iterable[LifecycleEvent], out: TextIO) -> int:
 
 
 def to_csv(events: Iterable[LifecycleEvent], out: TextIO) -> int:
-    """Write a heading and a line for each event; returns how many.
+    """Write a heading and a line per event; returns how many.
 
-    Control characters are escaped as in the log, so a line is an entry. A text that begins with ``=``, ``+``, ``-`` or
-    ``@`` gets a ``'`` in front, so that no spreadsheet runs what a model wrote. The column ``entry`` is left out.
+    Control characters are escaped as in the log, so each line is one entry. A text that begins with ``=``, ``+``,
+    ``-`` or ``@`` is prefixed with ``'``, so that no spreadsheet runs what a model wrote. ``entry`` is left out.
     """
     columns = [column for column in COLUMNS if column.name != "entry"]
     writer = csv.writer(out, lineterminator="\n")
@@ -40,7 +40,7 @@ def to_csv(events: Iterable[LifecycleEvent], out: TextIO) -> int:
 
 
 def to_sqlite(events: Iterable[LifecycleEvent], path: str) -> int:
-    """Write the events into the table of the SQL sink, which holds each once; returns how many were read."""
+    """Write the events to the SQL sink's table, which holds each once; returns how many were read."""
     from sqlalchemy import URL
 
     from openai_lifecycle.sinks.sql import SqlSink

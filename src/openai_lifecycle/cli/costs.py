@@ -128,11 +128,11 @@ def _linear(price: ModelPrice, scale: int) -> Rate | None:
 def load(path: str) -> dict[str, Rate]:
     """Return the prices in a file: ``{"MODEL" or "PROVIDER/MODEL": {"input": 0.4, "cached": 0.1, "output": 1.6}}``.
 
-    Prices are US dollars a million tokens. Without ``cached``, cached tokens cost what input does.
+    Prices are US dollars per million tokens. Without ``cached``, cached tokens cost the same as input.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it says something else; the message names the key and what is allowed.
+        ValueError: it has another form; the message names the key and what is allowed.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), parse_float=Decimal, parse_int=Decimal)

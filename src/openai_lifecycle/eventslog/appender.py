@@ -31,8 +31,9 @@ _INHERITED: Final = re.compile(r"/dev/(?:(stdout|stderr)|fd/(\d+))|/proc/self/fd
 class Appender:
     """Appends to the file at ``path``, even when that file is moved, deleted or replaced.
 
-    Such a file is reopened before the next entry, so logrotate and other processes may rotate it. ``max_bytes`` makes this process rotate it too (0: never), keeping ``backups`` files.
-    ``patience`` is how many seconds to wait for a lock, or for a reader of a full pipe.
+    Such a file is reopened before the next entry, so logrotate and other processes may rotate it. ``max_bytes`` makes
+    this process rotate it too (0: never), keeping ``backups`` files. ``patience`` is how many seconds to wait for a
+    lock, or for a reader of a full pipe.
     """
 
     def __init__(

@@ -92,10 +92,10 @@ class EventsFile:
 
     # -------------------------------------------------------------- one writer at a time
     def _write(self, entries: MutableSequence[bytes]) -> None:
-        """Write ``entries`` and take each from the sequence when it is safe, so that an interruption loses none."""
+        """Write ``entries`` and remove each from the sequence once it is written, so that an interruption loses none."""
         with self._lock:
             entered_again = self._busy
-            # In the middle of the appender's work the same thread needs one that knows nothing of it.
+            # When this thread has interrupted the appender's work, it needs an appender of its own.
             appender = self._new_appender(inner=True) if entered_again else self._appender
             self._busy = True
             try:
@@ -104,7 +104,7 @@ class EventsFile:
                 self._busy = entered_again
                 if entered_again:
                     appender.close()
-        # Logging, stderr and metrics have locks of their own: none of them is taken while ours is held.
+        # Logging, stderr and metrics have locks of their own: take none of them while holding ours.
         news = self._lost or self._failures or appender.has_rotated or appender.rotation_error
         if news and not entered_again:
             with SHIELD:

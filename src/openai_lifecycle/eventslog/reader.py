@@ -64,7 +64,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Bytes that were skipped because they are no entry. ``reason`` quotes nothing of the file's content.
+    """Bytes that were skipped because they are not an entry. ``reason`` quotes none of the file's content.
 
     A length of 0 means an unknown amount is missing: a compressed file breaks off.
     """
@@ -169,7 +169,7 @@ def _ends_by_itself(path: str) -> bool:
     return bool(_INHERITED.fullmatch(path)) or (os.path.exists(path) and not os.path.isfile(path))
 
 
-# ------------------------------------------------------------------ a log: its files, and what becomes of them
+# ------------------------------------------------------------------ a log: its files and their rotation
 class _Log(Generic[T]):
     """One log: its rotated files, then the log itself, then what is appended."""
 

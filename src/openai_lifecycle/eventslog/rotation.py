@@ -152,7 +152,7 @@ def rotate(path: str, keep: int) -> None:
     moving = []
     free = 1  # the first unused number: files beyond it need not move
     for backup in backups(path):
-        number = backup.number  # the one it will have
+        number = backup.number  # the number after the move
         if number <= free:
             number += 1
             free = number

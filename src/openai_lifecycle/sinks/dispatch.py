@@ -268,7 +268,7 @@ class _Lane:
 
 
 class _Stop:
-    """What the thread of a lane is told: to end when the queue is empty, or that nobody waits for it any more."""
+    """Orders to a lane's thread: ``asked`` to end when the queue is empty; ``abandoned``, nobody waits for it."""
 
     __slots__ = ("abandoned", "asked")
 
@@ -277,7 +277,7 @@ class _Stop:
 
 
 def _described(error: Exception) -> str:
-    """Say what went wrong in words that quote no prompt: only our own errors and the system's are repeated."""
+    """Return a description of ``error`` that quotes no prompt: only texts of our and the system's errors."""
     if isinstance(error, SinkError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

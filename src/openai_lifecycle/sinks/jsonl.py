@@ -1,4 +1,4 @@
-"""``jsonl:///path``: one line of JSON an event, appended; several processes may share the file."""
+"""``jsonl:///path``: appends one line of JSON per event; several processes may share the file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class JsonLinesSink:
         self._descriptor: int | None = None
 
     def write(self, events: Sequence[LifecycleEvent]) -> None:
-        """Append ``events`` with one ``write``, on a line of their own.
+        """Append ``events`` with one ``write``, beginning on a new line.
 
         Raises:
             OSError: nothing was appended.
@@ -38,7 +38,7 @@ class JsonLinesSink:
             if stat.S_ISREG(status.st_mode) and status.st_size and self._is_torn():
                 lines = b"\n" + lines
             written = os.write(file, lines)
-            if written < len(lines):  # a full disk takes a part: it would come again, so it is taken back
+            if written < len(lines):  # the disk is full: undo the partial write, because a retry repeats it
                 if stat.S_ISREG(status.st_mode) and locked:
                     os.ftruncate(file, status.st_size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -47,16 +47,16 @@ class JsonLinesSink:
                 rotation.unlock(file)
 
     def _is_torn(self) -> bool:
-        """Return whether the file ends within a line: its writer died, or the disk was full."""
+        """Return whether the last line is incomplete: its writer died, or the disk was full."""
         try:
             with open(self._path, "rb", buffering=0) as file:
                 file.seek(-1, os.SEEK_END)
                 return file.read(1) != b"\n"
-        except OSError:  # it may be written to, but not read
+        except OSError:  # writable, but not readable
             return False
 
     def _open(self) -> int:
-        # Opened again after somebody moved the file away, as logrotate does.
+        # Reopen the file after it was moved away, as logrotate does.
         if self._descriptor is not None and not rotation.is_file(self._path, self._descriptor):
             self.close()
         if self._descriptor is None:
@@ -65,7 +65,7 @@ class JsonLinesSink:
         return self._descriptor
 
     def flush(self) -> None:
-        """Do nothing: what was written is the kernel's."""
+        """Do nothing: the kernel has what was written."""
 
     def close(self) -> None:
         """Close the file."""

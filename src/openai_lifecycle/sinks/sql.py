@@ -1,4 +1,4 @@
-"""Any SQLAlchemy URL: one row an event in the table ``openai_lifecycle_events``, which is made when it is missing.
+"""Any SQLAlchemy URL: one row per event in the table ``openai_lifecycle_events``, which is created if missing.
 
 An event is in the table once, however often it is written: its key is ``records.event_id``, made of the whole entry
 with its span's id and microseconds. The columns are for queries; ``entry`` is the event in full.
@@ -36,15 +36,15 @@ from openai_lifecycle.records import COLUMNS, to_row
 from openai_lifecycle.sinks import Rejected, Unavailable
 
 _INDEXED: Final = ("timestamp", "trace_id", "model_id")
-# A database cannot index a text of any length, and MySQL no text at all: these are cut, `entry` is not.
+# Databases cannot index text of unlimited length, MySQL no text at all: these are truncated, `entry` is not.
 _LENGTHS: Final = {"event_id": 32, "trace_id": 32, "model_id": 255}
 _TYPES: Final[dict[str, Any]] = {
-    "text": Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb"),  # its TEXT ends at 64 KB
+    "text": Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb"),  # its TEXT is limited to 64 KB
     "integer": BigInteger,
     "number": Float(53),
     "instant": DateTime(timezone=True),
 }
-# What PostgreSQL (NUL) and UTF-8 (lone surrogates) cannot store. In `entry` they are escaped.
+# Characters that PostgreSQL (NUL) and UTF-8 (lone surrogates) cannot store. In `entry` they are escaped.
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 EVENTS: Final = Table(
@@ -86,7 +86,7 @@ class SqlSink:
         self._engine: Engine | None = None
 
     def write(self, events: Sequence[LifecycleEvent]) -> None:
-        """Insert those of ``events`` that are not in the table, in one transaction.
+        """Insert the ``events`` that are not in the table yet, in one transaction.
 
         Raises:
             Unavailable: the database cannot be reached, is locked, or ended the connection.

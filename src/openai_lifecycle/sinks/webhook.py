@@ -1,7 +1,7 @@
 """``webhook+https://host/path``: batches of CloudEvents, sent with POST.
 
 The body is a JSON batch as CloudEvents 1.0 defines it ("JSON Event Format", section 4; "HTTP Protocol Binding",
-section 3.3). A receiver that answers late may get a batch again: ``id`` tells.
+section 3.3). A receiver that answers late may get a batch again; ``id`` identifies duplicates.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _SENDABLE: Final = re.compile("[!-~]*")
 class WebhookSink:
     """Posts events to ``url`` without its ``webhook+``.
 
-    ``user:password@`` in the URL becomes basic authentication, ``token@`` alone a bearer token. Proxies are those
-    of the environment. A redirect is not followed: a POST would become a GET.
+    ``user:password@`` in the URL becomes basic authentication, ``token@`` alone a bearer token. Proxies come from the
+    environment. Redirects are not followed: a POST would become a GET.
 
     Raises:
         ValueError: the URL names no host, or cannot be sent as it is.
@@ -57,7 +57,7 @@ class WebhookSink:
         """Post ``events`` as one batch.
 
         Raises:
-            Unavailable: the server cannot be reached, does not answer in time, or asks to come back.
+            Unavailable: the server cannot be reached, does not answer in time, or asks to retry.
             Rejected: the server refuses the batch.
         """
         body = json.dumps([self._cloud_event(event) for event in events]).encode()
@@ -90,19 +90,19 @@ class WebhookSink:
         return {**attributes, "data": to_object(event)}
 
     def flush(self) -> None:
-        """Do nothing: what was written was answered."""
+        """Do nothing: the server has answered every write."""
 
     def close(self) -> None:
         """Do nothing: no connection is kept."""
 
 
 def _parts(url: str) -> SplitResult:
-    """Return the parts of ``url``, of which http.client can send each."""
+    """Return the parts of ``url``, checked to be sendable by http.client."""
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").encode("idna").decode()
         nowhere = not host or parts.port == 0
-    except ValueError:  # its text quotes the URL
+    except ValueError:  # not chained: its text quotes the URL
         nowhere = True
     if nowhere:
         raise ValueError("it needs a host, as in webhook+https://host/path or webhook+https://host:8443/path")
