@@ -32,8 +32,8 @@ def disabled() -> bool:
     return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
-#: Prefixes of the variables that exporters, span processors and metric readers read.
-_SETTINGS: Final = ("OTEL_EXPORTER_", "OTEL_BSP_", "OTEL_METRIC_")
+#: Prefixes of the variables that exporters, span processors, metric readers and span limits read.
+_SETTINGS: Final = ("OTEL_EXPORTER_", "OTEL_BSP_", "OTEL_METRIC_", "OTEL_SPAN_", "OTEL_ATTRIBUTE_")
 _PROTOCOLS: Final = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
 
 
