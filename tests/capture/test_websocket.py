@@ -498,47 +498,33 @@ def test_cancelled_receive_ends_nothing(sockets: SocketServer) -> None:
         assert isinstance(observed.generation(), LLMGenerationSuccess)
 
 
-def test_live_delegation(sockets: SocketServer) -> None:
-    """A response that a Live model delegates is a generation, told by the events nested in the connection's."""
+def delegated(sockets: SocketServer, *script: Step) -> LLMGenerationSuccess | LLMGenerationError:
+    """Return the entry of a response that a Live model delegates, told by ``script``, events that are nested."""
     if not hasattr(openai.OpenAI, "live"):
         pytest.skip("this openai has no Live API")
-
-    def nested(event: Any) -> dict[str, Any]:
-        return {"type": "response.event", "event_id": "e", "delegation_id": "d_1", "event": event}
-
-    script = turn("responses", end_of("responses", "completed"))[1:]
-    sockets.script(["session.start", *(nested(event) for event in script)])
+    outer = {"type": "response.event", "event_id": "e", "delegation_id": "d_1"}
+    sockets.script(["session.start", *({**outer, "event": event} for event in script)])
+    last: Any = script[-1]
     with Observed() as observed, client_for(sockets, is_async=False) as client:
         with client.live.connect() as connection:
             connection.send({"type": "session.start", "session": {"model": "gpt-live-1"}})
             for event in connection:
-                if event.type == "response.event" and event.event["type"] == "response.completed":
+                if event.type == "response.event" and event.event["type"] == last["type"]:
                     break
-        entry = observed.generation()
+        return observed.generation()
+
+
+def test_live_delegation(sockets: SocketServer) -> None:
+    """A response that a Live model delegates is a generation, told by the events nested in the connection's."""
+    entry = delegated(sockets, *turn("responses", end_of("responses", "completed"))[1:])
     assert isinstance(entry, LLMGenerationSuccess)
     assert (entry.model_id, entry.response_length) == ("gpt-5-mini-2026", 5)
 
 
 def test_live_delegation_that_fails(sockets: SocketServer) -> None:
     """A delegated response whose events end with an error is a failed generation."""
-    if not hasattr(openai.OpenAI, "live"):
-        pytest.skip("this openai has no Live API")
-    begun = turn("responses", None)[1]
     error = {"type": "error", "code": "server_error", "message": "it broke"}
-    sockets.script(
-        ["session.start"]
-        + [
-            {"type": "response.event", "event_id": "e", "delegation_id": "d_1", "event": e}
-            for e in (begun, error)
-        ]
-    )
-    with Observed() as observed, client_for(sockets, is_async=False) as client:
-        with client.live.connect() as connection:
-            connection.send({"type": "session.start", "session": {"model": "gpt-live-1"}})
-            for event in connection:
-                if event.type == "response.event" and event.event["type"] == "error":
-                    break
-        entry = observed.generation()
+    entry = delegated(sockets, turn("responses", None)[1], error)
     assert isinstance(entry, LLMGenerationError)
     assert (entry.error, entry.metadata.custom_fields["error_type"]) == ("it broke", "server_error")
 
