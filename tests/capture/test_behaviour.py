@@ -377,6 +377,17 @@ def test_metrics(server: ScriptedServer, observed: Observed, form: str) -> None:
     assert ("gen_ai.client.operation.time_per_output_chunk" in metrics) == (form == "stream")
 
 
+@pytest.mark.parametrize("form", ["plain", "stream"])
+def test_exemplars(server: ScriptedServer, observed: Observed, form: str) -> None:
+    """An exemplar of each metric leads to the span of the call, not to the one that was current when it ended."""
+    server.script(event_stream(*wire.chunks()) if form == "stream" else WHOLE)
+    with observed.provider.get_tracer("test").start_as_current_span("request"):
+        once(server, form)
+    expected = {observed.span().context.span_id}
+    for name, points in observed.metrics().items():
+        assert {e.span_id for point in points for e in point.exemplars} == expected, name
+
+
 def test_metrics_of_a_failure(server: ScriptedServer, observed: Observed) -> None:
     """A failed call has a duration with its error type, and no tokens."""
     server.script(["cut"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
 from opentelemetry.metrics import NoOpMeterProvider, get_meter
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics._internal.measurement import Measurement
@@ -16,6 +17,7 @@ from opentelemetry.trace import INVALID_SPAN
 from openai_lifecycle.capture import unchecked
 
 _ATTRIBUTES: dict[str, Any] = {"text": "four score", "whole": 7, "part": 0.5, "yes": True, "all": ("a", "b")}
+_NOWHERE: Final = Context()
 
 
 def _span(limits: SpanLimits | None, *, publicly: bool) -> ReadableSpan:
@@ -67,8 +69,8 @@ def _recorded(*, publicly: bool) -> MetricsData | None:
     histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("test").create_histogram("h", "s")
     record = histogram.record if publicly else unchecked.recorder(histogram)
     for value in (0, 1.5, 7):
-        record(value, {"kind": "some", "count": 1})
-        record(value, {"kind": "other", "count": 1})
+        record(value, {"kind": "some", "count": 1}, _NOWHERE)
+        record(value, {"kind": "other", "count": 1}, _NOWHERE)
     return reader.get_metrics_data()
 
 
@@ -89,7 +91,7 @@ def test_negative_measurement(caplog: pytest.LogCaptureFixture) -> None:
     """A negative value is refused by the SDK in its own words, and not recorded."""
     reader = InMemoryMetricReader()
     histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("test").create_histogram("h")
-    unchecked.recorder(histogram)(-1, {})
+    unchecked.recorder(histogram)(-1, {}, _NOWHERE)
     assert reader.get_metrics_data() is None
     assert "non-negative" in caplog.text
 
@@ -118,8 +120,8 @@ class _Masks:
     def add_event(self, name: str, attributes: dict[str, Any], timestamp: int | None = None) -> None:
         self._inner.add_event(name, dict.fromkeys(attributes, "***"), timestamp)
 
-    def record(self, value: float, attributes: dict[str, Any]) -> None:
-        self._inner.record(value, dict.fromkeys(attributes, "***"))
+    def record(self, value: float, attributes: dict[str, Any], context: Context) -> None:
+        self._inner.record(value, dict.fromkeys(attributes, "***"), context)
 
 
 def test_what_stands_before_the_sdk_is_asked() -> None:
@@ -131,7 +133,7 @@ def test_what_stands_before_the_sdk_is_asked() -> None:
     unchecked.set_attributes(masked, _ATTRIBUTES, kept={})
     unchecked.add_event(masked, "happened", _ATTRIBUTES)
     masked = _Masks(histogram)
-    unchecked.recorder(masked)(1, {"kind": "some"})
+    unchecked.recorder(masked)(1, {"kind": "some"}, _NOWHERE)
     hidden = dict.fromkeys(_ATTRIBUTES, "***")
     assert (dict(span.attributes), dict(span.events[0].attributes)) == (hidden, hidden)
     assert _points(reader.get_metrics_data())[0][0] == {"kind": "***"}
@@ -146,7 +148,7 @@ def test_patched_methods_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     histogram = MeterProvider(shutdown_on_exit=False).get_meter("test").create_histogram("h")
     unchecked.set_attributes(span, {"kind": "some"}, kept={})
     unchecked.add_event(span, "happened", {})
-    unchecked.recorder(histogram)(1, {})
+    unchecked.recorder(histogram)(1, {}, _NOWHERE)
     assert seen == [{"kind": "some"}, "happened", 1]
 
 

@@ -55,6 +55,7 @@ class Call:
         "_watched",
         "answered",
         "chunks",
+        "context",
         "deferred",
         "first_chunk",
         "last_chunk",
@@ -72,6 +73,8 @@ class Call:
         self.request = request
         self.reply = reply
         self.recording = recording
+        #: The caller's context with the call's span as the current one.
+        self.context = trace.set_span_in_context(recording.span)
         self.started = perf_counter()
         self.first_chunk = self.last_chunk = 0.0
         self.chunks = self.retries = 0
@@ -87,7 +90,7 @@ class Call:
 
     # -------------------------------------------------------------- request
     def __enter__(self) -> None:
-        self._token = context.attach(trace.set_span_in_context(self.recording.span))
+        self._token = context.attach(self.context)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None

@@ -75,13 +75,18 @@ class Instruments:
         return not (isinstance(provider, NoOpMeterProvider) or is_unset(provider))
 
     def record(self, call: Call, attributes: Attributes, duration: float) -> None:
-        """Record the metrics of a call with these ``attributes`` that ended after ``duration`` seconds."""
+        """Record the metrics of a call with these ``attributes`` that ended after ``duration`` seconds.
+
+        They are recorded in the call's context, so that an exemplar leads to its span.
+        """
         common: Attributes = {name: attributes[name] for name in _DIMENSIONS if name in attributes}
-        self._duration(duration, common)
+        context = call.context
+        self._duration(duration, common, context)
         for kind, name in (("input", semconv.INPUT_TOKENS), ("output", semconv.OUTPUT_TOKENS)):
             if name in attributes:
-                self._tokens(attributes[name], {**common, semconv.TOKEN_TYPE: kind})
+                self._tokens(attributes[name], {**common, semconv.TOKEN_TYPE: kind}, context)
         if call.chunks:
-            self._first_chunk(call.first_chunk - call.started, common)
+            self._first_chunk(call.first_chunk - call.started, common, context)
         if call.chunks > 1:
-            self._per_chunk((call.last_chunk - call.first_chunk) / (call.chunks - 1), common)
+            mean = (call.last_chunk - call.first_chunk) / (call.chunks - 1)
+            self._per_chunk(mean, common, context)

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import wrapt
 from opentelemetry import propagate
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import set_span_in_context
 
 from openai_lifecycle.capture import routes
 from openai_lifecycle.capture.body import read_along, read_now
@@ -176,7 +175,7 @@ class Patches:
         changes: dict[str, Any] = {"post_parser": _Hook(call, parser) if call.recording.reads else parser}
         if propagates:
             headers: dict[str, str] = {}
-            propagate.inject(headers, context=set_span_in_context(call.recording.span))
+            propagate.inject(headers, context=call.context)
             changes["headers"] = {**(options.headers or {}), **headers}
         # A copy, because the caller's options are used again for the next page of a list.
         copy = options.model_copy if hasattr(options, "model_copy") else options.copy  # of pydantic 2, or 1

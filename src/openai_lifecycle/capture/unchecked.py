@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import Any, Final, TypeAlias
 
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.context import get_current
+from opentelemetry.context import Context
 from opentelemetry.metrics import Histogram
 from opentelemetry.sdk.trace import Event
 from opentelemetry.sdk.trace import Span as SdkSpan
@@ -24,7 +24,7 @@ from opentelemetry.trace import Span
 from openai_lifecycle.capture.facts import Attributes
 from openai_lifecycle.events import assemble
 
-Record: TypeAlias = Callable[[float, Attributes], None]
+Record: TypeAlias = Callable[[float, Attributes, Context], None]
 
 
 def _own(kind: type, method: str) -> object:
@@ -92,15 +92,15 @@ def recorder(histogram: Histogram) -> Record:
     except (ImportError, AttributeError):
         return histogram.record
 
-    def record(value: float, attributes: Attributes) -> None:
+    def record(value: float, attributes: Attributes, context: Context) -> None:
         if value < 0 or getattr(type(histogram), "record", None) is not own or not is_enabled():
-            histogram.record(value, attributes)
+            histogram.record(value, attributes, context)
         else:
             values = {
                 "value": value,
                 "time_unix_nano": time_ns(),
                 "instrument": histogram,
-                "context": get_current(),
+                "context": context,
                 "attributes": attributes,
             }
             consume(assemble(kind, values))

@@ -360,7 +360,7 @@ class WebSockets:
             socket = Socket(self._recorder, Peer(protocol, endpoint, secrets_of(client), text(model)))
             if self._recorder.options.propagate:
                 headers: dict[str, str] = {}
-                propagate.inject(headers, context=set_span_in_context(socket.call.recording.span))
+                propagate.inject(headers, context=socket.call.context)
                 own = _private(manager, "extra_headers")
                 setattr(manager, _private_name(manager, "extra_headers"), {**(own or {}), **headers})
             return socket
