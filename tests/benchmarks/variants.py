@@ -1,17 +1,20 @@
 """Ways to observe a call: not at all, by hand, by this package in several configurations, by another package.
 
 The hand-written ones are what an application's author would write around the call: the *floor* is a span with
-twelve attributes set one by one; *floor with metrics* also records the conventions' duration and token counts.
+twelve attributes set one by one; *floor with metrics* also records the conventions' duration and token counts;
+*floor with metrics and file* also appends a JSON object of the same facts to a file, with one ``write(2)``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -42,13 +45,14 @@ class _Nowhere(SpanExporter):
 
 
 class Telemetry:
-    """An SDK as applications configure it: spans in batches, metrics collected on demand."""
+    """An SDK as applications configure it: spans in batches, metrics collected on demand; and a file in memory."""
 
     def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
         self._exporter = _Nowhere()
         self.tracers = TracerProvider(sampler, shutdown_on_exit=False)
         self.tracers.add_span_processor(BatchSpanProcessor(self._exporter))
         self.meters = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+        self.log = tempfile.TemporaryFile("ab", buffering=0, dir=_MEMORY)  # noqa: SIM115 - close() does
 
     def exported(self) -> int:
         """Return how many spans have been exported."""
@@ -56,9 +60,10 @@ class Telemetry:
         return self._exporter.count
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads and close the file."""
         self.tracers.shutdown()
         self.meters.shutdown()
+        self.log.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,14 @@ def floor_with_metrics(scenario: Scenario, client: Any, telemetry: Telemetry) ->
     return _by_hand(scenario, client, telemetry, metrics=True)
 
 
-def _by_hand(scenario: Scenario, client: Any, telemetry: Telemetry, *, metrics: bool) -> Call:
+def floor_with_metrics_and_file(scenario: Scenario, client: Any, telemetry: Telemetry) -> Call:
+    """Return the call inside a hand-written span, with metric records and a hand-written log entry."""
+    return _by_hand(scenario, client, telemetry, metrics=True, file=True)
+
+
+def _by_hand(
+    scenario: Scenario, client: Any, telemetry: Telemetry, *, metrics: bool, file: bool = False
+) -> Call:
     tracer = telemetry.tracers.get_tracer("by_hand")
     meter = telemetry.meters.get_meter("by_hand")
     duration = meter.create_histogram("gen_ai.client.operation.duration", "s")
@@ -164,6 +176,8 @@ def _by_hand(scenario: Scenario, client: Any, telemetry: Telemetry, *, metrics: 
                     span.set_attribute("gen_ai.response.time_to_first_chunk", first - started)
             if metrics:
                 _record(duration, tokens, perf_counter() - started, operation, model, result)
+            if file:
+                telemetry.log.write(_entry(span, scenario, perf_counter() - started, result))
 
     async def acall() -> None:
         started = perf_counter()
@@ -187,6 +201,8 @@ def _by_hand(scenario: Scenario, client: Any, telemetry: Telemetry, *, metrics: 
                     span.set_attribute("gen_ai.response.time_to_first_chunk", first - started)
             if metrics:
                 _record(duration, tokens, perf_counter() - started, operation, model, result)
+            if file:
+                telemetry.log.write(_entry(span, scenario, perf_counter() - started, result))
 
     return acall if scenario.is_async else call
 
@@ -235,6 +251,33 @@ def _record(
     if outcome is not None:
         tokens.record(outcome.input_tokens, {**common, "gen_ai.token.type": "input"})
         tokens.record(outcome.output_tokens, {**common, "gen_ai.token.type": "output"})
+
+
+def _entry(span: Span, scenario: Scenario, seconds: float, outcome: Outcome | None) -> bytes:
+    """Return a log entry that holds what the span holds, and what was sent."""
+    context, sent = span.get_span_context(), scenario.request
+    entry = {
+        "event_type": "LLM_GENERATION_SUCCESS" if outcome else "LLM_GENERATION_ERROR",
+        "provider": "openai",
+        "model_id": sent["model"],
+        "operation": scenario.operation,
+        "message_content": str(sent.get("messages") or sent.get("input")),
+        "trace_id": f"{context.trace_id:032x}",
+        "metadata": {
+            "user": "nobody",
+            "custom_fields": {
+                "response_id": outcome.id if outcome else "",
+                "response_model": outcome.model if outcome else "",
+                "finish_reasons": outcome.finish_reason if outcome else "",
+                "input_tokens": str(outcome.input_tokens if outcome else 0),
+                "output_tokens": str(outcome.output_tokens if outcome else 0),
+                "duration_ms": f"{seconds * 1000:.3f}",
+                "span_id": f"{context.span_id:016x}",
+                "timestamp": datetime.now(timezone.utc).isoformat(),
+            },
+        },
+    }
+    return f"{json.dumps(entry, indent=2, ensure_ascii=False)}\n\n".encode()
 
 
 # ------------------------------------------------------------------ by a package
@@ -318,6 +361,7 @@ VARIANTS: Final = {
         Variant("bare again", bare),
         Variant("floor", floor),
         Variant("floor with metrics", floor_with_metrics),
+        Variant("floor with metrics and file", floor_with_metrics_and_file),
         _ours("everything on"),
         _ours("without file", file=False),
         _ours("content on span", capture="span_and_event"),
