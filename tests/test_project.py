@@ -289,7 +289,7 @@ def test_a_provider_that_takes_no_processor(caplog: pytest.LogCaptureFixture) ->
 
     openai_lifecycle.instrument(tracer_provider=NoOpTracerProvider())
     openai.OpenAI(api_key="sk-test-0123456789")
-    assert "NoOpTracerProvider, takes no processor" in caplog.text
+    assert "NoOpTracerProvider, accepts no span processor" in caplog.text
     assert [event.event_type for event in openai_lifecycle.read_events("events.log")] == [
         "LLM_INITIALIZATION_START",
         "LLM_INITIALIZATION_SUCCESS",

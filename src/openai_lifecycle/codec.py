@@ -110,7 +110,7 @@ def decode(
     lifecycle = [event for event in span.events if event.name in _LAYOUTS]
     if not lifecycle and not is_generation(attributes):  # most spans of an application
         return []
-    _work_out(span, attributes)
+    _derive(span, attributes)
     if not lifecycle:
         found = _foreign(span, attributes, content_limit if content else None)
     else:
@@ -149,7 +149,7 @@ _DURATION_MS: Final = "duration_ms"
 _SYSTEM: Final = "gen_ai.system"
 
 
-def _work_out(span: ReadableSpan, attributes: dict[str, Any]) -> None:
+def _derive(span: ReadableSpan, attributes: dict[str, Any]) -> None:
     """Add the values derived from the span's attributes, ids and times to ``attributes``."""
     get = attributes.get
     context, start, end = span.get_span_context(), span.start_time, span.end_time

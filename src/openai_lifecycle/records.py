@@ -94,7 +94,7 @@ def from_object(members: Mapping[str, Any]) -> LifecycleEvent:
     """
     kind = next((kind for kind in KEYS if kind.event_type == members.get("event_type")), None)
     if kind is None:
-        raise ValueError("event_type is none of the six")
+        raise ValueError("event_type is not one of the six types")
     time = str(members.get("time", "")).replace("T", " ")
     return parse(f"[{time}] [EVENT: {kind.tag}]\n{json.dumps(members)}")
 

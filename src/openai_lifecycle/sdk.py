@@ -105,7 +105,7 @@ def _report(variable: str, value: str, allowed: str) -> None:
     if variable not in _reported:
         _reported.add(variable)
         _logger.error(
-            "%s=%r is not allowed: it must be one of %s, or none; it is left out", variable, value, allowed
+            "%s=%r is not allowed: it must be one of %s, or none; it is ignored", variable, value, allowed
         )
 
 
@@ -123,7 +123,9 @@ def _without(what: str) -> Iterator[None]:
             _reported.add(told)
             settings = sorted(name for name in os.environ if name.startswith(_SETTINGS))
             # No traceback: it may quote secrets.
-            _logger.error("going on without %s: %s; set are: %s", what, told, ", ".join(settings) or "none")  # noqa: TRY400
+            _logger.error(  # noqa: TRY400
+                "continuing without %s: %s; set variables: %s", what, told, ", ".join(settings) or "none"
+            )
 
 
 def _told(error: Exception) -> str:
@@ -131,6 +133,17 @@ def _told(error: Exception) -> str:
     headers = (value for name, value in os.environ.items() if name.endswith("_HEADERS"))
     secrets = {part.strip() for value in headers for part in re.split("[=,]", f"{value},{unquote(value)}")}
     return f"{type(error).__name__}: {redact(str(error), secrets)}"
+
+
+@contextlib.contextmanager
+def _shut_down_on_failure(*parts: Any) -> Iterator[None]:
+    """Shut down ``parts`` if what they are made for cannot be made."""
+    try:
+        yield
+    except BaseException:
+        for part in parts:
+            part.shutdown()
+        raise
 
 
 def tracer_provider() -> TracerProvider:
@@ -158,11 +171,8 @@ def _bare_provider() -> TracerProvider:
 def _batching(exporter: Any) -> SpanProcessor:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    try:
+    with _shut_down_on_failure(exporter):
         return BatchSpanProcessor(exporter)
-    except BaseException:
-        exporter.shutdown()
-        raise
 
 
 def meter_provider() -> MeterProvider | None:
@@ -182,22 +192,15 @@ def _reading(exporter: Any) -> Any:
 
     if isinstance(exporter, MetricReader):
         return exporter
-    try:
+    with _shut_down_on_failure(exporter):
         return PeriodicExportingMetricReader(exporter)
-    except BaseException:
-        exporter.shutdown()
-        raise
 
 
 def _metering(readers: list[Any]) -> MeterProvider:
     from opentelemetry.sdk.metrics import MeterProvider
 
-    try:
+    with _shut_down_on_failure(*readers):
         return MeterProvider(metric_readers=readers)
-    except BaseException:
-        for reader in readers:
-            reader.shutdown()
-        raise
 
 
 def _name(exporter: type[Any]) -> str:

@@ -52,7 +52,7 @@ class Shield:
             self._reported.add(place)
             with contextlib.suppress(Exception):  # the application's log handler may raise
                 _logger.error(
-                    "telemetry of an OpenAI call failed, the call is not affected: %s at %s",
+                    "recording an OpenAI call failed; the call itself is not affected: %s at %s",
                     kind.__name__,
                     place,
                 )

@@ -48,11 +48,11 @@ def test_the_endpoint_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     "endpoint", ["http://[", "http://127.0.0.1:port", "http://user:secret/word@127.0.0.1"]
 )
 def test_an_endpoint_that_is_none(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    """An endpoint that is no URL is a problem, not a traceback, and no part of it that may be a password is shown."""
+    """An endpoint that is not a URL is a problem, not a traceback, and no part of it that may be a password is shown."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)
     ((level, text),) = levels("endpoint")
     assert level == "problem"
-    assert text.endswith("cannot be reached: it is no URL")
+    assert text.endswith("cannot be reached: it is not a URL")
     assert "secret" not in text
 
 

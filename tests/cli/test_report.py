@@ -86,7 +86,7 @@ def test_what_only_the_numbers_can_read_is_listed_with_its_reason(
     assert [entry[9] for entry in page["entries"][-3:]] == [
         "cannot be read: unknown event FUTURE",
         "cannot be read: message_content has a value of the wrong type",
-        "cannot be read: not an entry: the first line is no header",
+        "cannot be read: not an entry: the first line is not a header",
     ]
     assert [entry[1] for entry in page["entries"][-3:]] == [
         "LLM_FUTURE",

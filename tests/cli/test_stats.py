@@ -180,7 +180,7 @@ def test_prices_of_one_s_own_come_first(run: Run, log: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "it is no JSON"),
+        ("{", "it is not JSON"),
         ("[]", "one JSON object of model names"),
         ('{"m": {"output": 1}}', "'m' must be"),
         ('{"m": {"input": "NaN"}}', "0 or more"),

@@ -278,13 +278,13 @@ TYPE = '"event_type": "LLM_INITIALIZATION_START"'
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "no header"),
-        ("{}", "no header"),
-        ("[2025-01-27 14:30:25] [EVENT: INIT_START] {}", "no header"),
+        ("", "not a header"),
+        ("{}", "not a header"),
+        ("[2025-01-27 14:30:25] [EVENT: INIT_START] {}", "not a header"),
         (f"[2025-13-27 14:30:25] [EVENT: INIT_START]\n{{{TYPE}}}", "month must be in 1..12"),
         ("[2025-01-27 14:30:25] [EVENT: PARTY]\n{}", "unknown event PARTY"),
-        (HEADER + "{}", "no LLM_INITIALIZATION_START"),
-        (HEADER + '{"event_type": "TOOL_CALL_DETECTED"}', "no LLM_INITIALIZATION_START"),
+        (HEADER + "{}", "not LLM_INITIALIZATION_START"),
+        (HEADER + '{"event_type": "TOOL_CALL_DETECTED"}', "not LLM_INITIALIZATION_START"),
         (HEADER + f"{{{TYPE}", "broken JSON"),
         (HEADER + f"{{{TYPE}}} {{}}", "broken JSON"),
         (HEADER + f'{{{TYPE}, "provider": 7}}', "provider has a value of the wrong type"),

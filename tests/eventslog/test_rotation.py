@@ -162,7 +162,7 @@ def test_a_directory_that_does_not_let_files_be_moved(
     assert names() == ["events.log"]
     assert written() == {"": [0, 1, 2, 3, 4]}
     (record,) = caplog.records
-    assert "cannot be rotated and grows on: Permission denied" in record.getMessage()
+    assert "cannot be rotated and keeps growing: Permission denied" in record.getMessage()
 
 
 def test_somebody_who_holds_the_lock_does_not_stop_the_application() -> None:
@@ -196,7 +196,7 @@ def test_no_backup_is_overwritten(monkeypatch: pytest.MonkeyPatch, caplog: pytes
             file.write(fixed(number))
     file.close()
     assert written() == {"": [0, 1, 2, 3, 4]}
-    assert "cannot be rotated and grows on: File exists" in caplog.text
+    assert "cannot be rotated and keeps growing: File exists" in caplog.text
 
 
 def test_nothing_is_moved_while_others_move() -> None:

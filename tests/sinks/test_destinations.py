@@ -92,7 +92,7 @@ def test_an_object_that_is_no_sink_is_refused(sink: Any) -> None:
     ("url", "reason"),
     [
         ("nonsense://user:secret-word@host/", "SQLAlchemy cannot use it"),
-        ("no-url", "it is no URL"),
+        ("no-url", "it is not a URL"),
         ("jsonl:", "it needs a path"),
         ("webhook+https://", "it needs a host"),
     ],

@@ -158,7 +158,7 @@ _SECRETS: Final[Mapping[str, str]] = {
 }
 
 
-def secrets_asked_for(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+def secrets_in(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the secrets that a constructor is given, or finds in the environment."""
     return _texts(*map(arguments.get, _SECRETS), *map(os.environ.get, _SECRETS.values()))
 
@@ -173,7 +173,7 @@ def secrets_sent(error: BaseException | None) -> tuple[str, ...]:
     return tuple(value.rpartition(" ")[2] for value in found if value)
 
 
-def endpoint_asked_for(client: type, arguments: Mapping[str, Any]) -> Endpoint:
+def endpoint_in(client: type, arguments: Mapping[str, Any]) -> Endpoint:
     """Return the endpoint that a constructor's arguments name, for when the construction fails."""
     asked = [arguments.get(name) for name in ("base_url", "azure_endpoint", "websocket_base_url")]
     if not any(asked):

@@ -25,12 +25,12 @@ Content: TypeAlias = Mapping[str, tuple[Sequence[Any], Callable[[Any], Json]]]
 
 @dataclass(slots=True)
 class Request:
-    """What was asked. ``said`` yields a line for each message sent, and is read only when it is recorded."""
+    """What was asked. ``lines`` yields one for each message sent, and is read only when they are recorded."""
 
     stream: bool = False
     temperature: int | float | None = None
     messages_count: int = 1
-    said: Iterable[str] = ()
+    lines: Iterable[str] = ()
     attributes: Attributes = field(default_factory=dict)
 
 

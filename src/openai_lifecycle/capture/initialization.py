@@ -16,9 +16,9 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from openai_lifecycle import codec, semconv
 from openai_lifecycle.capture.clients import (
     Endpoint,
-    endpoint_asked_for,
+    endpoint_in,
     endpoint_of,
-    secrets_asked_for,
+    secrets_in,
 )
 from openai_lifecycle.capture.facts import Attributes
 from openai_lifecycle.capture.recorder import Destination
@@ -68,7 +68,7 @@ class Initializations:
     def _start(self, instance: Any, arguments: Mapping[str, Any]) -> Span | None:
         with SHIELD:
             client = type(instance)
-            endpoint = endpoint_asked_for(client, arguments)
+            endpoint = endpoint_in(client, arguments)
             bound = self._bound(arguments) | _server(endpoint) | {semconv.CLIENT: _public_name(client)}
             tracer = self._pipeline.tracer()
             span = tracer.start_span(
@@ -104,7 +104,7 @@ class Initializations:
             if span is None:
                 return
             kind, capture = type(error).__qualname__, self._options.capture
-            message = redact(str(error), secrets_asked_for(arguments)) or kind
+            message = redact(str(error), secrets_in(arguments)) or kind
             span.set_attribute(semconv.ERROR_TYPE, kind)
             said = message if capture.on_events else kind
             span.add_event(semconv.INITIALIZATION_ERROR, {semconv.ERROR_MESSAGE: said})

@@ -133,7 +133,7 @@ class Patches:
             except (ImportError, AttributeError):
                 if point.required:
                     _logger.warning(
-                        "this version of openai has no %s.%s: calls that pass through it are not recorded",
+                        "this version of openai has no %s.%s; calls through it are not recorded",
                         point.module,
                         point.path,
                     )

@@ -10,7 +10,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from openai_lifecycle import codec, semconv
-from openai_lifecycle.capture import company, messages, unchecked
+from openai_lifecycle.capture import messages, other_instrumentations, unchecked
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.clients import Endpoint, secrets_sent
 from openai_lifecycle.capture.content import one_line
@@ -72,7 +72,7 @@ class Recorder:
         """Start the span of a call and return the call."""
         if not self._looked_around:  # not earlier: another instrumentation may be set up after this one
             self._looked_around = True
-            company.warn()
+            other_instrumentations.warn()
         model = redact_recurring(_read(operation.model, body) or "", secrets)
         # What the conventions want a sampler to see; the rest is set in bulk at the end.
         named: Attributes = {semconv.OPERATION: operation.name, **endpoint.attributes()}
@@ -92,12 +92,12 @@ class Recorder:
         keep_text = 0
         if is_recording and options.capture.on_events:
             with SHIELD:
-                recording.content = one_line(request.said, options.content_limit, secrets)
+                recording.content = one_line(request.lines, options.content_limit, secrets)
         if is_recording and options.capture.on_spans:
             keep_text = options.content_limit
             with SHIELD:
                 recording.attributes.update(self._content(operation, body, secrets))
-        request.said = ()  # it references the body
+        request.lines = ()  # it references the body
         return Call(operation, request, Reply(keep_text), recording)
 
     def _content(self, operation: Operation, body: Fields, secrets: tuple[str, ...]) -> Attributes:
@@ -201,7 +201,7 @@ class Recording:
         end = _End(
             call, error, _failure(call, error), duration, self._recorder.generations.entries(call, error)
         )
-        for step in _STEPS if self.span.is_recording() else _UNSEEN:
+        for step in _STEPS if self.span.is_recording() else _UNRECORDED:
             try:
                 step(self, end)
             except Exception as defect:  # noqa: BLE001 - "with SHIELD", without its two calls for every step
@@ -294,7 +294,7 @@ _STEPS: Final = (
     Recording._end,
     Recording._measure,
 )
-_UNSEEN: Final = (Recording._outcome, Recording._end, Recording._measure)
+_UNRECORDED: Final = (Recording._outcome, Recording._end, Recording._measure)
 
 
 def _failure(call: Call, error: BaseException | None) -> str | None:

@@ -27,9 +27,9 @@ _logs = click.argument("log", nargs=-1, type=str)
 
 def _format_options(command: _Command) -> _Command:
     for option in (
-        click.option("--jsonl", "form", flag_value="jsonl", help="Print a line of JSON for each entry."),
+        click.option("--jsonl", "form", flag_value="jsonl", help="Print one line of JSON per entry."),
         click.option("--json", "form", flag_value="json", help="Print one JSON array."),
-        click.option("--full", "form", flag_value="full", help="Print entries as they stand in the file."),
+        click.option("--full", "form", flag_value="full", help="Print entries as they are in the file."),
     ):
         command = option(command)
     return command
@@ -38,10 +38,10 @@ def _format_options(command: _Command) -> _Command:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def cli() -> None:
-    """Read events.log: what your application asked of its models, and what came of it.
+    """Read events.log: what an application asked its models, and what they answered.
 
-    LOG is a log, a pattern, or - for standard input; rotated and compressed files are read with their log. Without LOG
-    it is what OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG says, else events.log.
+    LOG is a file, a pattern, or - for standard input. Its rotated and compressed files are read too. The default is
+    OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG, or events.log.
     """
 
 
@@ -61,9 +61,9 @@ def _lines(events: Iterator[LifecycleEvent], form: str | None) -> Iterator[str]:
 @filter_options
 @_format_options
 def show_(log: Sequence[str], wanted: Filter, form: str | None) -> None:
-    """Show entries, a line each.
+    """Show entries, one line each.
 
-    In a pipe the fields of a line are separated by tabs: time, event, provider, model, duration_ms, input_tokens,
+    In a pipe, the fields are separated by tabs: time, event, provider, model, duration_ms, input_tokens,
     output_tokens, trace_id, text.
     """
     events = logs.read(logs.expand(log), wanted, needle=wanted.trace)
@@ -72,16 +72,21 @@ def show_(log: Sequence[str], wanted: Filter, form: str | None) -> None:
 
 @cli.command("tail", epilog="Example: openai-lifecycle tail -f --event GENERATION_ERROR")
 @_logs
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now, across rotation.")
+@click.option("-f", "--follow", is_flag=True, help="Wait for new entries, also across rotations.")
 @click.option(
-    "-n", "--lines", type=click.IntRange(min=0), default=10, show_default=True, help="How many entries."
+    "-n",
+    "--lines",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="How many entries to show first.",
 )
 @filter_options
 @_format_options
 def tail(log: Sequence[str], *, follow: bool, lines: int, wanted: Filter, form: str | None) -> None:
-    """Show the last entries, and with -f those to come."""
+    """Show the last entries, and new ones with -f."""
     if follow and form == "json":
-        raise click.UsageError("--follow has no end, and so has no JSON array: use --jsonl")
+        raise click.UsageError("--follow never ends, so --json is impossible: use --jsonl")
     paths = logs.expand(log, awaited=follow)
     last: deque[LifecycleEvent] = deque(maxlen=lines)
     printing = False
@@ -104,9 +109,9 @@ def tail(log: Sequence[str], *, follow: bool, lines: int, wanted: Filter, form: 
 @cli.command("trace", epilog="Example: openai-lifecycle trace 4bf92f35 --jaeger http://localhost:16686")
 @click.argument("trace_id")
 @_logs
-@click.option("--jaeger", metavar="URL", help="Also print where Jaeger shows the trace.")
+@click.option("--jaeger", metavar="URL", help="Also print the trace's address in Jaeger.")
 def trace(trace_id: str, log: Sequence[str], jaeger: str | None) -> None:
-    """Show everything of one trace, in order, with durations.
+    """Show all entries of one trace in order, with durations.
 
     The first digits of TRACE_ID are enough.
     """
@@ -135,8 +140,8 @@ _prices_option = click.option(
     "--prices",
     callback=_prices,
     metavar="FILE",
-    help='Prices of your own, a JSON file: {"MODEL": {"input": 0.4, "cached": 0.1, "output": 1.6}}, dollars a million '
-    "tokens; the key may also be PROVIDER/MODEL.",
+    help='A JSON file with your prices: {"MODEL": {"input": 0.4, "cached": 0.1, "output": 1.6}}, dollars per million '
+    "tokens. A key may also be PROVIDER/MODEL.",
 )
 
 
@@ -147,7 +152,7 @@ _prices_option = click.option(
     multiple=True,
     type=click.Choice(("model", "provider", "operation", "user", "hour")),
     default=("model",),
-    help="What to group calls by; repeat for combinations.  [default: model]",
+    help="What to group calls by; may be repeated.  [default: model]",
 )
 @_prices_option
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
@@ -156,8 +161,8 @@ _prices_option = click.option(
 def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | None, wanted: Filter) -> None:
     """Count calls, errors, tokens, cost, latency and tools.
 
-    Latency is that of calls that succeeded. Percentiles are right to half a percent, everything else is exact. A cost
-    that is not known is shown as ?, and "+ ?" says that the price of some calls is not.
+    Latencies are those of successful calls. Percentiles are exact to half a percent, everything else is exact. An
+    unknown cost is shown as ?, and "+ ?" means that the price of some calls is unknown.
     """
     from openai_lifecycle.cli import stats
 
@@ -184,22 +189,23 @@ def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | Non
     default="report.html",
     show_default=True,
     metavar="FILE",
-    help="Where to write the page.",
+    help="The page's file.",
 )
 @click.option(
     "--entries",
     type=click.IntRange(min=0),
     default=100_000,
     show_default=True,
-    help="How many entries the page lists, the newest; its numbers are those of all.",
+    help="How many entries to list, newest first; the statistics cover all.",
 )
 @_prices_option
 @filter_options
 def report_(log: Sequence[str], output: str, entries: int, prices: Any, wanted: Filter) -> None:
-    """Write one HTML page: charts, errors, calls, entries.
+    """Write one HTML page with charts, errors, calls and entries.
 
-    The page needs no network. It has the numbers over time, the errors, the slowest and the most expensive calls, and
-    a list of entries to search. It holds the first 500 characters of what entries say, prompts included: give it to those who may read the log.
+    The page needs no network. It shows numbers over time, errors, the slowest and the most expensive calls, and a
+    searchable list of entries. It holds up to 500 characters of each text, prompts included: share it only with people
+    who may read the log.
     """
     from openai_lifecycle.cli import report, stats
 
@@ -222,14 +228,14 @@ def report_(log: Sequence[str], output: str, entries: int, prices: Any, wanted: 
     "--to", "form", type=click.Choice(("jsonl", "csv", "sqlite")), required=True, help="The format."
 )
 @click.option(
-    "-o", "--output", default="-", metavar="FILE", help="Where to write; standard output when not given."
+    "-o", "--output", default="-", metavar="FILE", help="The output file; standard output by default."
 )
 @filter_options
 def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None:
     """Convert entries for DuckDB, pandas or a database.
 
-    jsonl and sqlite keep every field. csv is one line an entry, with control characters escaped and a ' before what a
-    spreadsheet would take for a formula. A database that is there already keeps what it has, and gets each entry once.
+    jsonl and sqlite keep every field. csv has one line per entry, control characters escaped, and a ' before anything
+    that a spreadsheet would take for a formula. An existing database keeps its rows and gets each entry once.
     """
     from openai_lifecycle.cli import convert
 
@@ -268,9 +274,10 @@ def _writing(path: str) -> Iterator[TextIO]:
 @_logs
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 def check_(log: Sequence[str], form: str | None) -> None:
-    """Verify a log: damage, duplicates, missing endings.
+    """Check a log for damage, duplicates and missing endings.
 
-    Each finding comes with its byte offset. The exit status is 0 when the log is whole, 1 when it is not, 2 when the command is used wrongly.
+    Findings have byte offsets. The exit status is 0 if the log is whole, 1 if not, and 2 if the command was used
+    wrongly.
     """
     from openai_lifecycle.cli.check import Check
 
@@ -293,11 +300,11 @@ def check_(log: Sequence[str], form: str | None) -> None:
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def doctor_(command: Sequence[str]) -> None:
-    """Say what instrumentation would do here.
+    """Check the installation, and optionally a command.
 
-    With a COMMAND run it, and say what was captured. Shows versions, entry points, exporters, whether the OTLP endpoint and the log can be written to, other
-    instrumentations of openai, and where content may appear. COMMAND runs under opentelemetry-instrument with an
-    events.log of its own, which is deleted afterwards. The exit status is 1 when there is a problem.
+    Shows versions, entry points, exporters, whether the OTLP endpoint and the log can be written to, other
+    instrumentations of openai, and where content may appear. COMMAND is run under opentelemetry-instrument with its own
+    temporary events.log, and what was captured is shown. The exit status is 1 if there is a problem.
     """
     from openai_lifecycle.cli import doctor
 
@@ -324,8 +331,8 @@ def _captured(command: Sequence[str]) -> bool:
         click.echo(f"\n{terminal.clean(' '.join(command))}: exit status {status}")
         if not os.path.exists(path):
             click.echo(
-                "nothing was captured: the command made no OpenAI client, writes another events.log, or is no Python "
-                "program of an environment that has openai-lifecycle"
+                "nothing was captured: the command made no OpenAI client, wrote another events.log, or is not a Python "
+                "program in an environment with openai-lifecycle"
             )
             return False
         check, numbers = Check(), stats.Numbers(("model",), Prices())

@@ -21,7 +21,7 @@ from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
 _MILLION: Final = Decimal(1_000_000)
 _KEYS: Final = ("input", "cached", "output")
-#: ``gen_ai.provider.name`` → the id that genai-prices has, where it would not find it by itself.
+#: ``gen_ai.provider.name`` → the id in genai-prices, where its own lookup fails.
 _PROVIDERS: Final[Mapping[str, str]] = {
     "azure.ai.openai": "azure",
     "azure.ai.inference": "azure",
@@ -137,7 +137,7 @@ def load(path: str) -> dict[str, Rate]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), parse_float=Decimal, parse_int=Decimal)
     except ValueError as error:
-        raise ValueError(f"it is no JSON: {error}") from None
+        raise ValueError(f"it is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError("it must be one JSON object of model names")
     return {model: _override(model, prices) for model, prices in content.items()}
@@ -145,7 +145,7 @@ def load(path: str) -> dict[str, Rate]:
 
 def _override(model: str, prices: Any) -> Rate:
     allowed = (
-        f'{model!r} must be {{"input": …, "output": …}} and may have "cached", in dollars a million tokens'
+        f'{model!r} must be {{"input": …, "output": …}} and may have "cached", in dollars per million tokens'
     )
     if not isinstance(prices, dict) or not {"input"} <= prices.keys() <= set(_KEYS):
         raise ValueError(allowed)

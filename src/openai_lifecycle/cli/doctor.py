@@ -161,7 +161,7 @@ def _reachable(signal: sdk.Signal, name: str) -> Finding:
         port = parts.port or (443 if parts.scheme == "https" and not given else _PORTS[name])
         socket.create_connection((host, port), _TIMEOUT).close()
     except (OSError, ValueError) as error:  # the text of a ValueError quotes the URL
-        reason = (error.strerror or error) if isinstance(error, OSError) else "it is no URL"
+        reason = (error.strerror or error) if isinstance(error, OSError) else "it is not a URL"
         return Finding("problem", "endpoint", f"{signal.name}: {shown} cannot be reached: {reason}")
     return Finding("ok", "endpoint", f"{signal.name}: {shown} accepts connections")
 

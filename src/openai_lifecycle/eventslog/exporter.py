@@ -126,7 +126,7 @@ class EventsLogExporter(SpanExporter):
             failure = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
         if failure not in self._reported:
             self._reported.add(failure)
-            _logger.error("transform failed, entries are written without their content: %s", failure)
+            _logger.error("transform failed; entries are written without their content: %s", failure)
         bare = _without_content(event)
         return bare, render(bare)
 

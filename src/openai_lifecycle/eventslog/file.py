@@ -140,7 +140,7 @@ class EventsFile:
         if lost:
             self._failures += len(lost)
             try:  # the explanation comes before the entries
-                self._warn(lost[-1][1], "cannot be written; until it can, its entries go to stderr")
+                self._warn(lost[-1][1], "cannot be written; its entries go to stderr for now")
                 self._count(lost)
             finally:
                 for entry, _ in lost:
@@ -148,10 +148,10 @@ class EventsFile:
         elif self._failures:
             failures, self._failures = self._failures, 0
             self._quiet_until = 0.0
-            _logger.warning("%s is written again; entries that went to stderr: %d", self.path, failures)
+            _logger.warning("%s can be written again; %d entries went to stderr", self.path, failures)
         if appender.rotation_error is not None:
             error, appender.rotation_error = appender.rotation_error, None
-            self._warn(error, "cannot be rotated and grows on")
+            self._warn(error, "cannot be rotated and keeps growing")
         if appender.has_rotated:
             appender.has_rotated = False
             if self._options.compress:
@@ -186,7 +186,7 @@ def _to_stderr(entry: bytes) -> None:
     try:
         sys.stderr.write(entry.decode())
         sys.stderr.flush()
-    except Exception:  # noqa: BLE001, S110 - it may be None, closed, full or replaced by anything; it was the last resort
+    except Exception:  # noqa: BLE001, S110 - stderr may be None, closed, full or any object; there is nowhere else
         pass
 
 

@@ -184,13 +184,13 @@ def parse(entry: str | bytes) -> LifecycleEvent:
         entry = entry.encode()
     header = _HEADER.match(entry)
     if header is None:
-        raise ValueError("not an entry: the first line is no header")
+        raise ValueError("not an entry: the first line is not a header")
     kind = _KINDS.get(header[2])
     if kind is None:
         raise ValueError(f"unknown event {header[2].decode()}")
     members = _object(entry[header.end() :])
     if members.get("event_type") != kind.event_type:
-        raise ValueError(f"the object under the header is no {kind.event_type}")
+        raise ValueError(f"event_type is not {kind.event_type}, as the header says")
     metadata = members.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise ValueError("metadata is not an object")

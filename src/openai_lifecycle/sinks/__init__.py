@@ -95,7 +95,7 @@ def destinations(given: Iterable[str | EventSink]) -> list[Destination]:
         except (ValueError, ImportError) as error:
             shown = address(item) if isinstance(item, str) else repr(type(item))
             _logger.error(  # noqa: TRY400 - the message says it all
-                "sinks=%r is not allowed: %s; it must be %s; it is left out", shown, error, ALLOWED
+                "sinks=%r is not allowed: %s; it must be %s; it is ignored", shown, error, ALLOWED
             )
     return found
 
@@ -117,7 +117,7 @@ def destination(given: str | EventSink) -> Destination:
 def _kind(url: str) -> Callable[[str], EventSink]:
     scheme, colon, _ = url.partition(":")
     if not colon:
-        raise ValueError("it is no URL")
+        raise ValueError("it is not a URL")
     if scheme in _OWN:
         module, name = _OWN[scheme]
         own: Callable[[str], EventSink] = getattr(import_module(module), name)
@@ -129,7 +129,6 @@ def _kind(url: str) -> Callable[[str], EventSink]:
         sql = import_module("openai_lifecycle.sinks.sql")
     except ImportError:
         raise ImportError(
-            "its scheme is none of this package; if it is a database's, "
-            "install the extra: pip install 'openai-lifecycle[sql]'"
+            "its scheme is unknown; for a database, install the extra: pip install 'openai-lifecycle[sql]'"
         ) from None
     return sql.SqlSink  # type: ignore[no-any-return]

@@ -108,7 +108,7 @@ def _parts(url: str) -> SplitResult:
         raise ValueError("it needs a host, as in webhook+https://host/path or webhook+https://host:8443/path")
     token = "" if parts.password is not None else unquote(parts.username or "")
     if not _SENDABLE.fullmatch(f"{host}{parts.path}{parts.query}{token}"):
-        raise ValueError("it may have only visible ASCII in host, path, query and token: %-encode the rest")
+        raise ValueError("host, path, query and token may hold only visible ASCII: %-encode the rest")
     return parts
 
 

@@ -35,7 +35,7 @@ def request(body: Fields) -> Request:
     return Request(
         stream=body.get("stream") is True,
         temperature=temperature,
-        said=[said],
+        lines=[said],
         attributes=attributes,
     )
 
@@ -43,7 +43,7 @@ def request(body: Fields) -> Request:
 def speech_request(body: Fields) -> Request:
     """Return the facts of a request for speech."""
     return Request(
-        said=content.parts(body.get("input")),
+        lines=content.parts(body.get("input")),
         attributes={semconv.OUTPUT_TYPE: "speech"},
     )
 
@@ -53,6 +53,6 @@ def fold(reply: Reply, body: Any) -> None:
     usage(reply, fields(body).get("usage"))
 
 
-SPEECH = Operation("speech", speech_request, fold, fold, inputs.spoken("input"))
+SPEECH = Operation("speech", speech_request, fold, fold, inputs.sent_content("input"))
 TRANSCRIPTION = Operation("transcription", request, fold, fold)
 TRANSLATION = Operation("translation", request, fold, fold)

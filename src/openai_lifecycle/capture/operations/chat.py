@@ -40,7 +40,7 @@ def _not_one(value: object) -> int | None:
     return None if count == 1 else count
 
 
-def _spoken(modalities: object) -> str | None:
+def _speech(modalities: object) -> str | None:
     return "speech" if "audio" in items(modalities) else None
 
 
@@ -58,7 +58,7 @@ REQUEST = {
     "service_tier": (semconv.OPENAI_REQUEST_SERVICE_TIER, not_auto),
     "reasoning_effort": (semconv.REASONING_LEVEL, text),
     "response_format": (semconv.OUTPUT_TYPE, output_type),
-    "modalities": (semconv.OUTPUT_TYPE, _spoken),
+    "modalities": (semconv.OUTPUT_TYPE, _speech),
     "user": (semconv.USER_ID, text),
     "safety_identifier": (semconv.USER_ID, text),
 }
@@ -91,12 +91,12 @@ def request(body: Fields) -> Request:
         stream=body.get("stream") is True,
         temperature=number(body.get("temperature")),
         messages_count=len(sent),
-        said=content.chat_messages(sent),
+        lines=content.chat_messages(sent),
         attributes=pick(body, REQUEST, attributes),
     )
 
 
-def spoken(body: Fields) -> Content:
+def sent_content(body: Fields) -> Content:
     """Return messages and tools for the span."""
     tools = items(body.get("tools")) or [
         {"type": "function", "function": f} for f in items(body.get("functions"))
@@ -225,4 +225,4 @@ def _complete(reply: Reply, choice: int) -> None:
             call.time = time.time_ns()
 
 
-CHAT = Operation("chat", request, response, chunk, spoken)
+CHAT = Operation("chat", request, response, chunk, sent_content)

@@ -25,7 +25,7 @@ def request(body: Fields) -> Request:
         stream=body.get("stream") is True,
         temperature=number(body.get("temperature")),
         messages_count=len(prompts),
-        said=inputs.lines(prompts),
+        lines=inputs.lines(prompts),
         attributes=pick(body, chat.REQUEST, {}),
     )
 
@@ -50,4 +50,4 @@ def _choice(reply: Reply, choice: Fields, position: int) -> None:
     known.finish_reason = text(choice.get("finish_reason")) or known.finish_reason
 
 
-COMPLETIONS = Operation("text_completion", request, fold, fold, inputs.spoken("prompt"))
+COMPLETIONS = Operation("text_completion", request, fold, fold, inputs.sent_content("prompt"))

@@ -48,7 +48,7 @@ def request(body: Fields) -> Request:
     given = inputs.split(body.get("input"))
     return Request(
         messages_count=len(given),
-        said=inputs.lines(given),
+        lines=inputs.lines(given),
         attributes=pick(body, REQUEST, {}),
     )
 

@@ -22,7 +22,7 @@ def request(body: Fields) -> Request:
     said = " ".join([*content.parts(body.get("prompt")), *inputs.attached(body)])
     return Request(
         stream=body.get("stream") is True,
-        said=[said],
+        lines=[said],
         attributes=pick(body, REQUEST, {semconv.OUTPUT_TYPE: "image"}),
     )
 
@@ -42,4 +42,4 @@ def chunk(reply: Reply, event: Any) -> None:
         usage(reply, drawn.get("usage"))
 
 
-IMAGES = Operation("image_generation", request, response, chunk, inputs.spoken("prompt"))
+IMAGES = Operation("image_generation", request, response, chunk, inputs.sent_content("prompt"))

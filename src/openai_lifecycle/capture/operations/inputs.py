@@ -37,7 +37,7 @@ def attached(body: Fields) -> Iterator[str]:
         yield _PLACEHOLDERS.get(name, "[file]")
 
 
-def spoken(name: str) -> Callable[[Fields], Content]:
+def sent_content(name: str) -> Callable[[Fields], Content]:
     """Return a reader of the texts under ``name`` of a body, for the span; each is a user message."""
 
     def read(body: Fields) -> Content:

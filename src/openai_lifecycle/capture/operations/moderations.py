@@ -11,7 +11,7 @@ from openai_lifecycle.capture.operations import inputs
 def request(body: Fields) -> Request:
     """Return the facts of a request for a moderation."""
     given = inputs.split(body.get("input"))
-    return Request(messages_count=len(given), said=inputs.lines(given))
+    return Request(messages_count=len(given), lines=inputs.lines(given))
 
 
 def response(reply: Reply, body: Any) -> None:

@@ -69,4 +69,4 @@ def _part(part: Fields) -> Fields:
     return {"type": "output_text", "text": said} if said else part
 
 
-REALTIME = Operation("chat", request, response, chunk, responses.spoken)
+REALTIME = Operation("chat", request, response, chunk, responses.sent_content)

@@ -93,7 +93,7 @@ def request(body: Fields) -> Request:
         stream=body.get("stream") is True,
         temperature=number(body.get("temperature")),
         messages_count=1 if isinstance(sent, str) else len(items(sent)),
-        said=_said(body),
+        lines=_said(body),
         attributes=attributes,
     )
 
@@ -115,7 +115,7 @@ def _said(body: Fields) -> Iterator[str]:
     yield from content.response_items(body.get("input"))
 
 
-def spoken(body: Fields) -> Content:
+def sent_content(body: Fields) -> Content:
     """Return instructions, input and tools for the span."""
     sent, instructions = body.get("input"), text(body.get("instructions"))
     return {
@@ -270,7 +270,7 @@ _EVENTS: Final[_Events] = {
 }
 _FETCHED_EVENTS: Final[_Events] = {n: _fetched if take is _done else take for n, take in _EVENTS.items()}
 
-RESPONSES = Operation("chat", request, response, chunk, spoken)
-COMPACT = Operation("compact", request, response, chunk, spoken)
+RESPONSES = Operation("chat", request, response, chunk, sent_content)
+COMPACT = Operation("compact", request, response, chunk, sent_content)
 FETCH = Operation("fetch_response", fetch_request, fetched, fetched_chunk, generates=False)
 CANCEL = Operation("cancel_response", fetch_request, fetched, fetched_chunk, generates=False)

@@ -1,6 +1,6 @@
-"""In company: other instrumentations of the client, and the frameworks that call it.
+"""Neighbours: other instrumentations of the client, and the frameworks that call it.
 
-The tests marked ``compat`` run real packages, which need an environment of their own (``noxfile.py``), against
+The tests marked ``compat`` run real packages, which need an environment of their own (``pyproject.toml``), against
 the examples' offline server.
 """
 
@@ -21,7 +21,7 @@ import wrapt
 from opentelemetry import trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from openai_lifecycle.capture.company import OTHERS, active
+from openai_lifecycle.capture.other_instrumentations import OTHERS, active
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from tests import wire
 from tests.capture.application import client_for, settle
