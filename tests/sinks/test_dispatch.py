@@ -130,6 +130,20 @@ def test_a_refused_batch_is_delivered_without_the_event_that_is_refused(dispatch
     assert dispatcher.lost() == {"sink": 1}
 
 
+def test_what_a_sink_refuses_regardless_is_not_divided(dispatcher: Dispatch) -> None:
+    """A sink that would reject any events, for want of a permission, is asked once for each batch."""
+
+    def fail() -> None:
+        raise Rejected("who are you?", regardless=True)
+
+    sink = Sink(fail)
+    dispatching = dispatcher(sink=sink)
+    dispatching.put(EVENTS)
+    assert dispatching.flush(10)
+    assert sink.calls.count("write") == 1
+    assert dispatcher.lost() == {"sink": len(EVENTS)}
+
+
 def test_a_sink_that_fails_for_too_long_is_given_up(
     dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,7 +61,11 @@ class SinkError(Exception):
 
 
 class Rejected(SinkError):  # noqa: N818 - it says what happened to the events
-    """These events will never be taken."""
+    """These events will never be taken; ``regardless`` of what they are, if no others would be either."""
+
+    def __init__(self, message: str, *, regardless: bool = False) -> None:
+        super().__init__(message)
+        self.regardless = regardless
 
 
 class Unavailable(SinkError):  # noqa: N818 - as above

@@ -208,7 +208,7 @@ class _Lane:
                     sink = self._sink = self._destination.open()
                 sink.write(batch)
             except Rejected as error:
-                if len(batch) > 1:
+                if len(batch) > 1 and not error.regardless:
                     middle = len(batch) // 2
                     self._deliver(batch[:middle], stop)
                     self._deliver(batch[middle:], stop)

@@ -24,6 +24,7 @@ from openai_lifecycle.version import __version__
 
 _TIMEOUT: Final = 10.0  # seconds without a byte
 _AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})  # any other answer but 2xx is final
+_BAD_BATCH: Final = frozenset({400, 413, 422})  # fewer or other events may be accepted
 _SENDABLE: Final = re.compile("[!-~]*")
 
 
@@ -69,7 +70,7 @@ class WebhookSink:
             with error:
                 message = f"the server answered {error.code}"
                 if error.code not in _AGAIN:
-                    raise Rejected(message) from None
+                    raise Rejected(message, regardless=error.code not in _BAD_BATCH) from None
                 raise Unavailable(message, decimal(error.headers.get("Retry-After"))) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
