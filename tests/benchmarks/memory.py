@@ -1,4 +1,4 @@
-"""Measures what stays in memory after many calls and streams, and the peak during one call."""
+"""Measures what stays in memory after many calls and streams, and what one call allocates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARTS: Final = 10
 
 
 def table() -> str:
-    """Return two tables: growth over many calls, and the peak of one call."""
+    """Return two tables: growth over many calls, and what one call allocates."""
     short = dataclasses.replace(
         SCENARIOS["chat stream"], name="stream of 20", body=events(chat_chunks(20), "data: [DONE]\n\n")
     )
@@ -26,13 +26,18 @@ def table() -> str:
         "| scenario | calls | blocks, tenth by tenth | resident kB, tenth by tenth |",
         "|---|---:|---|---|",
     ]
-    for scenario, count in ((SCENARIOS["chat"], CALLS), (short, STREAMS)):
-        blocks, resident = growth(scenario, count)
-        lines.append(f"| {scenario.name} | {count:,} | {_shown(blocks)} | {_shown(resident)} |")
-    lines += ["", "| scenario | variant | kB at the peak of a call |", "|---|---|---:|"]
+    for scenario, calls in ((SCENARIOS["chat"], CALLS), (short, STREAMS)):
+        blocks, resident = growth(scenario, calls)
+        lines.append(f"| {scenario.name} | {calls:,} | {_shown(blocks)} | {_shown(resident)} |")
+    lines += [
+        "",
+        "| scenario | variant | kB at the peak of a call | kB kept until the export | blocks kept |",
+        "|---|---|---:|---:|---:|",
+    ]
     for name in ("chat", "chat stream"):
         for variant in ("bare", "floor with metrics", "everything on"):
-            lines.append(f"| {name} | {variant} | {peak(name, variant) / 1024:.1f} |")
+            peak, kept, count = allocated(name, variant)
+            lines.append(f"| {name} | {variant} | {peak / 1024:.1f} | {kept / 1024:.1f} | {count} |")
     return "\n".join(lines)
 
 
@@ -55,23 +60,29 @@ def growth(scenario: Scenario, count: int) -> tuple[list[int], list[int]]:
     return blocks, resident
 
 
-def peak(scenario: str, variant: str, calls: int = 20) -> int:
-    """Return the bytes that a call adds at its peak, the median of ``calls``."""
+def allocated(scenario: str, variant: str, calls: int = 20) -> tuple[int, int, int]:
+    """Return what a call allocates, medians of ``calls``.
+
+    They are the bytes at its peak, and the bytes and blocks kept after it, by a span that waits for its export.
+    """
     subject, telemetry = SCENARIOS[scenario], Telemetry()
-    peaks = []
+    peaks, kept, blocks = [], [], []
     with VARIANTS[variant].active(telemetry):
         call = VARIANTS[variant].calls(subject, subject.client(), telemetry)
         call()
         tracemalloc.start()
         for _ in range(calls):
             gc.collect()
-            before, _ = tracemalloc.get_traced_memory()
+            before, allocated_before = tracemalloc.get_traced_memory()[0], sys.getallocatedblocks()
             tracemalloc.reset_peak()
             call()
             peaks.append(tracemalloc.get_traced_memory()[1] - before)
+            gc.collect()
+            kept.append(tracemalloc.get_traced_memory()[0] - before)
+            blocks.append(sys.getallocatedblocks() - allocated_before)
         tracemalloc.stop()
     telemetry.close()
-    return sorted(peaks)[calls // 2]
+    return sorted(peaks)[calls // 2], sorted(kept)[calls // 2], sorted(blocks)[calls // 2]
 
 
 def _shown(values: list[int]) -> str:

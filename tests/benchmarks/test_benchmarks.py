@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.benchmarks import __main__ as benchmarks
-from tests.benchmarks import exporter, imports, measure
+from tests.benchmarks import exporter, imports, measure, memory
 from tests.benchmarks.scenarios import SCENARIOS
 from tests.benchmarks.variants import OURS
 
@@ -61,3 +61,10 @@ def test_the_exporter_is_measured_in_every_mode() -> None:
 def test_imports_are_measured_in_processes() -> None:
     """A program's start is measured in a process of its own."""
     assert imports.milliseconds("import json") > 0
+
+
+def test_what_a_call_allocates_is_measured() -> None:
+    """A call that is recorded takes more memory at its peak than it keeps until the export, and more than a bare one."""
+    bare, recorded = (memory.allocated("chat", variant, calls=3) for variant in ("bare", "everything on"))
+    assert recorded[0] > recorded[1] > bare[1]
+    assert recorded[2] > bare[2]
