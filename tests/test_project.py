@@ -270,6 +270,8 @@ def _steady(text: str) -> str:
         ("capture", "all"),
         ("transform", "print"),
         ("sinks", 7),
+        ("tracer_provider", 1),
+        ("meter_provider", "console"),
         ("temperature", 10**400),
     ],
 )

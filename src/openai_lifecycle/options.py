@@ -174,7 +174,9 @@ def _without_secrets(sinks: Any) -> str:
     return repr(sinks) if isinstance(sinks, (int, float)) else type(sinks).__qualname__
 
 
-def _any(value: Any) -> Any:
+def _provider(value: Any, method: str) -> Any:
+    if not callable(getattr(value, method, None)):
+        raise TypeError
     return value
 
 
@@ -291,14 +293,14 @@ OPTIONS = (
     Option(
         "tracer_provider",
         None,
-        _any,
+        functools.partial(_provider, method="get_tracer"),
         "a TracerProvider",
         "Where spans go; the global provider by default.",
     ),
     Option(
         "meter_provider",
         None,
-        _any,
+        functools.partial(_provider, method="get_meter"),
         "a MeterProvider",
         "Where metrics go; the global provider by default.",
     ),
@@ -345,10 +347,10 @@ def _from_environment(option: Option, text: str) -> Any:
         level = logging.WARNING if option.name == "capture" else logging.ERROR
         _logger.log(
             level,
-            "%s=%r is not allowed: it must be %s; using %r",
+            "%s=%r is not allowed: it must be %s; %s",
             option.variable,
             text,
             option.allowed,
-            shown,
+            "it is ignored" if used is None else f"using {str(shown).lower()}",
         )
         return used

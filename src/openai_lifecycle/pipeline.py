@@ -83,9 +83,7 @@ class Pipeline:
         else:
             if not isinstance(provider, trace.ProxyTracerProvider):
                 kind = type(provider).__qualname__
-                _logger.warning(
-                    "the global TracerProvider, a %s, accepts no span processor and is left alone", kind
-                )
+                _logger.warning("the TracerProvider, a %s, accepts no span processor and is left alone", kind)
             target, how = self._own_provider(), "started a TracerProvider of its own"
         tracer = target.get_tracer(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
         _lift_event_limit(tracer)

@@ -13,7 +13,7 @@ REDACTED: Final = "[REDACTED]"
 
 # Keys of OpenAI (``sk-…``, also as its 401 message masks them: ``sk-abc***xyz``; ``sess-…``) and of
 # compatible providers, values after an authorization scheme or a key header, and credentials before the host
-# of a URL. The group may match ordinary words, see :func:`_replacement`.
+# of a URL. The first group may match ordinary words, and the second stays, see :func:`_replacement`.
 _SECRET = re.compile(
     r"""
       \b(?: sk | rk | pk | sess | gsk | xai | pplx )-([\w*.-]{8,})
@@ -21,10 +21,7 @@ _SECRET = re.compile(
     | \b(?: AKIA | ASIA )[A-Z0-9]{16}\b
     | \beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*  # a JSON web token, such as Azure AD's
     | (?<= bearer\s )[\w.~+/*-]{8,}=*
-    | (?<= api[_-]key:\s )[\w*-]{8,}
-    | (?<= api[_-]key["']:\s["'] )[\w*-]{8,}
-    | (?<= api[_-]key= )[\w*-]{8,}
-    | (?<= api[_-]key=["'] )[\w*-]{8,}
+    | (api[_-]?key["']?\s?[:=]\s?["']?)[\w*-]{8,}
     | (?<= :// )[^/@\s"':]{0,256}:[^/@\s"']{1,256}(?= @ )
     | (?<= :// )(?= \D{0,19}\d )[^/@\s"':]{20,256}(?= @ )
     """,
@@ -37,7 +34,7 @@ _RANDOM: Final = re.compile(r"[\d*]|\w{16}")
 _HINTS: Final = {
     "-": ("sk-", "rk-", "pk-", "sess-", "xai-", "pplx-", "pi-key", "pi-Key", "PI-KEY"),
     "_": ("ghp_", "hf_", "pi_key", "PI_KEY"),
-    "": ("gsk", "AIza", "AKIA", "ASIA", "eyJ", "earer ", "EARER ", "@"),
+    "": ("gsk", "AIza", "AKIA", "ASIA", "eyJ", "earer ", "EARER ", "pikey", "piKey", "PIKEY", "@"),
 }
 
 
@@ -56,7 +53,8 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def _replacement(match: re.Match[str]) -> str:
-    return match[0] if match[1] and not _RANDOM.search(match[1]) else REDACTED
+    words, label = match.groups(default="")
+    return match[0] if words and not _RANDOM.search(words) else label + REDACTED
 
 
 #: Cached, for texts that recur with every call, such as a model's name.

@@ -79,7 +79,7 @@ def _resolved(signal: Signal, name: str) -> str | None:
         return name
     variable, protocol = signal.protocol()
     if protocol not in _PROTOCOLS:
-        _report(variable, protocol, " or ".join(_PROTOCOLS))
+        _report(variable, protocol, f"{' or '.join(_PROTOCOLS)}; nothing is exported over OTLP")
     return _PROTOCOLS.get(protocol)
 
 
@@ -89,9 +89,8 @@ def loaded(signal: Signal) -> Iterator[type[Any]]:
     for name in exporter_names(signal):
         found = entry_points(group=group, name=name)
         if not found:
-            _report(
-                signal.variable, name, ", ".join(sorted({entry.name for entry in entry_points(group=group)}))
-            )
+            known = sorted({entry.name for entry in entry_points(group=group)})
+            _report(signal.variable, name, f"{', '.join(known)} or none; it is ignored")
             continue
         try:
             exporter = next(iter(found)).load()
@@ -104,9 +103,7 @@ def loaded(signal: Signal) -> Iterator[type[Any]]:
 def _report(variable: str, value: str, allowed: str) -> None:
     if variable not in _reported:
         _reported.add(variable)
-        _logger.error(
-            "%s=%r is not allowed: it must be one of %s, or none; it is ignored", variable, value, allowed
-        )
+        _logger.error("%s=%r is not allowed: it must be %s", variable, value, allowed)
 
 
 @contextlib.contextmanager
@@ -163,7 +160,7 @@ def _bare_provider() -> TracerProvider:
     from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
     limits = SpanLimits(**dict.fromkeys(inspect.signature(SpanLimits).parameters, SpanLimits.UNSET))
-    with _without("the limits of spans"):
+    with _without("span limits"):
         limits = SpanLimits()
     return TracerProvider(span_limits=limits)
 

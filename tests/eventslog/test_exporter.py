@@ -170,7 +170,7 @@ def refuse(event: LifecycleEvent) -> LifecycleEvent:
     ("transform", "reported"),
     [
         (refuse, "ValueError at "),
-        (lambda event: "nonsense", "it returned a str, not a LifecycleEvent or None"),
+        (lambda event: "nonsense", "it returned str, not a LifecycleEvent or None"),
         (lambda event: dataclasses.replace(event, provider=None), "TypeError at "),
     ],
     ids=["raises", "returns no event", "returns an event that cannot be written"],

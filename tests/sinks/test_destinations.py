@@ -91,7 +91,7 @@ def test_an_object_that_is_no_sink_is_refused(sink: Any) -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("nonsense://user:secret-word@host/", "SQLAlchemy cannot use it"),
+        ("nonsense://user:secret-word@host/", "neither a destination nor a database has its scheme"),
         ("no-url", "it is not a URL"),
         ("jsonl:", "it needs a path"),
         ("webhook+https://", "it needs a host"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -230,9 +231,15 @@ def test_a_locked_database_is_tried_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense://x/y", "sqlite+nonsense:///x", "postgresql+psycopg2://x/y", "://"]
+    ("url", "reason"),
+    [
+        ("nonsense://x/y", "neither a destination nor a database has its scheme"),
+        ("sqlite+nonsense:///x", "neither a destination nor a database has its scheme"),
+        ("postgresql+psycopg2://x/y", "the module psycopg2 is not installed"),
+        ("://", "SQLAlchemy cannot use it (ArgumentError)"),
+    ],
 )
-def test_a_url_without_a_driver_is_refused(url: str) -> None:
-    """A URL that SQLAlchemy does not know, or has no driver for, raises at once."""
-    with pytest.raises(ValueError, match="SQLAlchemy cannot use it"):
+def test_a_url_without_a_driver_is_refused(url: str, reason: str) -> None:
+    """A URL that SQLAlchemy does not know, or has no driver for, raises at once and says why."""
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
         SqlSink(url)

@@ -119,7 +119,7 @@ class EventsLogExporter(SpanExporter):
                 kept = transform(event)
             if kept is None or type(kept) in KEYS:
                 return kept, "" if kept is None else render(kept)
-            failure = f"it returned a {type(kept).__name__}, not a LifecycleEvent or None"
+            failure = f"it returned {type(kept).__name__}, not a LifecycleEvent or None"
         except Exception as error:  # noqa: BLE001 - it is not our code, and must not cost the entry
             # Omit the exception's text: it may quote what the hook should redact.
             frame = traceback.extract_tb(error.__traceback__)[-1]

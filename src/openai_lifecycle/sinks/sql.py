@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.records import COLUMNS, to_row
@@ -81,6 +81,10 @@ class SqlSink:
         try:
             self._url = make_url(url)
             self._url.get_dialect().import_dbapi()
+        except NoSuchModuleError:
+            raise ValueError("neither a destination nor a database has its scheme") from None
+        except ModuleNotFoundError as error:
+            raise ValueError(f"the module {error.name} is not installed") from None
         except (SQLAlchemyError, ImportError, AttributeError, ValueError) as error:  # their texts quote it
             raise ValueError(f"SQLAlchemy cannot use it ({type(error).__name__})") from None
         self._engine: Engine | None = None
