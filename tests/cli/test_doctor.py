@@ -31,6 +31,16 @@ def test_where_all_is_well(run: Run) -> None:
     assert "event_only" in shown
 
 
+def test_a_client_that_is_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where openai is older than the package requires, the oldest version that is instrumented is named."""
+    (tmp_path / "openai-1.60.0.dist-info").mkdir()
+    (tmp_path / "openai-1.60.0.dist-info" / "METADATA").write_text("Name: openai\nVersion: 1.60.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [text for level, text in levels("version") if level == "problem"] == [
+        "openai 1.60.0 is too old: 1.66 or newer is needed, nothing is recorded"
+    ]
+
+
 def test_the_endpoint_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """An endpoint that takes connections is fine, one that does not is a problem, and its password stays hidden."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -61,6 +71,48 @@ def test_the_log_must_be_writable(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     for path, level in ((tmp_path / "no" / "events.log", "problem"), (tmp_path, "problem"), ("none", "note")):
         monkeypatch.setenv("OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG", str(path))
         assert [found for found, _ in levels("events.log")] == [level]
+
+
+@pytest.mark.parametrize("scheme", ["jsonl", "sqlite", "sqlite+pysqlite"])
+def test_the_file_of_a_sink_must_be_writable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str
+) -> None:
+    """A sink whose file can be written is fine, one whose folder does not exist is a problem; neither is created."""
+    root = f"{scheme}://{'/' if scheme != 'jsonl' else ''}{tmp_path}"
+    monkeypatch.setenv("OTEL_PYTHON_OPENAI_LIFECYCLE_SINKS", f"{root}/sink.out,{root}/no/sink.out,{root}")
+    assert levels("sink") == [
+        ("ok", f"{root}/sink.out is writable"),
+        ("problem", f"{root}/no/sink.out is in a folder that does not exist"),
+        ("problem", f"{root} is not writable"),
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_webhook_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A webhook's host is connected to, and neither its token nor its path is shown, whatever comes of it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        shown = f"webhook+http://127.0.0.1:{server.getsockname()[1]}"
+        url = shown.replace("//", "//secret-token@") + "/secret/path"
+        monkeypatch.setenv("OTEL_PYTHON_OPENAI_LIFECYCLE_SINKS", url)
+        assert levels("sink") == [("ok", f"{shown} accepts connections")]
+    assert levels("sink") == [("problem", f"{shown} cannot be reached: Connection refused")]
+
+
+def test_what_is_not_tried_is_not_called_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a database that is no file it is only said that its URL is understood, without the password."""
+    url = "postgresql+psycopg://app:secret@db/telemetry"
+    monkeypatch.setenv("OTEL_PYTHON_OPENAI_LIFECYCLE_SINKS", url)
+    shown = "postgresql+psycopg://db/telemetry"
+    assert levels("sink") == [("note", f"{shown} is understood, but was not tried")]
+
+
+def test_a_variable_with_a_typo_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable with the package's prefix that is none of its variables is worth a note, the others are not."""
+    monkeypatch.setenv("OTEL_PYTHON_OPENAI_LIFECYCLE_EVENT_LOG", "x.log")
+    monkeypatch.setenv("OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG", "y.log")
+    assert levels("option") == [
+        ("note", "OTEL_PYTHON_OPENAI_LIFECYCLE_EVENT_LOG is unknown and has no effect")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -119,3 +171,10 @@ def test_a_program_without_calls(run: Run) -> None:
     """A program that never makes a client has nothing captured: the status is 1 and the reasons are named."""
     shown = run("doctor", "--", sys.executable, "-c", "pass", status=1).stdout
     assert "nothing was captured: the command made no OpenAI client" in shown
+
+
+def test_a_command_that_does_not_exist(run: Run) -> None:
+    """A command that cannot be found is one line, and the status is 1."""
+    result = run("doctor", "--", "nosuchcmd", status=1)
+    assert result.stderr == "nosuchcmd: command not found\n"
+    assert "captured" not in result.stdout

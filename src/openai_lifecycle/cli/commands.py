@@ -302,7 +302,7 @@ def check_(log: Sequence[str], form: str | None) -> None:
 def doctor_(command: Sequence[str]) -> None:
     """Check the installation, and optionally a command.
 
-    Shows versions, entry points, exporters, whether the OTLP endpoint and the log can be written to, other
+    Shows versions, entry points, exporters, whether the OTLP endpoint, the log and sinks can be written to, other
     instrumentations of openai, and where content may appear. COMMAND is run under opentelemetry-instrument with its own
     temporary events.log, and what was captured is shown. The exit status is 1 if there is a problem.
     """
@@ -327,7 +327,11 @@ def _captured(command: Sequence[str]) -> bool:
 
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "events.log")
-        status = doctor.run(command, path)
+        try:
+            status = doctor.run(command, path)
+        except FileNotFoundError:
+            click.echo(f"{terminal.clean(command[0])}: command not found", err=True)
+            return False
         click.echo(f"\n{terminal.clean(' '.join(command))}: exit status {status}")
         if not os.path.exists(path):
             click.echo(

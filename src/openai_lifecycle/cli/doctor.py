@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distributions, entry_points, version
 from typing import Final, Literal, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+from opentelemetry.instrumentation.dependencies import get_dist_dependency_conflicts
 
 from openai_lifecycle import environment_variables as env
 from openai_lifecycle import options, sdk, sinks
@@ -78,6 +81,7 @@ def _findings() -> Iterator[Finding]:
     yield from _versions()
     yield from _entry_points()
     yield from _switches()
+    yield from _unknown_variables()
     yield from _exporters()
     yield from _log(read.events_log)
     yield from _sinks(read.sinks)
@@ -94,11 +98,21 @@ _CONTENT: Final = {
 
 
 def _versions() -> Iterator[Finding]:
+    # The check of opentelemetry-instrument: the extra `instruments` says what instrument() requires.
+    ours = next(iter(distributions(name="openai-lifecycle")), None)
+    conflict = get_dist_dependency_conflicts(ours) if ours else None
     for name in _PACKAGES:
         try:
-            yield Finding("ok", "version", f"{name} {version(name)}")
+            found = f"{name} {version(name)}"
         except PackageNotFoundError:
             yield Finding("problem", "version", f"{name} is not installed")
+            continue
+        if conflict and found == conflict.found:
+            oldest = str(conflict.required).partition(">=")[2].partition(";")[0]
+            found = f"{found} is too old: {oldest} or newer is needed, nothing is recorded"
+            yield Finding("problem", "version", found)
+        else:
+            yield Finding("ok", "version", found)
 
 
 def _entry_points() -> Iterator[Finding]:
@@ -121,6 +135,12 @@ def _switches() -> Iterator[Finding]:
             "switch",
             "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS keeps opentelemetry-instrument from loading it",
         )
+
+
+def _unknown_variables() -> Iterator[Finding]:
+    for name in sorted(os.environ):
+        if name.startswith("OTEL_PYTHON_OPENAI_LIFECYCLE_") and not hasattr(env, name):
+            yield Finding("note", "option", f"{name} is unknown and has no effect")
 
 
 def _exporters() -> Iterator[Finding]:
@@ -154,16 +174,24 @@ def _reachable(signal: sdk.Signal, name: str) -> Finding:
     given = next((os.environ[variable] for variable in signal.endpoints if os.environ.get(variable)), "")
     given = given or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
     endpoint = given if "://" in given else f"http://{given or 'localhost'}"
-    shown = address(endpoint)
+    obstacle = _unreachable(endpoint, _PORTS[name])
+    return Finding(
+        "problem" if obstacle else "ok",
+        "endpoint",
+        f"{signal.name}: {address(endpoint)} {obstacle or 'accepts connections'}",
+    )
+
+
+def _unreachable(url: str, port: int) -> str:
+    """Say why the host of ``url`` takes no connection; nothing if it does. ``port`` is for a URL without one."""
     try:
-        parts = urlsplit(endpoint)
-        host = parts.hostname or "localhost"
-        port = parts.port or (443 if parts.scheme == "https" and not given else _PORTS[name])
-        socket.create_connection((host, port), _TIMEOUT).close()
-    except (OSError, ValueError) as error:  # the text of a ValueError quotes the URL
-        reason = (error.strerror or error) if isinstance(error, OSError) else "it is not a URL"
-        return Finding("problem", "endpoint", f"{signal.name}: {shown} cannot be reached: {reason}")
-    return Finding("ok", "endpoint", f"{signal.name}: {shown} accepts connections")
+        parts = urlsplit(url)
+        socket.create_connection((parts.hostname or "localhost", parts.port or port), _TIMEOUT).close()
+    except OSError as error:
+        return f"cannot be reached: {error.strerror or error}"
+    except ValueError:  # its text quotes the URL
+        return "cannot be reached: it is not a URL"
+    return ""
 
 
 def _log(path: str | None) -> Iterator[Finding]:
@@ -171,26 +199,52 @@ def _log(path: str | None) -> Iterator[Finding]:
         yield Finding("note", "events.log", "switched off")
         return
     full = os.path.abspath(path)
-    folder = os.path.dirname(full)
-    if os.path.exists(full):
-        fine, why = os.access(full, os.W_OK) and not os.path.isdir(full), "it is not writable"
+    obstacle = _unwritable(full)
+    yield Finding("problem" if obstacle else "ok", "events.log", f"{full} {obstacle or 'is writable'}")
+
+
+def _unwritable(path: str) -> str:
+    """Say why the file ``path`` cannot be written to; nothing if it can. The text does not quote the path."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.exists(path):
+        fine, why = os.access(path, os.W_OK) and not os.path.isdir(path), "is not writable"
     elif os.path.isdir(folder):
-        fine, why = os.access(folder, os.W_OK | os.X_OK), f"{folder} is not writable"
+        fine, why = os.access(folder, os.W_OK | os.X_OK), "is in a folder that is not writable"
     else:
-        fine, why = False, f"{folder} does not exist"
-    yield (
-        Finding("ok", "events.log", f"{full} is writable")
-        if fine
-        else Finding("problem", "events.log", f"{full}: {why}")
-    )
+        fine, why = False, "is in a folder that does not exist"
+    return "" if fine else why
+
+
+def _unwritable_database(url: str) -> str:
+    from sqlalchemy import make_url
+
+    path = make_url(url).database or ""
+    return "" if not path or path.startswith((":memory:", "file:")) else _unwritable(path)
+
+
+#: Scheme of a sink → what says why nothing can be written there, and what is said if all is well.
+_TRIALS: Final[dict[str, tuple[Callable[[str], str], str]]] = {
+    "jsonl": (lambda url: _unwritable(unquote(urlsplit(url).path)), "is writable"),
+    "sqlite": (_unwritable_database, "is writable"),
+    "webhook+http": (lambda url: _unreachable(url, 80), "accepts connections"),
+    "webhook+https": (lambda url: _unreachable(url, 443), "accepts connections"),
+}
 
 
 def _sinks(given: Sequence[str]) -> Iterator[Finding]:
     for url in given:
         try:
-            yield Finding("ok", "sink", f"{sinks.destination(url).name} can be opened")
+            shown = sinks.destination(url).name
         except (ValueError, ImportError) as error:
             yield Finding("problem", "sink", f"{address(url)}: {error}; it must be {sinks.ALLOWED}")
+            continue
+        scheme = url.partition(":")[0].removesuffix("+pysqlite")
+        if scheme not in _TRIALS:
+            yield Finding("note", "sink", f"{shown} is understood, but was not tried")
+            continue
+        trial, fine = _TRIALS[scheme]
+        obstacle = trial(url)
+        yield Finding("problem" if obstacle else "ok", "sink", f"{shown} {obstacle or fine}")
 
 
 def _conflicts() -> Iterator[Finding]:
@@ -215,10 +269,12 @@ def run(command: Sequence[str], log: str, environ: Mapping[str, str] = os.enviro
     ``python`` is that of this environment, as it is when the environment is activated.
 
     Raises:
-        OSError: it cannot be started.
+        FileNotFoundError: there is no such command.
     """
     starter = "from opentelemetry.instrumentation.auto_instrumentation import run; run()"
     path = os.pathsep.join((os.path.dirname(sys.executable), environ.get("PATH", os.defpath)))
+    if shutil.which(command[0], path=path) is None:  # the starter would end with a traceback
+        raise FileNotFoundError(command[0])
     child = subprocess.Popen(  # noqa: S603 - the user's own command
         [sys.executable, "-c", starter, *command],
         env={**environ, "PATH": path, env.OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG: log},
