@@ -93,7 +93,7 @@ def test_a_log_is_never_written_over(run: Run, log: Path, command: str, name: st
     before = Path(name).read_bytes()
     for given in ("events.log", "link.log", "*.log"):
         refused = run(*command.split(), "-o", name, given, status=2).stderr
-        assert f"{name} is read: write to another file" in refused
+        assert f"{name} is the log being read: write to another file" in refused
     assert Path(name).read_bytes() == before
 
 

@@ -9,7 +9,8 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from click.testing import Result
 
 from openai_lifecycle import records
 from openai_lifecycle.cli.select import TAGS
-from openai_lifecycle.events import LLMGenerationError, ToolCallDetected
+from openai_lifecycle.events import LifecycleEvent, LLMGenerationError, ToolCallDetected
 from openai_lifecycle.eventslog.format import render
 from openai_lifecycle.eventslog.reader import read_events
 from tests import generated
@@ -54,6 +55,7 @@ def test_json_is_every_field(run: Run, hostile_log: Path) -> None:
     ("arguments", "wanted"),
     [
         (["--event", "generation_error"], lambda e: e.tag == "GENERATION_ERROR"),
+        (["--event", "llm_generation_ERROR"], lambda e: e.tag == "GENERATION_ERROR"),
         (["--event", "INIT_START", "--event", "TOOL_CALL_DETECTED"], lambda e: e.tag in ("INIT_START", "TOOL_CALL_DETECTED")),
         (["--model", "gpt-4*"], lambda e: e.model_id.startswith("gpt-4")),
         (["--provider", "azure*", "--error"], lambda e: e.provider == "azure.ai.openai" and isinstance(e, LLMGenerationError)),
@@ -64,6 +66,7 @@ def test_json_is_every_field(run: Run, hostile_log: Path) -> None:
         (["--grep", "Reykjav.k.*x"], lambda e: False),
         (["--since", "2026-01-05T01:00:00Z", "--until", "2026-01-05T02:00:00Z"], lambda e: records.instant(e).hour == 1),
         (["--since", "1h"], lambda e: False),
+        (["--until", "1h ago"], lambda e: True),
         (["--until", "2026-01-05T00:30:00+00:00", "--error"], lambda e: isinstance(e, LLMGenerationError) and records.instant(e).minute < 30 and records.instant(e).hour == 0),
     ],
 )  # fmt: skip
@@ -77,6 +80,9 @@ def test_filters_combine(run: Run, log: Path, arguments: list[str], wanted: Call
     ("arguments", "message"),
     [
         (["--since", "yesterday"], "'yesterday' is not allowed: it must be a time such as"),
+        (["--since", "2x"], "or an age: 90s, 30m, 2h, 7d, 1w"),
+        (["--trace", "zz"], "'zz' is not allowed: it must be hexadecimal digits"),
+        (["--trace", ""], "'' is not allowed: it must be hexadecimal digits"),
         (["--grep", "("], "'(' is not allowed: it must be a regular expression"),
         (["--event", "OOPS"], "'OOPS' is not one of"),
     ],
@@ -84,6 +90,14 @@ def test_filters_combine(run: Run, log: Path, arguments: list[str], wanted: Call
 def test_a_wrong_option_says_what_is_allowed(run: Run, log: Path, arguments: list[str], message: str) -> None:
     """A wrong value ends with status 2 and one message that names it and what is allowed."""
     assert message in run("show", *arguments, log, status=2).stderr
+
+
+@pytest.mark.parametrize("command", ["show", "tail", "stats", "report", "convert"])
+def test_help_says_which_filters_may_be_repeated(run: Run, command: str) -> None:
+    """Each filter that may be repeated says so in its help, and no other does."""
+    options = re.split(r"\n  (?=-)", run(command, "--help").stdout)
+    repeatable = {text.split()[0] for text in options if "may be repeated" in " ".join(text.split())}
+    assert repeatable - {"--by"} == {"--event", "--model", "--provider", "--user", "--tool"}
 
 
 def test_what_a_model_wrote_cannot_drive_the_terminal(run: Run, hostile_log: Path) -> None:
@@ -117,6 +131,16 @@ def test_one_log_is_all_its_files(run: Run, log: Path) -> None:
     assert "there is no such log" in run("show", "nowhere.log", status=1).stderr
 
 
+def test_where_the_log_is_switched_off_one_must_be_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, log: Path
+) -> None:
+    """With the variable at ``none`` there is no log to read unless one is named, and the error says so."""
+    monkeypatch.setenv("OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG", "None")
+    message = "OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG=none switches events.log off: name a LOG"
+    assert message in run("show", status=2).stderr
+    assert run("show", log).stdout
+
+
 def test_damage_is_told_and_hides_nothing(run: Run, log: Path) -> None:
     """A torn entry is named on standard error with its place; all others are shown."""
     entries = log.read_bytes()
@@ -131,35 +155,55 @@ def test_tail_shows_the_last(run: Run, log: Path) -> None:
     shown = run("tail", "-n", "3", "--error", "--jsonl", log).stdout.splitlines()
     errors = [event for event in read_events(log) if isinstance(event, LLMGenerationError)]
     assert [records.from_object(json.loads(line)) for line in shown] == errors[-3:]
-    assert "has no end" in run("tail", "-f", "--json", log, status=2).stderr
+    assert "never ends" in run("tail", "-f", "--json", log, status=2).stderr
+
+
+@contextmanager
+def following(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Run ``tail -f``; whatever happens, it ends after half a minute at most."""
+    command = [*COMMAND, "tail", "-f", "--jsonl", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tail:
+        stop = threading.Timer(30, tail.kill)
+        stop.start()
+        try:
+            yield tail
+        finally:
+            stop.cancel()
+            tail.kill()
+
+
+def next_event(tail: subprocess.Popen[str]) -> LifecycleEvent:
+    """Wait for the next entry that ``tail`` shows."""
+    assert tail.stdout is not None
+    return records.from_object(json.loads(tail.stdout.readline()))
 
 
 def test_tail_follows_across_rotation(log: Path) -> None:
     """``tail -f`` shows what is there at once, then what is written, also after the log was moved away."""
     more = list(generated.events(3, seed=7))
-    tail = subprocess.Popen(
-        [*COMMAND, "tail", "-f", "-n", "1", "--jsonl", log], stdout=subprocess.PIPE, text=True
-    )
-    stop = threading.Timer(30, tail.kill)
-    stop.start()
-    try:
-        assert tail.stdout is not None
-        assert records.from_object(json.loads(tail.stdout.readline())) == list(read_events(log))[-1]
+    with following("-n", "1", log) as tail:
+        assert next_event(tail) == list(read_events(log))[-1]
         with log.open("ab") as file:
             file.write(render(more[0]).encode())
-        assert records.from_object(json.loads(tail.stdout.readline())) == more[0]
+        assert next_event(tail) == more[0]
         os.rename(log, f"{log}.1")
         generated.write(log, more[1:])
         for event in more[1:]:
-            assert records.from_object(json.loads(tail.stdout.readline())) == event
+            assert next_event(tail) == event
         tail.send_signal(2)
         assert tail.wait(10) == 0
-    finally:
-        stop.cancel()
-        tail.kill()
-        tail.wait()
-        assert tail.stdout is not None
-        tail.stdout.close()
+
+
+def test_tail_says_that_it_waits(tmp_path: Path) -> None:
+    """``tail -f`` of a log that does not exist yet says so once, and shows what is written to it later."""
+    (event,) = generated.events(1)
+    with following("later.log") as tail:
+        assert tail.stderr is not None
+        assert tail.stderr.readline() == "later.log does not exist yet: waiting for it\n"
+        generated.write(tmp_path / "later.log", [event])
+        assert next_event(tail) == event
+        tail.send_signal(2)
+        assert tail.stderr.read() == ""
 
 
 def test_a_trace_is_a_tree_in_order(run: Run, log: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TextIO, TypeVar
 import click
 
 from openai_lifecycle.cli import logs, show, terminal
-from openai_lifecycle.cli.select import Filter, filter_options
+from openai_lifecycle.cli.select import Filter, filter_options, trace_prefix
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog.format import parse
 from openai_lifecycle.sinks import SinkError
@@ -107,7 +107,7 @@ def tail(log: Sequence[str], *, follow: bool, lines: int, wanted: Filter, form: 
 
 
 @cli.command("trace", epilog="Example: openai-lifecycle trace 4bf92f35 --jaeger http://localhost:16686")
-@click.argument("trace_id")
+@click.argument("trace_id", callback=trace_prefix)
 @_logs
 @click.option("--jaeger", metavar="URL", help="Also print the trace's address in Jaeger.")
 def trace(trace_id: str, log: Sequence[str], jaeger: str | None) -> None:
@@ -115,14 +115,9 @@ def trace(trace_id: str, log: Sequence[str], jaeger: str | None) -> None:
 
     The first digits of TRACE_ID are enough.
     """
-    prefix = trace_id.strip().lower()
-    if not prefix or any(digit not in "0123456789abcdef" for digit in prefix):
-        raise click.BadParameter(
-            f"{trace_id!r} is not allowed: it must be hexadecimal digits", param_hint="TRACE_ID"
-        )
-    events = list(logs.read(logs.expand(log), Filter(trace=prefix), needle=prefix))
+    events = list(logs.read(logs.expand(log), Filter(trace=trace_id), needle=trace_id))
     if not events:
-        raise click.ClickException(f"no entry has a trace id that begins with {prefix}")
+        raise click.ClickException(f"no entry has a trace id that begins with {trace_id}")
     terminal.page(show.tree(events, jaeger))
 
 

@@ -31,8 +31,10 @@ def expand(given: Sequence[str], *, awaited: bool = False) -> list[str]:
     Without any, it is the log that the application would write. An ``awaited`` log need not exist yet.
 
     Raises:
-        click.ClickException: one of them does not exist.
+        click.ClickException: one of them does not exist, or there is none.
     """
+    if not given and os.environ.get(VARIABLE, "").strip().lower() == "none":
+        raise click.UsageError(f"{VARIABLE}=none switches events.log off: name a LOG")
     paths = []
     for name in given or [os.environ.get(VARIABLE) or "events.log"]:
         if name == "-":
@@ -42,6 +44,7 @@ def expand(given: Sequence[str], *, awaited: bool = False) -> list[str]:
         elif found := sorted(filter(os.path.isfile, glob.glob(name, recursive=True))):
             paths += found
         elif awaited:
+            click.echo(f"{clean(name)} does not exist yet: waiting for it", err=True)
             paths.append(name)
         else:
             raise click.ClickException(f"{clean(name)}: there is no such log")
@@ -57,7 +60,7 @@ def spare(paths: Sequence[str], output: str) -> None:
     if not os.path.isfile(output):
         return
     if any(os.path.samefile(output, file) for file in _files(paths) if os.path.exists(file)):
-        raise click.UsageError(f"{clean(output)} is read: write to another file")
+        raise click.UsageError(f"{clean(output)} is the log being read: write to another file")
 
 
 def _files(paths: Sequence[str]) -> Iterator[str]:

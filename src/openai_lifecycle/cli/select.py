@@ -21,15 +21,14 @@ from openai_lifecycle.eventslog.format import KEYS, render
 from openai_lifecycle.records import instant
 
 TAGS: Final = tuple(kind.tag for kind in KEYS)
+_TAG_OF: Final = {kind.event_type: kind.tag for kind in KEYS}
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_AGO: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhdw])")
-ALLOWED_TIMES: Final = (
-    "a time such as 2026-01-27, 2026-01-27T14:30 or 2026-01-27T14:30:25+01:00, or 90s, 30m, 2h, 7d, 1w ago"
-)
+_AGO: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhdw])(?:\s+ago)?")
+ALLOWED_TIMES: Final = "a time such as 2026-01-27, 2026-01-27T14:30 or 2026-01-27T14:30:25+01:00, or an age: 90s, 30m, 2h, 7d, 1w"
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """Return the instant that ``text`` names: a time, local when it has no zone, or a duration before ``now``.
+    """Return the instant that ``text`` names: a time, local when it has no zone, or an age: ``2h`` or ``2h ago``.
 
     Raises:
         ValueError: it names none.
@@ -106,33 +105,60 @@ def _regex(ctx: click.Context, param: click.Parameter, value: str | None) -> re.
         raise click.BadParameter(message, ctx, param) from None
 
 
+def trace_prefix(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    """Return the first digits of a trace id as they are in the log; nothing if there is no ``value``."""
+    if value is None:
+        return ""
+    prefix = value.strip().lower()
+    if not prefix or any(digit not in "0123456789abcdef" for digit in prefix):
+        raise click.BadParameter(f"{value!r} is not allowed: it must be hexadecimal digits", ctx, param)
+    return prefix
+
+
+class _Tag(click.Choice[str]):
+    """A type of entry: its tag or its ``event_type``, in any case."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(_TAG_OF.get(value.upper(), value), param, ctx)
+
+
 _OPTIONS: Final = (
     click.option(
         "--event",
         multiple=True,
-        type=click.Choice(TAGS, case_sensitive=False),
+        type=_Tag(TAGS, case_sensitive=False),
         metavar="TAG",
-        help=f"Only this type of entry: {', '.join(TAGS)}. A repeated filter matches either.",
+        help=f"Only this type of entry: {', '.join(TAGS)}; may be repeated.",
     ),
-    click.option("--model", multiple=True, metavar="GLOB", help="Only this model, requested or answering."),
-    click.option("--provider", multiple=True, metavar="GLOB", help="Only this provider."),
+    click.option(
+        "--model",
+        multiple=True,
+        metavar="GLOB",
+        help="Only this model, requested or answering; may be repeated.",
+    ),
+    click.option("--provider", multiple=True, metavar="GLOB", help="Only this provider; may be repeated."),
     click.option(
         "--since",
         callback=_moment,
         metavar="TIME",
-        help="Only from this time on, such as 2026-01-27T14:30 or 2h.",
+        help="Only from this time on: 2026-01-27T14:30, or an age such as 2h.",
     ),
     click.option("--until", callback=_moment, metavar="TIME", help="Only before this time."),
-    click.option("--trace", default="", metavar="ID", help="Only this trace; the first digits are enough."),
+    click.option(
+        "--trace",
+        callback=trace_prefix,
+        metavar="ID",
+        help="Only this trace; the first digits are enough.",
+    ),
     click.option("--error", is_flag=True, help="Only errors."),
-    click.option("--tool", multiple=True, metavar="GLOB", help="Only calls of this tool."),
+    click.option("--tool", multiple=True, metavar="GLOB", help="Only calls of this tool; may be repeated."),
     click.option(
         "--grep",
         callback=_regex,
         metavar="REGEX",
         help="Only entries whose text matches; a lower-case pattern ignores case.",
     ),
-    click.option("--user", multiple=True, metavar="GLOB", help="Only this user."),
+    click.option("--user", multiple=True, metavar="GLOB", help="Only this user; may be repeated."),
 )
 
 
@@ -143,7 +169,6 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def with_filter(*args: Any, **values: Any) -> Any:
         chosen = {name: values.pop(name) for name in Filter.__slots__}
-        chosen["trace"] = chosen["trace"].lower()
         return command(*args, wanted=Filter(**chosen), **values)
 
     for option in reversed(_OPTIONS):
