@@ -110,7 +110,35 @@ def test_convert_says_what_is_wrong(run: Run, log: Path, tmp_path: Path) -> None
     (tmp_path / "no.db").write_text(
         "this is no database, and it is longer than a header of one hundred bytes" * 3
     )
-    assert "the database" in run("convert", "--to", "sqlite", "-o", tmp_path / "no.db", log, status=1).stderr
+    refused = run("convert", "--to", "sqlite", "-o", tmp_path / "no.db", log, status=1).stderr
+    assert refused == f"Error: {tmp_path / 'no.db'}: not an SQLite database\n"
+
+
+def test_convert_says_how_many(run: Run, tmp_path: Path) -> None:
+    """The number of entries has its noun, and a database says how many of them it did not hold before."""
+    events = list(generated.events(3, seed=2))
+    log = generated.write(tmp_path / "events.log", events[:1])
+
+    def told(form: str) -> str:
+        return run("convert", "--to", form, "-o", "out", log).stderr
+
+    assert told("csv") == told("jsonl") == "out: 1 entry\n"
+    (tmp_path / "out").unlink()
+    assert told("sqlite") == "out: 1 entry read, 1 new\n"
+    assert told("sqlite") == "out: 1 entry read, 0 new\n"
+    generated.write(log, events)
+    assert told("sqlite") == f"out: {len(events)} entries read, {len(events) - 1} new\n"
+
+
+def test_a_database_of_others_gets_a_table(run: Run, log: Path, tmp_path: Path) -> None:
+    """A database that holds other things keeps them, and all events are new in it."""
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        database.execute("CREATE TABLE theirs (x)")
+    count = len(list(read_events(log)))
+    told = run("convert", "--to", "sqlite", "-o", "out.db", log).stderr
+    assert told == f"out.db: {count} entries read, {count} new\n"
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        assert database.execute("SELECT * FROM theirs").fetchall() == []
 
 
 # ------------------------------------------------------------------ check
@@ -162,8 +190,19 @@ def _with(event: LifecycleEvent, custom: dict[str, str]) -> LifecycleEvent:
     return replace(event, metadata=replace(event.metadata, custom_fields=custom))
 
 
+def test_numbers_agree_with_their_nouns(run: Run, tmp_path: Path) -> None:
+    """No entry, one entry and one byte are said as one says them."""
+    log = generated.write(tmp_path / "events.log", [])
+    assert run("check", log).stdout.startswith("0 entries\n")
+    event = next(generated.events(1))
+    log.write_text(f"{render(event)}?", encoding="utf-8")
+    text = run("check", log, status=1).stdout
+    assert text.startswith(f"1 entry: {event.tag} 1\ndamaged places: 1, 1 byte\n")
+    assert "skipped 1 byte at" in text
+
+
 def test_many_findings_are_cut_in_text_only(run: Run, tmp_path: Path) -> None:
     """The text names the first twenty places, the JSON all."""
     log = generated.write(tmp_path / "events.log", [*generated.events(1), *list(generated.events(1)) * 30])
-    assert "… --json has all" in run("check", log, status=1).stdout
+    assert "… --json shows everything" in run("check", log, status=1).stdout
     assert len(json.loads(run("check", "--json", log, status=1).stdout)["duplicates"]) == 30

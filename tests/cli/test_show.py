@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,15 @@ def test_damage_is_told_and_hides_nothing(run: Run, log: Path) -> None:
     result = run("show", "--full", log)
     assert result.stdout_bytes == entries
     assert f"{log}: skipped 200 bytes at offset 0" in result.stderr
+
+
+def test_an_error_without_a_message_is_named_once(run: Run, tmp_path: Path) -> None:
+    """Where an error's message is its type, ``show`` prints it once; where it is not, both."""
+    (error,) = [event for event in generated.events(20) if isinstance(event, LLMGenerationError)][:1]
+    kind = error.metadata.custom_fields["error_type"]
+    log = generated.write(tmp_path / "events.log", [error, replace(error, error=kind)])
+    texts = [line.split("\t")[8] for line in run("show", log).stdout.splitlines()]
+    assert texts == [f"{kind}: try again", kind]
 
 
 def test_tail_shows_the_last(run: Run, log: Path) -> None:

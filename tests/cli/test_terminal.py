@@ -14,6 +14,7 @@ import termios
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from fcntl import ioctl
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from click.testing import CliRunner, Result
 
 from openai_lifecycle.cli import show
 from openai_lifecycle.cli.commands import cli
-from openai_lifecycle.events import LLMGenerationSuccess
+from openai_lifecycle.events import LLMGenerationSuccess, LLMInitializationError
 from openai_lifecycle.eventslog.format import render
 from openai_lifecycle.eventslog.reader import read_events
 from tests import generated
@@ -34,8 +35,8 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 README = Path(__file__).parents[2] / "README.md"
 
 
-def in_terminal(*arguments: str, columns: int = 100, status: int = 0) -> str:
-    """Run the command in a pseudo-terminal, and return what it shows."""
+def in_terminal(*arguments: str, columns: int = 100, status: int = 0, **variables: str) -> str:
+    """Run the command in a pseudo-terminal with ``variables`` set, and return what it shows."""
     controller, terminal = pty.openpty()
     ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "PAGER": "cat", "LANG": "C.UTF-8"}
@@ -46,7 +47,7 @@ def in_terminal(*arguments: str, columns: int = 100, status: int = 0) -> str:
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
-        env=environment,
+        env=environment | variables,
         start_new_session=True,
     )
     os.close(terminal)
@@ -113,10 +114,38 @@ def test_a_row_fits_the_terminal(hostile_log: Path, columns: int) -> None:
         assert "\n" not in row
 
 
+@pytest.mark.parametrize("columns", [80, 100, 115])
+def test_a_narrow_row_says_what_and_when(columns: int) -> None:
+    """Where there is no room for columns, a row still tells the six types apart, and has the date if it is not today's."""
+    kinds = {type(event): event for event in generated.hostile()}
+    kinds[LLMInitializationError] = LLMInitializationError(time=generated.START, error="no key")
+    now = datetime.now().astimezone().replace(tzinfo=None, microsecond=0)
+    told = set()
+    for event in kinds.values():
+        new, old = (
+            COLOUR.sub("", show.row(replace(event, time=time), columns)) for time in (now, now - timedelta(1))
+        )
+        assert new.startswith(f"{now:%H:%M:%S} ")
+        assert old.startswith(f"{now - timedelta(1)} ")
+        assert new.split()[1] == old.split()[2]
+        told.add(new.split()[1])
+    assert told == {"START", "READY", "FAILED", "OK", "ERROR", "TOOL"}
+
+
+@pytest.mark.parametrize("arguments", [*TERMINAL[:6], ["doctor"]], ids=" ".join)
+def test_no_color_is_honoured(real_log: Path, arguments: list[str]) -> None:
+    """With ``NO_COLOR`` set nothing that a terminal shows has a colour."""
+    trace = list(read_events(real_log))[-1].trace_id
+    log = [] if arguments == ["doctor"] else [str(real_log)]
+    shown = in_terminal(*[trace if word == "TRACE" else word for word in arguments], *log, NO_COLOR="1")
+    assert shown
+    assert not re.search(r"\x1b\[[0-9;]*[39]\dm", shown)
+
+
 def test_a_narrow_terminal_says_what_it_leaves_out(real_log: Path) -> None:
     """Where the table of ``stats`` is too wide, columns go, and a line names them."""
     shown = COLOUR.sub("", in_terminal("stats", str(real_log), columns=60))
-    table, _, note = shown.partition("Too narrow for: ")
+    table, _, note = shown.partition("Not shown for lack of width: ")
     assert max(map(len, table.splitlines())) <= 60
     assert "tools" in note
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from openai_lifecycle import semconv
 from openai_lifecycle.cli.logs import described
-from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.cli.terminal import amount, clean
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog.reader import Damage, Place
 
@@ -90,10 +90,10 @@ class Check:
 
     def lines(self) -> Iterator[str]:
         """Yield the findings as text."""
-        yield f"{sum(self.counts.values())} entries: " + (
-            ", ".join(f"{tag} {count}" for tag, count in self.counts.most_common()) or "none"
-        )
-        yield f"damaged places: {len(self.damage)}, {sum(damage.length for damage in self.damage)} bytes"
+        tags = ", ".join(f"{tag} {count}" for tag, count in self.counts.most_common())
+        yield amount(self.counts.total(), "entry", "entries") + (f": {tags}" if tags else "")
+        skipped = sum(damage.length for damage in self.damage)
+        yield f"damaged places: {len(self.damage)}, {amount(skipped, 'byte', 'bytes')}"
         yield from _first(described(damage) for damage in self.damage)
         yield f"duplicates: {len(self.duplicates)}"
         yield from _first(map(str, self.duplicates))
@@ -116,6 +116,6 @@ class Check:
 def _first(lines: Iterator[str]) -> Iterator[str]:
     for index, line in enumerate(lines):
         if index == _SHOWN:
-            yield "  … --json has all"
+            yield "  … --json shows everything"
             return
         yield f"  {line}"

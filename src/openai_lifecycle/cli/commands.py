@@ -63,6 +63,9 @@ def _lines(events: Iterator[LifecycleEvent], form: str | None) -> Iterator[str]:
 def show_(log: Sequence[str], wanted: Filter, form: str | None) -> None:
     """Show entries, one line each.
 
+    On a narrow terminal, types are shortened to START, READY and FAILED for INIT_*, OK and ERROR for GENERATION_*, and
+    TOOL; a time without a date is today's.
+
     In a pipe, the fields are separated by tabs: time, event, provider, model, duration_ms, input_tokens,
     output_tokens, trace_id, text.
     """
@@ -237,6 +240,7 @@ def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None
     paths = logs.expand(log)
     logs.spare(paths, output)
     events = logs.read(paths, wanted, needle=wanted.trace, progress=output != "-")
+    new = ""
     if form != "sqlite":
         with _writing(output) as out:
             count = convert.TEXT_FORMATS[form](events, out)
@@ -244,11 +248,12 @@ def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None
         raise click.UsageError("--to sqlite needs a file: -o events.db")
     else:
         try:
-            count = convert.to_sqlite(events, output)
+            count, added = convert.to_sqlite(events, output)
+            new = f" read, {added} new"
         except SinkError as error:
             raise click.ClickException(f"{terminal.clean(output)}: {error}") from None
     if output != "-":
-        click.echo(f"{terminal.clean(output)}: {count} entries", err=True)
+        click.echo(f"{terminal.clean(output)}: {terminal.amount(count, 'entry', 'entries')}{new}", err=True)
 
 
 @contextlib.contextmanager
@@ -271,8 +276,9 @@ def _writing(path: str) -> Iterator[TextIO]:
 def check_(log: Sequence[str], form: str | None) -> None:
     """Check a log for damage, duplicates and missing endings.
 
-    Findings have byte offsets. The exit status is 0 if the log is whole, 1 if not, and 2 if the command was used
-    wrongly.
+    An ending is missing where an INIT_START has no INIT_SUCCESS or INIT_ERROR, or a TOOL_CALL_DETECTED has no
+    GENERATION_SUCCESS or GENERATION_ERROR. Findings have byte offsets. The exit status is 0 if the log is whole, 1 if
+    not, and 2 if the command was used wrongly.
     """
     from openai_lifecycle.cli.check import Check
 
@@ -307,7 +313,7 @@ def doctor_(command: Sequence[str]) -> None:
     problems = 0
     for finding in doctor.findings():
         problems += finding.level == "problem"
-        level = click.style(f"{finding.level:8}", fg=colours[finding.level])
+        level = terminal.style(f"{finding.level:8}", fg=colours[finding.level])
         click.echo(f"{level} {finding.topic:12} {terminal.clean(finding.text)}")
     if command:
         problems += not _captured(command)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import itertools
 import os
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from typing import Final, TextIO
 
 from openai_lifecycle.cli.terminal import cell
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.records import COLUMNS, to_json, to_row
+from openai_lifecycle.sinks import SinkError
 
 _BATCH: Final = 500
 
@@ -39,19 +42,40 @@ def to_csv(events: Iterable[LifecycleEvent], out: TextIO) -> int:
     return count
 
 
-def to_sqlite(events: Iterable[LifecycleEvent], path: str) -> int:
-    """Write the events to the SQL sink's table, which holds each once; returns how many were read."""
+def to_sqlite(events: Iterable[LifecycleEvent], path: str) -> tuple[int, int]:
+    """Write the events to the SQL sink's table, which holds each once; returns how many were read, and how many new.
+
+    Raises:
+        SinkError: the file is not a database, or cannot be written.
+    """
     from sqlalchemy import URL
 
     from openai_lifecycle.sinks.sql import SqlSink
 
     sink = SqlSink(URL.create("sqlite", database=os.path.abspath(path)).render_as_string())
-    count = 0
+    before, count = _rows(path), 0
     for batch in _batches(iter(events)):
         sink.write(batch)
         count += len(batch)
     sink.close()
-    return count
+    return count, _rows(path) - before
+
+
+def _rows(path: str) -> int:
+    """Return how many events the database holds; 0 if there is none yet."""
+    if not os.path.isfile(path):  # connecting would create it
+        return 0
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            table = "SELECT name FROM sqlite_master WHERE name = 'openai_lifecycle_events'"
+            if database.execute(table).fetchone() is None:
+                return 0
+            (count,) = database.execute("SELECT count(*) FROM openai_lifecycle_events").fetchone()
+    except sqlite3.OperationalError:
+        raise SinkError("the database cannot be read") from None
+    except sqlite3.DatabaseError:
+        raise SinkError("not an SQLite database") from None
+    return int(count)
 
 
 def _batches(events: Iterator[LifecycleEvent]) -> Iterator[list[LifecycleEvent]]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import click
 
-from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.cli.terminal import amount, clean
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import rotation
 from openai_lifecycle.eventslog.format import parse
@@ -94,7 +94,7 @@ class Skipped:
 
 def described(damage: Damage) -> str:
     """Say in one line what was skipped."""
-    length = f"{damage.length} bytes" if damage.length else "an unknown number of bytes"
+    length = amount(damage.length, "byte", "bytes") if damage.length else "an unknown number of bytes"
     return f"{clean(damage.path)}: skipped {length} at offset {damage.offset}: {clean(damage.reason)}"
 
 

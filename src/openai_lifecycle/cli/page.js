@@ -13,6 +13,7 @@
     return element;
   };
   const number = (value) => value === null || value === undefined ? "–" : value.toLocaleString("en-US");
+  const amount = (value, one, many) => `${number(value)} ${value === 1 ? one : many}`;
   const seconds = (ms) => ms === null || ms === "" ? "–" : (Number(ms) / 1000).toPrecision(3);
   const exact = (usd) => "$" + (usd >= 1 ? usd.toFixed(2) : usd === 0 ? "0.00" : usd.toPrecision(2));
   const dollars = (m) => m.cost_usd === null ? "unknown" : exact(m.cost_usd) + (m.unpriced_calls ? " + unknown" : "");
@@ -21,8 +22,8 @@
   // ---------------------------------------------------------------- summary
   const total = data.total;
   at("summary").textContent =
-    `${number(total.calls)} calls, ${number(total.errors)} errors, ${number(total.input_tokens)} tokens in, ` +
-    `${number(total.output_tokens)} out, cost ${dollars(total)}`;
+    `${amount(total.calls, "call", "calls")}, ${amount(total.errors, "error", "errors")}, ` +
+    `${amount(total.input_tokens, "token", "tokens")} in, ${number(total.output_tokens)} out, cost ${dollars(total)}`;
 
   // ---------------------------------------------------------------- charts
   // Plotly reads a little HTML in labels; as entities the text stays what it is.
@@ -127,8 +128,8 @@
     for (let i = 0; i < entries.length; i++) {
       if ((!event || entries[i][1] === event) && words.every((word) => haystack[i].includes(word))) found.push(i);
     }
-    const more = data.left_out ? `; ${number(data.left_out)} older ones are not in this page, only in the numbers` : "";
-    at("found").textContent = `${number(found.length)} of ${number(entries.length)} entries${more}`;
+    const more = data.left_out ? `; only in the numbers, not in this page: ${number(data.left_out)} older` : "";
+    at("found").textContent = `${number(found.length)} of ${amount(entries.length, "entry", "entries")}${more}`;
     spacer.style.height = `${found.length * HEIGHT}px`;
     list.scrollTop = 0;
     draw();

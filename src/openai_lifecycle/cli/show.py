@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-import click
 from rich.cells import cell_len, set_cell_size
 
-from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.cli.terminal import clean, style
 from openai_lifecycle.events import (
     LifecycleEvent,
     LLMGenerationError,
@@ -29,6 +28,15 @@ COLOURS: Final[dict[type[LifecycleEvent], str]] = {
     LLMGenerationSuccess: "green",
     LLMGenerationError: "red",
     ToolCallDetected: "magenta",
+}
+#: Tags for terminals that are too narrow for the whole ones.
+SHORT_TAGS: Final[dict[type[LifecycleEvent], str]] = {
+    LLMInitializationStart: "START",
+    LLMInitializationSuccess: "READY",
+    LLMInitializationError: "FAILED",
+    LLMGenerationSuccess: "OK",
+    LLMGenerationError: "ERROR",
+    ToolCallDetected: "TOOL",
 }
 #: Columns of a row, with their width on a terminal; the last takes the rest. In a pipe, tabs separate them.
 COLUMNS: Final = (
@@ -66,7 +74,8 @@ def summary(event: LifecycleEvent) -> str:
     if isinstance(event, LLMGenerationSuccess):
         return event.message_content
     if isinstance(event, (LLMGenerationError, LLMInitializationError)):
-        return ": ".join(filter(None, (custom.get("error_type", ""), event.error)))
+        # An error without a message has its type for one.
+        return ": ".join(filter(None, dict.fromkeys((custom.get("error_type", ""), event.error))))
     if isinstance(event, ToolCallDetected):
         return f"{event.tool_name}({event.arguments})"
     return " ".join(filter(None, (custom.get("client", ""), custom.get("base_url", ""))))
@@ -79,12 +88,15 @@ def row(event: LifecycleEvent, width: int = 0) -> str:
         return "\t".join(values)
     left = width - sum(size + 1 for _, size in COLUMNS[:-1])
     if left < 10:  # too narrow for columns
-        return click.style(_fit(f"{values[0][11:]} {values[3]} {values[-1]}", width), fg=COLOURS[type(event)])
+        today = event.time.date() == datetime.now().astimezone().date()
+        time = values[0][11:] if today else values[0]
+        line = f"{time} {SHORT_TAGS[type(event)]:6} {_fit(values[3], 20)} {values[-1]}"
+        return style(_fit(line, width), fg=COLOURS[type(event)])
     fitted = [_fit(value, size) for value, (_, size) in zip(values, COLUMNS[:-1], strict=False)]
     fitted[4:7] = [text.strip().rjust(len(text)) for text in fitted[4:7]]
     fitted[7] = values[7][:8].ljust(8)  # the first digits of a trace name it well enough
-    fitted[0] = click.style(fitted[0], dim=True)
-    fitted[1] = click.style(fitted[1], fg=COLOURS[type(event)])
+    fitted[0] = style(fitted[0], dim=True)
+    fitted[1] = style(fitted[1], fg=COLOURS[type(event)])
     return " ".join((*fitted, _fit(values[-1], left).rstrip()))
 
 
@@ -102,7 +114,7 @@ def full(events: Iterable[LifecycleEvent], *, colour: bool = False) -> Iterator[
     """Yield each event as its entry in the file, which is safe to show."""
     for event in events:
         header, _, body = render(event).partition("\n")
-        yield f"{click.style(header, fg=COLOURS[type(event)]) if colour else header}\n{body[:-1]}"
+        yield f"{style(header, fg=COLOURS[type(event)]) if colour else header}\n{body[:-1]}"
 
 
 def json_lines(events: Iterable[LifecycleEvent]) -> Iterator[str]:
@@ -127,7 +139,7 @@ def tree(events: list[LifecycleEvent], jaeger: str | None = None) -> Iterator[st
         spans = traces.setdefault(event.trace_id, {})
         spans.setdefault(event.metadata.custom_fields.get("span_id", ""), []).append(event)
     for trace_id, spans in traces.items():
-        yield click.style(f"trace {clean(trace_id)}", bold=True)
+        yield style(f"trace {clean(trace_id)}", bold=True)
         if jaeger:
             yield f"{jaeger.rstrip('/')}/trace/{clean(trace_id)}"
         yield from _spans(spans)
@@ -140,13 +152,13 @@ def _spans(spans: dict[str, list[LifecycleEvent]]) -> Iterator[str]:
     for name in ordered:
         last = name == ordered[-1]
         offset = (started[name] - origin).total_seconds()
-        yield f"{'└─' if last else '├─'} {_heading(spans[name])}  {click.style(f'+{offset:.3f} s', dim=True)}"
+        yield f"{'└─' if last else '├─'} {_heading(spans[name])}  {style(f'+{offset:.3f} s', dim=True)}"
         for event in spans[name]:
             stem = "   " if last else "│  "
             branch = "└─" if event is spans[name][-1] else "├─"
             at = (instant(event) - origin).total_seconds()
-            tag = click.style(event.tag, fg=COLOURS[type(event)])
-            yield f"{stem}{branch} {tag}  {click.style(f'+{at:.3f} s', dim=True)}  {clean(summary(event))}".rstrip()
+            tag = style(event.tag, fg=COLOURS[type(event)])
+            yield f"{stem}{branch} {tag}  {style(f'+{at:.3f} s', dim=True)}  {clean(summary(event))}".rstrip()
 
 
 def _start(event: LifecycleEvent) -> datetime:

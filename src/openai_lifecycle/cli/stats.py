@@ -398,7 +398,11 @@ def as_table(numbers: Numbers, width: int = 0) -> str:
     with console.capture() as captured:
         console.print(table)
     left_out = [column.heading for column in _SHOWN if column not in shown]
-    note = f"Too narrow for: {', '.join(left_out)}. --json and --csv have all." if left_out else ""
+    note = (
+        f"Not shown for lack of width: {', '.join(left_out)}. --json and --csv show everything."
+        if left_out
+        else ""
+    )
     return "\n".join(line.rstrip() for line in captured.get().split("\n")) + textwrap.fill(note, width or 70)
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -31,6 +31,16 @@ def cell(value: object) -> object:
         return value
     text = clean(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def amount(number: int, one: str, many: str) -> str:
+    """Return ``number`` with its noun: ``1 entry``, ``2 entries``."""
+    return f"{number} {one if number == 1 else many}"
+
+
+def style(text: str, **how: Any) -> str:
+    """Return ``text`` as ``click.style`` shows it, or as it is where ``NO_COLOR`` is set (https://no-color.org)."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, **how)
 
 
 def on_terminal() -> bool:
