@@ -202,6 +202,23 @@ def test_damage_says_where_and_why() -> None:
     assert "gpt" not in damage.reason
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("abc", "no entry begins here"),
+        ('{"event": "x"}\n{"event": "y"}\n', "no entry begins here"),
+        ("{\n}\n\n", "no entry begins here"),
+        (f"abc{entry(1)}", "no entry begins here"),
+        ("[2026-01-05 00:0", "the entry is incomplete"),
+    ],
+)
+def test_what_is_no_log_is_not_called_an_entry(text: str, reason: str) -> None:
+    """Of bytes that begin with no header it is said that no entry begins there; half a header is half an entry."""
+    LOG.write_text(text)
+    _, (damage,) = read()
+    assert (damage.offset, damage.reason) == (0, reason)
+
+
 def test_damage_is_logged_by_default(caplog: pytest.LogCaptureFixture) -> None:
     """Without a callback each damage is one warning that names file, place and reason."""
     LOG.write_text(entry(1) + "what is this?\n" + entry(2))

@@ -40,6 +40,7 @@ _END: Final = b"\n}\n\n"
 # The brace on the next line makes it a header: a text that looks like one contains no line break. It may be
 # in the middle of a line, after what a crashed process left.
 _START: Final = re.compile(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[EVENT: [A-Z_]+\]\n(?=\{)")
+_BEGUN: Final = re.compile(rb"\s*\[\d")  # a header, perhaps a torn one
 _LONGEST_HEADER: Final = 64
 _POLL: Final = 0.2  # seconds between two polls of a followed file
 _SETTLE: Final = 0.02  # seconds to wait for the last entry to be completed
@@ -385,7 +386,8 @@ class _File(Generic[T]):
     def _salvage(self, raw: bytes, offset: int, reason: str) -> Iterator[tuple[T, Place]]:
         """Yield the entries in undecodable bytes, and report the bytes between them."""
         starts = [match.start() for match in _START.finditer(raw)]
-        self._skip_text(raw[: starts[0]] if starts else raw, offset, reason if not starts else "no entry")
+        before = raw[: starts[0]] if starts else raw
+        self._skip_text(before, offset, reason if _BEGUN.match(before) else "no entry begins here")
         for start, following in zip(starts, [*starts[1:], len(raw)], strict=False):
             brace = raw.find(b"\n}", start, following)
             end = following if brace < 0 else brace + 2
