@@ -7,7 +7,9 @@ the OTLP exporters lose the whole batch of spans, the application's included
 
 
 def encodable(text: str) -> str:
-    r"""Return ``text`` with each lone surrogate as its JSON escape, which is how it was sent: ``\ud83d``."""
+    r"""Return ``text`` with each lone surrogate as its JSON escape, which is how it was sent: ``\ud83d``; always a plain ``str``."""
+    if type(text) is not str:  # a member of a ``str`` enum, whose own ``__str__`` may return its name
+        text = str.__str__(text)
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 

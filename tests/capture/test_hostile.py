@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import enum
 import inspect
 import json
 import logging
@@ -18,6 +19,7 @@ from typing import Any
 
 import openai
 import openai._base_client
+import pydantic
 import pytest
 from openai._base_client import make_request_options
 from openai.types.chat import ChatCompletion
@@ -32,7 +34,7 @@ from openai_lifecycle.capture.patches import Patches
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
 from tests import wire
-from tests.capture.application import client_for
+from tests.capture.application import client_for, closing, run
 from tests.observed import Observed, entries
 from tests.scripted_server import ScriptedServer, event_stream, reply
 
@@ -179,6 +181,107 @@ def test_a_subclass_that_compares(server: ScriptedServer, observed: Observed) ->
     assert recorded_whole(observed)
 
 
+def _wraps(options: Any) -> Any:
+    parser = options.post_parser
+    options.post_parser = lambda parsed: [parser(parsed)][0]
+    return options
+
+
+def _rebuilds(options: Any) -> Any:
+    kept = {"method": options.method, "url": options.url, "json_data": options.json_data}
+    return type(options)(**kept, headers=options.headers)
+
+
+@pytest.mark.parametrize("form", ["plain", "stream", "raw", "raw_stream", "streaming", "streaming_stream"])
+@pytest.mark.parametrize("prepare", [_wraps, _rebuilds])
+def test_a_subclass_that_replaces_the_post_parser(
+    server: ScriptedServer, observed: Observed, prepare: Callable[[Any], Any], form: str
+) -> None:
+    """The options that ``_prepare_options`` returns need not carry our hook: the call is recorded whole."""
+
+    class Prepares(openai.OpenAI):
+        def _prepare_options(self, options: Any) -> Any:
+            return prepare(options)
+
+    server.script(STREAM if "stream" in form.removeprefix("streaming") else WHOLE)
+    client = Prepares(base_url=server.base_url, api_key="sk-test-0123456789", max_retries=0)
+    asyncio.run(closing(client, run(client, form)))
+    assert recorded_whole(observed)
+    assert observed.attributes()["http.response.status_code"] == 200
+
+
+@pytest.mark.parametrize("prepare", [_wraps, _rebuilds])
+def test_another_request_on_the_way(
+    server: ScriptedServer, observed: Observed, prepare: Callable[[Any], Any]
+) -> None:
+    """A request for something else, which such a subclass makes meanwhile, is not taken for the call's own."""
+
+    class Asks(openai.OpenAI):
+        def _prepare_options(self, options: Any) -> Any:
+            if options.url == "/models":
+                return options
+            self.models.list()
+            return prepare(options)
+
+    server.script(reply(b'{"object": "list", "data": []}', x_request_id="models"), WHOLE)
+    with Asks(base_url=server.base_url, api_key="sk-test-0123456789") as client:
+        client.chat.completions.create(**wire.REQUEST)
+    assert recorded_whole(observed)
+    assert "openai_lifecycle.request_id" not in observed.attributes()
+
+
+def test_a_subclass_that_waits_in_its_own_way(server: ScriptedServer, observed: Observed) -> None:
+    """The retries of a call that fails are counted, however long the client waits before each."""
+
+    class Waits(openai.OpenAI):
+        def _calculate_retry_timeout(self, *_: Any, **__: Any) -> float:
+            return 0.001
+
+    server.script(*[reply(b"{}", status=500)] * 3)
+    with (
+        Waits(base_url=server.base_url, api_key="sk-test-0123456789", max_retries=2) as client,
+        pytest.raises(openai.InternalServerError),
+    ):
+        client.chat.completions.create(**wire.REQUEST)
+    assert observed.attributes()["openai_lifecycle.retries"] == 2
+
+
+def test_a_subclass_that_chooses_its_url(server: ScriptedServer, observed: Observed) -> None:
+    """The server on record is the one that a subclass's own ``base_url`` names at the time of the call."""
+
+    class Chooses(openai.OpenAI):
+        @property  # type: ignore[misc]
+        def base_url(self) -> Any:
+            return type(self._base_url)(server.base_url)
+
+    server.script(WHOLE)
+    with Chooses(api_key="sk-test-0123456789") as client:
+        client.chat.completions.create(**wire.REQUEST)
+    assert observed.attributes()["server.address"] == "127.0.0.1"
+
+
+class _Named(str, enum.Enum):
+    """A kind of text whose ``str()`` is its name since Python 3.11, and whose JSON is its value."""
+
+    MODEL = wire.MODEL
+    ROLE = "user"
+
+
+def test_texts_that_are_members_of_an_enum(server: ScriptedServer, observed: Observed) -> None:
+    """The value that is sent is on record, as a plain text, and not the member's name."""
+    server.script(WHOLE, WHOLE)
+    asked = {"model": _Named.MODEL, "messages": [{"role": _Named.ROLE, "content": _Named.ROLE}]}
+    with client_for(server, is_async=False) as client:
+        client.chat.completions.create(**asked)
+        client.chat.completions.create(**wire.REQUEST)
+    for span in observed.spans():
+        assert span.name == f"chat {wire.MODEL}"
+        assert type((span.attributes or {})["gen_ai.request.model"]) is str
+    first = next(entry for entry in entries() if isinstance(entry, LLMGenerationSuccess))
+    assert first.message_content == "user: user"
+    assert first.metadata.custom_fields["model_id"] == wire.MODEL
+
+
 # ------------------------------------------------------------------ calls by hand
 @pytest.mark.parametrize(
     "path", ["/chat/completions", "chat/completions", "/chat/completions/", "{}/chat/completions"]
@@ -210,6 +313,50 @@ def test_the_http_response_itself(server: ScriptedServer, observed: Observed) ->
         response = client.post("/chat/completions", body=wire.REQUEST, cast_to=kind)
     assert response.json() == wire.completion()
     assert recorded_whole(observed)
+
+
+@pytest.mark.parametrize("kind", [str, bytes, type(None)])
+def test_a_body_that_is_not_parsed(server: ScriptedServer, observed: Observed, kind: Any) -> None:
+    """A call whose result is not the parsed body, but its text, its bytes or nothing, is recorded whole."""
+    server.script(WHOLE)
+    with client_for(server, is_async=False) as client:
+        client.post("/chat/completions", body=wire.REQUEST, cast_to=kind)
+    assert recorded_whole(observed)
+
+
+class _Asked(pydantic.BaseModel):
+    model: str
+    messages: list[Any]
+
+
+@pytest.mark.parametrize(
+    "sent", [{"body": _Asked(**wire.REQUEST)}, {"content": json.dumps(wire.REQUEST).encode()}]
+)
+def test_a_request_that_is_no_dict(server: ScriptedServer, observed: Observed, sent: dict[str, Any]) -> None:
+    """What a model of pydantic or encoded JSON asks for is on record too."""
+    server.script(WHOLE)
+    with client_for(server, is_async=False) as client:
+        if not sent.keys() <= inspect.signature(client.post).parameters.keys():
+            pytest.skip("this version of openai sends no encoded content")
+        client.post("/chat/completions", cast_to=object, **sent)
+    assert server.bodies()[0]["model"] == wire.MODEL
+    entry = observed.generation()
+    assert (entry.model_id, entry.messages_count) == (wire.MODEL, len(wire.REQUEST["messages"]))
+    assert recorded_whole(observed)
+
+
+@pytest.mark.parametrize(
+    "read", [lambda stream: stream.response.iter_lines(), lambda stream: stream._iter_events()]
+)
+def test_a_stream_whose_response_is_read(
+    server: ScriptedServer, observed: Observed, read: Callable[[Any], Any]
+) -> None:
+    """A stream that a proxy passes on, line by line or event by event, is recorded whole."""
+    server.script(STREAM)
+    with client_for(server, is_async=False) as client:
+        assert len(list(read(client.chat.completions.create(**wire.REQUEST, stream=True)))) > 5
+    assert recorded_whole(observed)
+    assert "gen_ai.response.time_to_first_chunk" in observed.attributes()
 
 
 def test_a_raw_stream_read_without_the_client(server: ScriptedServer, observed: Observed) -> None:

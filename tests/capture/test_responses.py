@@ -506,6 +506,19 @@ def test_a_background_response(server: ScriptedServer, observed: Observed) -> No
     assert calls(observed) == CALLS
 
 
+def test_a_background_response_whose_stream_is_left(server: ScriptedServer, observed: Observed) -> None:
+    """A tool call that the stream of its making has told of is not told again when the response is seen done."""
+    events = [event for event in wire.events() if event["type"] != "response.completed"]
+    server.script(event_stream(*events, end=()))
+    with client_for(server, is_async=False) as client:
+        list(client.responses.create(**wire.REQUEST, background=True, stream=True))
+    before = calls(observed)
+    assert before == CALLS
+    read(server, wire.response(), wire.response())
+    assert calls(observed) == before
+    assert kinds().count("GENERATION_SUCCESS") == 1
+
+
 def test_a_background_response_that_fails(server: ScriptedServer, observed: Observed) -> None:
     """One that ends failed is an error on the span that finds it out, and one entry however often it is read."""
     create(server, wire.pending(), background=True)
@@ -599,8 +612,8 @@ def test_memory_of_responses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     call: Any = type("Call", (), {"operation": RESPONSES})
     for number in range(5):
         call.reply = Reply(id=f"resp_{number}", pending=True)
-        assert all(seen.entries(call, None))
-    assert list(seen._pending) == ["resp_2", "resp_3", "resp_4"]
+        assert seen.entries(call, None).success
+    assert list(seen._responses) == ["resp_2", "resp_3", "resp_4"]
     call.operation, call.reply = FETCH, Reply(id="resp_0", pending=False)
     assert seen.entries(call, None).success
 

@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 
+from openai_lifecycle import semconv
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from tests import wire, wire_responses
 from tests.capture.application import client_for, closing, each, entered, run, settle
@@ -44,6 +45,40 @@ def test_the_head_of_a_stream_may_come_late(server: ScriptedServer, form: str, c
     assert attributes["gen_ai.response.id"] == "chatcmpl-1"
     assert attributes["gen_ai.response.model"] == wire.ANSWERED_BY
     assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
+
+
+def test_what_the_last_chunk_of_a_choice_says(server: ScriptedServer, observed: Observed) -> None:
+    """Service tier and fingerprint may come with the finish reason, and no usage after it."""
+    end = wire.chunk({}, "stop", service_tier="flex", system_fingerprint="fp_9")
+    server.script(event_stream(wire.chunk({"content": "a"}, service_tier=None, system_fingerprint=None), end))
+    chat(server, "stream")
+    attributes = observed.attributes()
+    assert attributes["openai.response.service_tier"] == "flex"
+    assert attributes["openai.response.system_fingerprint"] == "fp_9"
+
+
+def test_a_long_line_in_many_pieces(server: ScriptedServer, observed: Observed) -> None:
+    """A chunk of a megabyte that is read in pieces of a few bytes is put together once, not once a piece."""
+    server.script(event_stream(wire.chunk({"content": "a" * 1_000_000}), wire.chunk({}, "stop")))
+    with (
+        client_for(server, is_async=False) as client,
+        client.chat.completions.with_streaming_response.create(**wire.REQUEST, stream=True) as response,
+    ):
+        for _ in response.iter_bytes(8):
+            pass
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert entry.response_length == 1_000_000
+
+
+def test_a_rate_limit_beyond_all_bounds(server: ScriptedServer, observed: Observed) -> None:
+    """A header's number that no attribute can hold is left out, and the others stay."""
+    body = json.dumps(wire.completion()).encode()
+    server.script(reply(body, x_ratelimit_remaining_tokens="9" * 20, x_ratelimit_remaining_requests="7"))
+    chat(server)
+    attributes = observed.attributes()
+    assert semconv.REMAINING_TOKENS not in attributes
+    assert attributes[semconv.REMAINING_REQUESTS] == 7
 
 
 PARTS = [

@@ -45,16 +45,21 @@ class EventStreamBody:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._rest = b""
+        self._pieces: list[bytes] = []  # of a line whose end has not arrived
+        self._size = 0
         self._data: list[bytes] = []
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LIMIT:
-            self._rest = b""
-        for line in lines:
-            self._line(line.rstrip(b"\r"))
+        self._pieces.append(data)
+        self._size += len(data)
+        if b"\n" in data:
+            *lines, rest = b"".join(self._pieces).split(b"\n")
+            self._pieces, self._size = [rest], len(rest)
+            for line in lines:
+                self._line(line.rstrip(b"\r"))
+        if self._size > LIMIT:
+            self._pieces.clear()
 
     def _line(self, line: bytes) -> None:
         if line.startswith(b"data:"):
@@ -72,7 +77,7 @@ class EventStreamBody:
         """Do nothing: each event was complete at its empty line."""
 
 
-def as_json(data: bytes) -> Any:
+def as_json(data: str | bytes) -> Any:
     """Parse ``data`` as JSON; return ``None`` if it is not valid."""
     try:
         return json.loads(data)
@@ -100,7 +105,7 @@ def read_along(response: Any, call: Call, *, is_async: bool) -> None:
     def iter_bytes(*args: Any, **kwargs: Any) -> Any:
         response.__dict__.pop(name, None)
         source = method(*args, **kwargs)
-        if call.streaming:  # a Stream object reads the body: it is observed itself
+        if call.is_read_by_stream:
             return source
         return driver(call.follow(source), call, body.feed, body.finish)
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from time import perf_counter
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from opentelemetry import context, trace
 
@@ -26,6 +26,8 @@ _T = TypeVar("_T")
 _open: set[Call] = set()
 #: Abandoned calls that the garbage collector found while it was not safe to record them.
 _abandoned: deque[Call] = deque()
+#: Key of the current context: the call whose request is being made.
+_CURRENT: Final = context.create_key("openai-lifecycle-call")
 
 
 class Recording(Protocol):
@@ -90,7 +92,8 @@ class Call:
 
     # -------------------------------------------------------------- request
     def __enter__(self) -> None:
-        self._token = context.attach(self.context)
+        # Not part of ``self.context``: the call would reference itself.
+        self._token = context.attach(context.set_value(_CURRENT, self, self.context))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
@@ -159,6 +162,13 @@ class Call:
             self._source = _nothing
         return source
 
+    @property
+    def is_read_by_stream(self) -> bool:
+        """Whether the client's ``Stream`` is reading the response just now, so that its chunks are seen."""
+        source = self._source()
+        running = getattr(source, "gi_running", getattr(source, "ag_running", True))
+        return self.streaming and running is not False
+
     def closed(self) -> None:
         """End the call if the application closed its response.
 
@@ -198,6 +208,12 @@ class Call:
             _abandoned.append(self)
         else:
             self.end(reason if isinstance(reason, BaseException) else None)
+
+
+def current() -> Call | None:
+    """Return the call whose request is being made in this context, ``None`` if there is none."""
+    call = context.get_value(_CURRENT)
+    return call if isinstance(call, Call) and call.ongoing else None
 
 
 def end_abandoned() -> None:

@@ -120,23 +120,29 @@ _endpoints: dict[int, tuple[weakref.ref[Any], Any, Endpoint]] = {}
 def endpoint_of(client: Any) -> Endpoint:
     """Return the endpoint of a constructed client.
 
-    Cached per client while its ``_base_url`` is the same object. The module-level client computes its
-    ``base_url`` from module variables on every access (``openai/__init__.py``, ``_ModuleClient``) and its
-    ``_base_url`` is not the URL it calls, so its property is read each time.
+    Cached per client while its ``_base_url`` is the same object. A class with its own property ``base_url`` is
+    asked each time, as by the client itself: the module-level client computes it from module variables
+    (``openai/__init__.py``, ``_ModuleClient``).
     """
-    if type(client).__name__.endswith("ModuleClient"):
-        return parse(client.base_url, type(client))
+    getter = getattr(type(client).base_url, "fget", None)
+    if getattr(getter, "__module__", None) not in ("openai._base_client", "openai._client"):
+        return _endpoint(client, client.base_url)
     current = client._base_url
     key = id(client)
     kept = _endpoints.get(key)
     if kept is not None and kept[1] is current and kept[0]() is client:
         return kept[2]
-    endpoint = parse(current, type(client))
-    runtime = getattr(client, "_provider_runtime", None)  # OpenAI(provider=…), since openai 2.54
-    if runtime is not None:
-        endpoint = replace(endpoint, provider=_BY_RUNTIME.get(runtime.name, endpoint.provider))
+    endpoint = _endpoint(client, current)
     _endpoints[key] = weakref.ref(client, lambda _: _endpoints.pop(key, None)), current, endpoint
     return endpoint
+
+
+def _endpoint(client: Any, url: object) -> Endpoint:
+    endpoint = parse(url, type(client))
+    runtime = getattr(client, "_provider_runtime", None)  # OpenAI(provider=…), since openai 2.54
+    if runtime is None:
+        return endpoint
+    return replace(endpoint, provider=_BY_RUNTIME.get(runtime.name, endpoint.provider))
 
 
 def secrets_of(client: Any) -> tuple[str, ...]:

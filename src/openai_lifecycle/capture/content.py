@@ -51,7 +51,7 @@ def chat_messages(messages: object) -> Iterator[str]:
     for message in items(messages):
         m = fields(message)
         role, said = m.get("role"), m.get("content")
-        if len(m) > 2 or role is None or role == "tool" or not isinstance(said, str):
+        if len(m) > 2 or role is None or role == "tool" or type(said) is not str:
             said = " ".join(_said(m))  # more than a role and a text
         yield f"{text(role)}: {said}"
 

@@ -180,13 +180,13 @@ def text(value: object) -> str:
 
 def number(value: object) -> int | float | None:
     """Return ``value`` if it is a float or passes :func:`integer`, else ``None``."""
-    return value if isinstance(value, float) else integer(value)
+    return float(value) if isinstance(value, float) else integer(value)
 
 
 def integer(value: object) -> int | None:
     """Return ``value`` if it is an integer, not a bool, within the 64 bits of an attribute, else ``None``."""
     if type(value) is int or (isinstance(value, int) and type(value) is not bool):
-        return value if -(2**63) <= value < 2**63 else None
+        return int(value) if -(2**63) <= value < 2**63 else None
     return None
 
 

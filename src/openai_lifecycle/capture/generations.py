@@ -26,11 +26,22 @@ LIMIT: Final = 10_000
 
 
 class Entries(NamedTuple):
-    """Which entries the end of a call writes; not an ``enum.Flag``, whose ``in`` runs in Python."""
+    """Which entries the end of a call writes; not an ``enum.Flag``, whose ``in`` runs in Python.
+
+    ``written`` are the ids of tool calls that have their entry already.
+    """
 
     tool_calls: bool
     success: bool
     error: bool
+    written: frozenset[str] = frozenset()
+
+
+class _Seen(NamedTuple):
+    """What was last seen of a response: whether it was pending, and which of its tool calls had been written."""
+
+    pending: bool
+    tool_calls: frozenset[str]
 
 
 _ALL: Final = Entries(tool_calls=True, success=True, error=True)
@@ -40,10 +51,10 @@ _AWAITED: Final = Entries(tool_calls=True, success=False, error=True)
 
 
 class Generations:
-    """The responses seen so far, by id: whether each was still pending when it was last seen."""
+    """The responses seen so far, by id."""
 
     def __init__(self) -> None:
-        self._pending: OrderedDict[str, bool] = OrderedDict()
+        self._responses: OrderedDict[str, _Seen] = OrderedDict()
         self._lock = threading.RLock()  # reentrant: a garbage collection may end a call in any allocation
 
     def entries(self, call: Call, error: BaseException | None) -> Entries:
@@ -55,18 +66,22 @@ class Generations:
             return _FAILED
         before = None
         if reply.id is not None and reply.pending is not None:
-            before = self._seen(reply.id, pending=reply.pending)
-        if call.operation.generates:
+            written = {tool.id for tool in reply.tool_calls.values() if tool.time is not None}
+            now = _Seen(reply.pending, frozenset(written if call.operation.generates else ()))
+            before = self._see(reply.id, now)
+        if call.operation.generates or (before is None and reply.pending is False):
             return _ALL
-        if reply.pending is not False or before is False:
+        if reply.pending is not False or before is None or not before.pending:
             return _NONE
-        return _AWAITED if before else _ALL
+        return _AWAITED._replace(written=before.tool_calls)
 
-    def _seen(self, response_id: str, *, pending: bool) -> bool | None:
-        """Return whether the response was pending when last seen, ``None`` if it is new; remember it."""
+    def _see(self, response_id: str, now: _Seen) -> _Seen | None:
+        """Remember a response as it is ``now``; return what was seen of it before, ``None`` if it is new."""
         with self._lock:
-            before = self._pending.pop(response_id, None)
-            self._pending[response_id] = pending and before is not False
-            if len(self._pending) > LIMIT:
-                self._pending.popitem(last=False)
+            before = self._responses.pop(response_id, None)
+            if before is not None:
+                now = _Seen(now.pending and before.pending, now.tool_calls | before.tool_calls)
+            self._responses[response_id] = now
+            if len(self._responses) > LIMIT:
+                self._responses.popitem(last=False)
         return before

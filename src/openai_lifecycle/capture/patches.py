@@ -6,7 +6,8 @@ helpers, raw and streaming responses, ``client.post`` and methods bound earlier.
 resource modules, which together cost more than a second.
 
 A call travels with its request options, as a :class:`_Hook` in ``post_parser``. ``_process_response`` and the
-retry loop receive copies of the options and find their call by that hook.
+retry loop receive copies of the options and find their call by that hook; by the current context if a subclass
+has replaced the hook.
 """
 
 from __future__ import annotations
@@ -16,22 +17,26 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import wrapt
 from opentelemetry import propagate
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from openai_lifecycle.capture import routes
-from openai_lifecycle.capture.body import read_along, read_now
-from openai_lifecycle.capture.call import Call
+from openai_lifecycle.capture.body import as_json, read_along, read_now
+from openai_lifecycle.capture.call import Call, current
 from openai_lifecycle.capture.clients import endpoint_of, secrets_of
-from openai_lifecycle.capture.facts import FILES, Fields
+from openai_lifecycle.capture.facts import FILES, Fields, fields
 from openai_lifecycle.capture.initialization import Initializations
 from openai_lifecycle.capture.recorder import Recorder
 from openai_lifecycle.shield import SHIELD
 
 _logger = logging.getLogger(__name__)
+
+
+#: What ``cast_to`` may make of a body without parsing it; :func:`_returned` parses it then.
+_UNPARSED: Final = (str, bytes, type(None))
 
 
 class _Hook:
@@ -49,7 +54,7 @@ class _Hook:
 
     def __call__(self, parsed: Any) -> Any:
         with SHIELD:
-            if not (_is_stream(parsed) or isinstance(parsed, str)):  # a text may be JSON: see _returned
+            if not (_is_stream(parsed) or isinstance(parsed, _UNPARSED)):
                 self.call.parsed(parsed)
         result = self.previous(parsed) if callable(self.previous) else parsed
         with SHIELD:
@@ -205,31 +210,32 @@ class Patches:
 
     # -------------------------------------------------------------- response
     def _process_response(
-        self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        call = _responded(kwargs, is_async=False)
+        call = _responded(client, kwargs, is_async=False)
         result = wrapped(*args, **kwargs)
         _returned(call, kwargs, is_async=False)
         return result
 
     async def _aprocess_response(
-        self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        call = _responded(kwargs, is_async=True)
+        call = _responded(client, kwargs, is_async=True)
         result = await wrapped(*args, **kwargs)
         _returned(call, kwargs, is_async=True)
         return result
 
     # -------------------------------------------------------------- retries
     def _retry_delay(
-        self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Record a retry: the client asks for the delay once before each, while handling the failure."""
         delay = wrapped(*args, **kwargs)
         with SHIELD:
             options = args[1] if len(args) > 1 else kwargs["options"]
-            if isinstance(options.post_parser, _Hook):
-                options.post_parser.call.retried(_cause(sys.exc_info()[1]), delay)
+            call = _call_of(client, options)
+            if call is not None:
+                call.retried(_cause(sys.exc_info()[1]), delay)
         return delay
 
 
@@ -286,19 +292,35 @@ def _body(options: Any) -> Fields:
     ``extra_body`` overrides the JSON (``openai/_base_client.py``, ``_build_request``).
     """
     sent = options.params if options.method.lower() == "get" else options.json_data
-    body = sent if isinstance(sent, Mapping) else {}
+    content = getattr(options, "content", None)  # not in every version
+    if isinstance(content, (str, bytes)):
+        sent = as_json(content)
+    body = fields(sent)
     if options.files:
         names = options.files if isinstance(options.files, Mapping) else [name for name, _ in options.files]
         body = {**body, FILES: [name.partition("[")[0] for name in names]}
     return {**body, **options.extra_json} if isinstance(options.extra_json, Mapping) else body
 
 
-def _responded(kwargs: dict[str, Any], *, is_async: bool) -> Call | None:
+def _call_of(client: Any, options: Any) -> Call | None:
+    """Return the call that a request with ``options`` belongs to, ``None`` if it is not recorded."""
+    hook = options.post_parser
+    if isinstance(hook, _Hook):
+        return hook.call
+    # A subclass's ``_prepare_options`` may have replaced the hook. Another request may be made on the way, for a
+    # token perhaps, and is none of the call's operation.
+    call = current()
+    if call is None or not call.recording.reads:
+        return None
+    route = routes.find(options.method, _path(client, options.url))
+    return call if route is not None and route[0] is call.operation else None
+
+
+def _responded(client: Any, kwargs: dict[str, Any], *, is_async: bool) -> Call | None:
     """Note a response before the client parses it; return its call."""
     with SHIELD:
-        hook = kwargs["options"].post_parser
-        if isinstance(hook, _Hook):
-            call, response = hook.call, kwargs["response"]
+        call, response = _call_of(client, kwargs["options"]), kwargs["response"]
+        if call is not None:
             call.responded(response, retries=kwargs.get("retries_taken", 0))
             if kwargs["stream"]:
                 call.defer(response, is_async=is_async)
@@ -310,13 +332,15 @@ def _returned(call: Call | None, kwargs: dict[str, Any], *, is_async: bool) -> N
     """Read a response that the client left unparsed; the application parses it later or never.
 
     It comes from ``with_raw_response`` or ``with_streaming_response``, or the application asked for the HTTP
-    response itself: ``client.post(…, cast_to=httpx.Response)``.
+    response itself: ``client.post(…, cast_to=httpx.Response)``. It may also read that of a ``Stream`` itself.
     """
-    if call is None or call.answered or call.streaming:
+    if call is None or call.answered:
         return
     with SHIELD:
         response = kwargs["response"]
-        if response.is_stream_consumed:  # also with ``with_streaming_response``, if the body was in memory
+        if (
+            response.is_stream_consumed and not call.streaming
+        ):  # also with ``with_streaming_response``, if the body was in memory
             read_now(response, call)
             call.end()
             return

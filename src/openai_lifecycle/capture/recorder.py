@@ -14,7 +14,7 @@ from openai_lifecycle.capture import messages, other_instrumentations, unchecked
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.clients import Endpoint, secrets_sent
 from openai_lifecycle.capture.content import one_line
-from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request
+from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request, integer
 from openai_lifecycle.capture.generations import Entries, Generations
 from openai_lifecycle.capture.metrics import Instruments
 from openai_lifecycle.options import Capture, Options
@@ -34,7 +34,10 @@ class Destination(Protocol):
 
 
 def _whole(value: bytes) -> int:
-    return int(value)
+    number = integer(int(value))
+    if number is None:
+        raise ValueError("more than an attribute holds")
+    return number
 
 
 #: Response header → attribute and reader. All are read in one pass, which takes as long as looking up one.
@@ -215,7 +218,7 @@ class Recording:
         reply = call.reply
         attributes = self.attributes
         attributes.update(reply.attributes)
-        attributes[semconv.RETRIES] = call.retries
+        attributes[semconv.RETRIES] = max(call.retries, _retries_sent(end.error))
         if reply.id:
             attributes[semconv.RESPONSE_ID] = reply.id
         if reply.model:
@@ -242,6 +245,8 @@ class Recording:
             return
         capture = self._recorder.options.capture
         for tool in end.call.reply.tool_calls.values():
+            if tool.id in end.entries.written:
+                continue
             arguments = redact(tool.arguments, self._secrets) if capture.on_events else ""
             attributes = codec.tool_call(call_id=tool.id, name=tool.name, kind=tool.kind, arguments=arguments)
             unchecked.add_event(self.span, semconv.TOOL_CALL_DETECTED, attributes, tool.time)
@@ -302,6 +307,12 @@ def _failure(call: Call, error: BaseException | None) -> str | None:
     if error is not None:
         return type(error).__qualname__
     return call.reply.error[0] if call.reply.error else None
+
+
+def _retries_sent(error: BaseException | None) -> int:
+    """Return how often the client had retried, from the failed request: a subclass may wait in its own way."""
+    sent = getattr(getattr(error, "request", None), "headers", {}).get("x-stainless-retry-count", "")
+    return int(sent) if sent.isdigit() else 0
 
 
 def _finish_reasons(reply: Reply, *, failed: bool) -> tuple[str, ...]:

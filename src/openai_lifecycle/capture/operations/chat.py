@@ -143,11 +143,13 @@ def chunk(reply: Reply, part: Any) -> None:
 def _any_chunk(reply: Reply, part: Any) -> None:
     """Fold one chunk of any shape into ``reply``."""
     completion = members(part)
+    choices = [members(choice) for choice in items(completion.get("choices"))]
     told = completion.get("id") == reply.id and completion.get("model") == reply.model
-    if not told or completion.get("usage") is not None:
+    ends = any(choice.get("finish_reason") for choice in choices)
+    if ends or not told or completion.get("usage") is not None:
         _head(reply, fields(part))
-    for position, choice in enumerate(items(completion.get("choices"))):
-        _choice(reply, members(choice), position, "delta")
+    for position, choice in enumerate(choices):
+        _choice(reply, choice, position, "delta")
 
 
 def _head(reply: Reply, completion: Fields) -> None:
