@@ -25,7 +25,7 @@ class Holder(Protocol):
     def close(self) -> None:
         """Save what is held: the process is about to end."""
 
-    def flush(self, timeout: float) -> bool:
+    def save(self, timeout: float) -> None:
         """Save what is held within ``timeout`` seconds. A signal handler may call it at any point of the program."""
 
     def is_interrupted(self) -> bool:
@@ -48,7 +48,7 @@ def register(holder: Holder) -> None:
 
 
 def prepare() -> None:
-    """Prepare this process for its end. Call it before holding something, because a fork undoes it."""
+    """Install the hooks that save data; called again before data is held, because a fork removes them."""
     if multiprocessing := sys.modules.get("multiprocessing.util"):
         _prepare_child(multiprocessing)
     is_main = threading.current_thread() is threading.main_thread()  # no other thread may set a handler
@@ -85,7 +85,7 @@ def _close_all() -> None:
 def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
     global _ending
     for holder in list(_holders):
-        holder.flush(_GRACE)
+        holder.save(_GRACE)
     if any(holder.is_interrupted() for holder in list(_holders)):
         _ending = True
     else:

@@ -130,11 +130,11 @@ def test_a_refused_batch_is_delivered_without_the_event_that_is_refused(dispatch
     assert dispatcher.lost() == {"sink": 1}
 
 
-def test_what_a_sink_refuses_regardless_is_not_divided(dispatcher: Dispatch) -> None:
+def test_what_a_sink_refuses_for_good_is_not_divided(dispatcher: Dispatch) -> None:
     """A sink that would reject any events, for want of a permission, is asked once for each batch."""
 
     def fail() -> None:
-        raise Rejected("who are you?", regardless=True)
+        raise Rejected("who are you?", permanent=True)
 
     sink = Sink(fail)
     dispatching = dispatcher(sink=sink)
@@ -346,6 +346,36 @@ def test_sigterm_loses_nothing(tmp_path: Path, arguments: list[str], status: int
     run(TERMINATED, tmp_path, *arguments, status=status)
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert lines == list(map(records.to_json, generated.events(20)))
+
+
+WAITING = """
+import logging, os, signal, threading
+from tests import generated
+from openai_lifecycle.sinks import Unavailable, destinations
+from openai_lifecycle.sinks.dispatch import Dispatcher
+logging.basicConfig()
+class Later:
+    tried = threading.Event()
+    def write(self, events):
+        with open("out.txt", "a") as file:
+            print(len(events), file=file)
+        self.tried.set()
+        raise Unavailable("not now", after=600)
+    def flush(self): pass
+    def close(self): pass
+dispatching = Dispatcher(destinations([Later()]))
+dispatching.put(list(generated.events(20))[:20])
+Later.tried.wait(60)
+os.kill(os.getpid(), signal.SIGTERM)
+threading.Event().wait(60)
+"""
+
+
+def test_sigterm_does_not_wait_for_the_next_try(tmp_path: Path) -> None:
+    """On SIGTERM a batch that waits for its next try has it at once, and what fails again is reported as lost."""
+    ended = run(WAITING, tmp_path, status=-signal.SIGTERM)
+    assert (tmp_path / "out.txt").read_text() == "20\n20\n"
+    assert "sink Later: 20 events lost: not now" in ended.stderr
 
 
 def run(

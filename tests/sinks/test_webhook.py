@@ -100,6 +100,26 @@ def test_events_are_cloud_events(receiver: Receiver, monkeypatch: pytest.MonkeyP
     assert len({item["id"] for item in body}) == len(EVENTS)
 
 
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://b\u00fccher.example/hook", "xn--bcher-kva.example"),
+        ("http://user:word@\u4f8b\u3048.jp:8080/hook", "xn--r8jz45g.jp:8080"),
+        ("http://[::1]:8080/hook", "[::1]:8080"),
+    ],
+)
+def test_hosts_are_sent_as_dns_spells_them(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, url: str, host: str
+) -> None:
+    """The name of a host may have any letters; the server gets it encoded, with its port."""
+    monkeypatch.setenv("http_proxy", f"http://{receiver.host}")  # it gets whatever the host
+    monkeypatch.delenv("no_proxy", raising=False)
+    WebhookSink(f"webhook+{url}").write(EVENTS)
+    ((headers, body),) = receiver.got
+    assert headers["Host"] == host
+    assert len(body) == len(EVENTS)
+
+
 def test_hostile_texts_arrive_as_they_are(receiver: Receiver) -> None:
     """Whatever an event says, it arrives."""
     WebhookSink(receiver.url).write(generated.hostile())
@@ -141,7 +161,7 @@ def test_a_refusal_is_final(receiver: Receiver, code: int) -> None:
     receiver.answers = [status(code, Location=f"http://{receiver.host}/elsewhere")]
     with pytest.raises(Rejected, match=f"^the server answered {code}$") as raised:
         WebhookSink(receiver.url).write(EVENTS)
-    assert raised.value.regardless == (code not in (400, 413, 422))
+    assert raised.value.permanent == (code not in (400, 413, 422))
     assert len(receiver.got) == 1
 
 

@@ -66,6 +66,10 @@ class Buffer:
             self._lock.release()
         return True
 
+    def save(self, timeout: float) -> None:
+        """Flush: the process is about to end."""
+        self.flush(timeout)
+
     def close(self) -> None:
         """Write everything, and every later entry at once: the process is about to end."""
         self._closed = True

@@ -5,7 +5,7 @@ other sinks never wait for it. A new destination is one class with the three met
 entry point in the group ``openai_lifecycle_sinks`` whose name is the scheme of its URLs:
 
     [project.entry-points.openai_lifecycle_sinks]
-    kafka = "my_package:KafkaSink"          # called with the URL, raises ValueError when it makes no sense
+    kafka = "my_package:KafkaSink"          # called with the URL, raises ValueError if it is not valid
 
 The text of that ``ValueError`` is logged, so it must not quote the URL, which may hold a password.
 """
@@ -37,7 +37,11 @@ _OWN: Final = {
 
 
 class EventSink(Protocol):
-    """A destination of events. All three methods are called from one thread, and may take their time."""
+    """A destination of events.
+
+    All three methods are called from one thread and may take their time. When one still runs five seconds after the
+    process was asked to end, it is given up, and later events come from another thread.
+    """
 
     def write(self, events: Sequence[LifecycleEvent]) -> None:
         """Take ``events``, all or none.
@@ -61,11 +65,11 @@ class SinkError(Exception):
 
 
 class Rejected(SinkError):  # noqa: N818 - it says what happened to the events
-    """These events will never be taken; ``regardless`` of what they are, if no others would be either."""
+    """These events will never be taken. ``permanent``: nor will any others, so splitting the batch is pointless."""
 
-    def __init__(self, message: str, *, regardless: bool = False) -> None:
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
         super().__init__(message)
-        self.regardless = regardless
+        self.permanent = permanent
 
 
 class Unavailable(SinkError):  # noqa: N818 - as above
@@ -108,13 +112,13 @@ def destination(given: str | EventSink) -> Destination:
     """Return the destination of ``given``, a URL or a sink. Nothing is connected yet.
 
     Raises:
-        ValueError: the URL makes no sense.
+        ValueError: the URL is not valid.
         ImportError: a package that the destination needs is not installed.
     """
     if not isinstance(given, str):
         return Destination(type(given).__qualname__, lambda: given, own=False)
     kind = _kind(given)
-    kind(given)  # a URL that makes no sense raises now, not in a thread later
+    kind(given)  # a URL that is not valid raises now, not in a thread later
     return Destination(address(given), lambda: kind(given))
 
 

@@ -62,6 +62,10 @@ class Dispatcher:
         for lane in self._lanes:
             lane.join(deadline)
 
+    def save(self, timeout: float) -> None:
+        """Close: the process is about to end."""
+        self.close(timeout)
+
     def is_interrupted(self) -> bool:
         """Return False: other threads write, and no signal handler interrupts them."""
         return False
@@ -78,9 +82,8 @@ class _Lane:
     def __init__(self, destination: Destination, lost: Counter) -> None:
         self._destination = destination
         self._lost_counter = lost
-        self._inherited: list[
-            EventSink | None
-        ] = []  # kept for good: closing one would end the parent's connection
+        # Never dropped: closing one would end the parent's connection.
+        self._inherited: list[EventSink | None] = []
         self._sink: EventSink | None = None
         self._reset()
 
@@ -199,7 +202,7 @@ class _Lane:
                         return []
 
     def _deliver(self, batch: list[LifecycleEvent], stop: _Stop) -> None:
-        """Write ``batch``; if the sink rejects it, write its halves, so that one bad event or the size costs no other."""
+        """Write ``batch``; if the sink rejects it, its halves, so that one bad event does not lose the others."""
         pause, deadline = _FIRST_PAUSE, time.monotonic() + _PATIENCE
         while not stop.abandoned:  # join, which abandoned us, has counted the rest
             try:
@@ -208,13 +211,13 @@ class _Lane:
                     sink = self._sink = self._destination.open()
                 sink.write(batch)
             except Rejected as error:
-                if len(batch) > 1 and not error.regardless:
+                if len(batch) > 1 and not error.permanent:
                     middle = len(batch) // 2
                     self._deliver(batch[:middle], stop)
                     self._deliver(batch[middle:], stop)
                     return
                 reason, final = str(error), True
-            except Exception as error:  # noqa: BLE001 - whatever a sink raises is its own trouble
+            except Exception as error:  # noqa: BLE001 - a sink may raise anything
                 reason, final = _described(error), time.monotonic() > deadline or stop.asked
                 if isinstance(error, Unavailable):
                     pause = max(pause, error.after or 0.0)
@@ -268,7 +271,10 @@ class _Lane:
 
 
 class _Stop:
-    """Orders to a lane's thread: ``asked`` to end when the queue is empty; ``abandoned``, nobody waits for it."""
+    """Orders to a lane's thread.
+
+    ``asked``: end when the queue is empty. ``abandoned``: ``join`` timed out, and has counted what was left as lost.
+    """
 
     __slots__ = ("abandoned", "asked")
 

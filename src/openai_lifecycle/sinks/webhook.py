@@ -23,7 +23,7 @@ from openai_lifecycle.sinks import Rejected, Unavailable
 from openai_lifecycle.version import __version__
 
 _TIMEOUT: Final = 10.0  # seconds without a byte
-_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})  # any other answer but 2xx is final
+_RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})  # other codes, except 2xx, are final
 _BAD_BATCH: Final = frozenset({400, 413, 422})  # fewer or other events may be accepted
 _SENDABLE: Final = re.compile("[!-~]*")
 
@@ -39,8 +39,7 @@ class WebhookSink:
     """
 
     def __init__(self, url: str) -> None:
-        parts = _parts(url.removeprefix("webhook+"))
-        host = parts.netloc.rpartition("@")[2]
+        parts, host = _parts(url.removeprefix("webhook+"))
         self._url = urlunsplit((parts.scheme, host, parts.path or "/", parts.query, ""))
         self._headers = {
             "Content-Type": "application/cloudevents-batch+json; charset=utf-8",
@@ -69,8 +68,8 @@ class WebhookSink:
         except urllib.error.HTTPError as error:
             with error:
                 message = f"the server answered {error.code}"
-                if error.code not in _AGAIN:
-                    raise Rejected(message, regardless=error.code not in _BAD_BATCH) from None
+                if error.code not in _RETRYABLE:
+                    raise Rejected(message, permanent=error.code not in _BAD_BATCH) from None
                 raise Unavailable(message, decimal(error.headers.get("Retry-After"))) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
@@ -97,8 +96,8 @@ class WebhookSink:
         """Do nothing: no connection is kept."""
 
 
-def _parts(url: str) -> SplitResult:
-    """Return the parts of ``url``, checked to be sendable by http.client."""
+def _parts(url: str) -> tuple[SplitResult, str]:
+    """Return the parts of ``url``, checked to be sendable by http.client, and host and port as they are sent."""
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").encode("idna").decode()
@@ -110,7 +109,8 @@ def _parts(url: str) -> SplitResult:
     token = "" if parts.password is not None else unquote(parts.username or "")
     if not _SENDABLE.fullmatch(f"{host}{parts.path}{parts.query}{token}"):
         raise ValueError("host, path, query and token may hold only visible ASCII: %-encode the rest")
-    return parts
+    shown = f"[{host}]" if ":" in host else host
+    return parts, shown if parts.port is None else f"{shown}:{parts.port}"
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
