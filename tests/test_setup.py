@@ -385,6 +385,31 @@ def test_metrics_are_sent_when_asked_for(command: list[str]) -> None:
         assert {"gen_ai.client.operation.duration", "gen_ai.client.token.usage"} <= set(received.metrics)
 
 
+def test_metrics_beside_the_applications_spans() -> None:
+    """Where the application has a TracerProvider and no MeterProvider, metrics are sent all the same."""
+    with RECEIVERS["http"]() as received:
+        program = MANUAL.format("") + "import openai, os" + PROVIDER.replace("{0}", "http") + CALL
+        done = start(program, **received.environment, OTEL_METRICS_EXPORTER="otlp")
+        assert done.returncode == 0, done.stderr
+        assert "gen_ai.client.operation.duration" in received.metrics
+
+
+def test_nothing_keeps_running_when_it_is_off_again() -> None:
+    """The exporters that it started stop when it is switched off, however often."""
+    program = """
+import threading, openai, openai_lifecycle
+for _ in range(3):
+    openai_lifecycle.instrument()
+    openai.OpenAI(api_key="sk-test-0123456789")
+    openai_lifecycle.uninstrument()
+print([thread.name for thread in threading.enumerate()])
+"""
+    environment = {"OTEL_METRICS_EXPORTER": "console", "OTEL_TRACES_EXPORTER": "console"}
+    done = start(program, **environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "['MainThread']"
+
+
 def test_a_provider_of_the_application_replaces_ours() -> None:
     """Under opentelemetry-instrument an application can still set its own provider, as before we were installed."""
     with RECEIVERS["http"]() as received:

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -27,6 +27,9 @@ from openai_lifecycle.options import Options
 from openai_lifecycle.sampling import RecordAll
 from openai_lifecycle.shield import SHIELD
 from openai_lifecycle.version import __version__
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics import MeterProvider
 
 _logger = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ class Pipeline:
         self._joined: list[EventsLogProcessor] = []
         self._samplers: list[tuple[Any, Sampler]] = []
         self._own: TracerProvider | None = None
+        self._own_meters: MeterProvider | None = None
         self._provider: object = None
         self._tracer: trace.Tracer = trace.NoOpTracer()
         self.instruments = Instruments(options.meter_provider)
@@ -72,8 +76,9 @@ class Pipeline:
                 processor.leave()
             for tracer, sampler in self._samplers:
                 tracer.sampler = sampler
-            if self._own is not None:
-                self._own.shutdown()
+            for own in (self._own, self._own_meters):
+                if own is not None:
+                    own.shutdown()
             if self._exporter is not None:
                 self._exporter.shutdown()
 
@@ -90,6 +95,7 @@ class Pipeline:
         if self._exporter is not None:
             self._attach(target, self._exporter)
             self._record_unsampled(tracer)
+        self._start_metrics()
         self._tracer, self._provider = tracer, provider
         # Exit handlers run last in, first out: calls still open end before the provider shuts down.
         atexit.unregister(end_all)
@@ -103,9 +109,15 @@ class Pipeline:
     def _own_provider(self) -> TracerProvider:
         if self._own is None:
             self._own = sdk.tracer_provider()
-            if self._options.meter_provider is None and is_unset(metrics.get_meter_provider()):
-                self.instruments = Instruments(sdk.meter_provider())
         return self._own
+
+    def _start_metrics(self) -> None:
+        """Export metrics if the environment says so and there is no provider to join."""
+        is_wanted = self._options.meter_provider is None and is_unset(metrics.get_meter_provider())
+        if is_wanted and self._own_meters is None:
+            self._own_meters = sdk.meter_provider()
+            if self._own_meters is not None:
+                self.instruments = Instruments(self._own_meters)
 
     def _attach(self, provider: Any, exporter: EventsLogExporter) -> None:
         processor = _processors.get(provider)

@@ -38,7 +38,7 @@ _PROTOCOLS: Final = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_htt
 
 
 class Signal(NamedTuple):
-    """A kind of telemetry: its name in variables, and the endpoints whose presence asks for OTLP.
+    """A kind of telemetry: its name in variables, and the endpoints that enable OTLP.
 
     The general endpoint asks for traces only: the backend most people start with, Jaeger, accepts nothing
     else and answers metrics with an error a minute.
@@ -64,7 +64,7 @@ METRICS: Final = Signal("metrics", ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",))
 
 
 def exporter_names(signal: Signal) -> list[str]:
-    """Return the entry-point names of the exporters that the environment asks for."""
+    """Return the entry-point names of the exporters that the environment selects."""
     asked = os.environ.get(signal.variable, "").strip()
     if asked:
         names = [name.strip() for name in asked.split(",")]
@@ -79,31 +79,34 @@ def _resolved(signal: Signal, name: str) -> str | None:
         return name
     variable, protocol = signal.protocol()
     if protocol not in _PROTOCOLS:
-        _report(variable, protocol, f"{' or '.join(_PROTOCOLS)}; nothing is exported over OTLP")
+        wrong, allowed = f"{variable}={protocol!r}", " or ".join(_PROTOCOLS)
+        _report(wrong, f"{wrong} is not allowed: it must be {allowed}; nothing is exported over OTLP")
     return _PROTOCOLS.get(protocol)
 
 
 def loaded(signal: Signal) -> Iterator[type[Any]]:
-    """Yield the exporter classes that the environment asks for; report those that cannot be loaded."""
+    """Yield the exporter classes that the environment selects; report those that cannot be loaded."""
     group = f"opentelemetry_{signal.name}_exporter"
     for name in exporter_names(signal):
+        wrong = f"{signal.variable}={name!r}"
         found = entry_points(group=group, name=name)
         if not found:
-            known = sorted({entry.name for entry in entry_points(group=group)})
-            _report(signal.variable, name, f"{', '.join(known)} or none; it is ignored")
+            known = ", ".join(sorted({entry.name for entry in entry_points(group=group)}))
+            _report(wrong, f"{wrong} is not allowed: it must be {known} or none; it is ignored")
             continue
         try:
             exporter = next(iter(found)).load()
         except Exception as error:  # noqa: BLE001 - a package that is broken in any way
-            _logger.error("%s=%r cannot be loaded: %s", signal.variable, name, _told(error))  # noqa: TRY400
+            _report(wrong, f"{wrong} cannot be loaded: {_described(error)}")
         else:
             yield exporter
 
 
-def _report(variable: str, value: str, allowed: str) -> None:
-    if variable not in _reported:
-        _reported.add(variable)
-        _logger.error("%s=%r is not allowed: it must be %s", variable, value, allowed)
+def _report(cause: str, message: str) -> None:
+    """Log an error, one for each ``cause``. Without a traceback, which may quote secrets."""
+    if cause not in _reported:
+        _reported.add(cause)
+        _logger.error("%s", message)
 
 
 @contextlib.contextmanager
@@ -115,17 +118,12 @@ def _without(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - see above
-        told = _told(error)
-        if told not in _reported:
-            _reported.add(told)
-            settings = sorted(name for name in os.environ if name.startswith(_SETTINGS))
-            # No traceback: it may quote secrets.
-            _logger.error(  # noqa: TRY400
-                "continuing without %s: %s; set variables: %s", what, told, ", ".join(settings) or "none"
-            )
+        cause = _described(error)
+        settings = ", ".join(sorted(name for name in os.environ if name.startswith(_SETTINGS)))
+        _report(cause, f"continuing without {what}: {cause}; set variables: {settings or 'none'}")
 
 
-def _told(error: Exception) -> str:
+def _described(error: Exception) -> str:
     """Return type and text of ``error``, without header values, which may be credentials."""
     headers = (value for name, value in os.environ.items() if name.endswith("_HEADERS"))
     secrets = {part.strip() for value in headers for part in re.split("[=,]", f"{value},{unquote(value)}")}
@@ -216,7 +214,7 @@ def start_globally() -> None:
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return
     if len(list(loaded(TRACES))) < len(exporter_names(TRACES)):
-        return  # reported; a provider of our own takes the exporters that can be had
+        return  # reported; our own provider uses the exporters that load
     implied = {
         f"{kind}_exporter_names": exporter_names(signal)
         for kind, signal in (("trace", TRACES), ("metric", METRICS))

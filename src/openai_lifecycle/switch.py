@@ -13,11 +13,9 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-import wrapt
-
 from openai_lifecycle import options, sdk
 from openai_lifecycle.capture.initialization import Initializations
-from openai_lifecycle.capture.patches import Patches
+from openai_lifecycle.capture.patches import Patches, on_import
 from openai_lifecycle.capture.recorder import Recorder
 from openai_lifecycle.pipeline import Pipeline
 
@@ -73,7 +71,7 @@ class Switch:
         self._pipeline.attach()
         # Runs now if openai is already imported, else on its import: an application that never imports it
         # pays nothing.
-        wrapt.register_post_import_hook(self._patches.install, "openai")
+        on_import("openai", self._patches.install)
 
     def off(self) -> None:
         """Restore the client and write what is pending."""

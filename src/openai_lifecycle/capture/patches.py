@@ -16,6 +16,7 @@ import functools
 import inspect
 import logging
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -24,12 +25,13 @@ from opentelemetry import propagate
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from openai_lifecycle.capture import routes
-from openai_lifecycle.capture.body import as_json, read_along, read_now
+from openai_lifecycle.capture.body import read_along, read_now
 from openai_lifecycle.capture.call import Call, current
 from openai_lifecycle.capture.clients import endpoint_of, secrets_of
 from openai_lifecycle.capture.facts import FILES, Fields, fields
 from openai_lifecycle.capture.initialization import Initializations
 from openai_lifecycle.capture.recorder import Recorder
+from openai_lifecycle.encoding import parse_json
 from openai_lifecycle.shield import SHIELD
 
 _logger = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ class Patches:
         self._wrap_all(self._table())
         # Their modules are the expensive ones: we wait until the application imports each.
         for module in routes.CONNECTIONS:
-            wrapt.register_post_import_hook(self._install_websockets, module)
+            on_import(module, self._install_websockets)
 
     def _install_websockets(self, module: Any) -> None:
         with SHIELD:  # a failure here would break the application's import
@@ -239,6 +241,21 @@ class Patches:
         return delay
 
 
+def on_import(module: str, install: Callable[[Any], None]) -> None:
+    """Call the bound method ``install`` once ``module`` is imported, now or later.
+
+    A weak reference, because wrapt keeps a hook until the import, which may never come.
+    """
+    method = weakref.WeakMethod(install)
+
+    def hook(imported: Any) -> None:
+        found = method()
+        if found is not None:
+            found(imported)
+
+    wrapt.register_post_import_hook(hook, module)
+
+
 class _Point(NamedTuple):
     """One row: the wrapper of one function; not required if some supported version lacks the function."""
 
@@ -294,7 +311,7 @@ def _body(options: Any) -> Fields:
     sent = options.params if options.method.lower() == "get" else options.json_data
     content = getattr(options, "content", None)  # not in every version
     if isinstance(content, (str, bytes)):
-        sent = as_json(content)
+        sent = parse_json(content)
     body = fields(sent)
     if options.files:
         names = options.files if isinstance(options.files, Mapping) else [name for name, _ in options.files]
@@ -307,8 +324,8 @@ def _call_of(client: Any, options: Any) -> Call | None:
     hook = options.post_parser
     if isinstance(hook, _Hook):
         return hook.call
-    # A subclass's ``_prepare_options`` may have replaced the hook. Another request may be made on the way, for a
-    # token perhaps, and is none of the call's operation.
+    # A subclass's ``_prepare_options`` may have replaced the hook. This may also be another request that it makes
+    # during the call, for a token perhaps, so the operation must match.
     call = current()
     if call is None or not call.recording.reads:
         return None
