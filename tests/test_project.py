@@ -36,7 +36,7 @@ RANKS = [
     ["instrumentor"],
     [""],
 ]
-#: The towers, which never know each other: the command starts without the client, the log needs none.
+#: Packages that must not import each other: the command starts without the client, the log needs none.
 TOWERS = {
     "eventslog": ["capture"],
     "sinks": ["capture"],

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from openai_lifecycle import semconv
-from openai_lifecycle.encoding import shortened
+from openai_lifecycle.encoding import parse_json, shortened
 from openai_lifecycle.events import (
     LifecycleEvent,
     LLMGenerationError,
@@ -173,7 +173,7 @@ def _derive(span: ReadableSpan, attributes: dict[str, Any]) -> None:
         attributes[semconv.TOTAL_TOKENS] = None if sent is None or received is None else sent + received
 
 
-# ------------------------------------------------------------------ values of doubtful type
+# ------------------------------------------------------------------ unvalidated values
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
@@ -444,10 +444,7 @@ def _found(places: Iterable[Attributes], name: str) -> list[Attributes]:
     """Return the objects under ``name`` in the first of ``places`` that has it, as values or as JSON."""
     value: object = next((place[name] for place in places if place.get(name)), None)
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return []
+        value = parse_json(value)
     return [m for m in value if isinstance(m, Mapping)] if isinstance(value, (list, tuple)) else []
 
 

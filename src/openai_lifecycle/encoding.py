@@ -1,9 +1,14 @@
-"""Makes text encodable by every exporter, and shortens it.
+"""Makes text encodable by every exporter, shortens it, and parses JSON that may be broken.
 
 UTF-8 cannot encode lone surrogates, but JSON and models produce them. One in a span's name or status makes
 the OTLP exporters lose the whole batch of spans, the application's included
 (``opentelemetry/exporter/otlp/proto/common/_internal``).
 """
+
+from __future__ import annotations
+
+import json
+from typing import Any
 
 
 def encodable(text: str) -> str:
@@ -16,3 +21,11 @@ def encodable(text: str) -> str:
 def shortened(text: str, limit: int, length: int) -> str:
     """Cut ``text``, the start of ``length`` characters, after ``limit`` and append how many are missing."""
     return text if length <= limit else f"{text[:limit]}… [+{length - limit} chars]"
+
+
+def parse_json(data: str | bytes) -> Any:
+    """Return the value that ``data`` is the JSON of, ``None`` if it is not valid or nested too deeply."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None

@@ -13,7 +13,7 @@ REDACTED: Final = "[REDACTED]"
 
 # Keys of OpenAI (``sk-…``, also as its 401 message masks them: ``sk-abc***xyz``; ``sess-…``) and of
 # compatible providers, values after an authorization scheme or a key header, and credentials before the host
-# of a URL. The first group may match ordinary words, and the second stays, see :func:`_replacement`.
+# of a URL. Group 1, a key after its prefix, may be ordinary words; group 2, a label, is kept (:func:`_replacement`).
 _SECRET = re.compile(
     r"""
       \b(?: sk | rk | pk | sess | gsk | xai | pplx )-([\w*.-]{8,})
@@ -30,11 +30,12 @@ _SECRET = re.compile(
 #: What keys have and words such as ``rk-cabinet-hinges`` do not.
 _RANDOM: Final = re.compile(r"[\d*]|\w{16}")
 # The pattern has no literal prefix, so it costs some 20 ns a character; a substring search costs almost nothing.
-#: Character that many texts lack → hints of a credential that contain it; those under "" are always searched.
+#: Character that many texts lack → hints of a credential that contain it, in lower case; those under "" are always
+#: searched.
 _HINTS: Final = {
-    "-": ("sk-", "rk-", "pk-", "sess-", "xai-", "pplx-", "pi-key", "pi-Key", "PI-KEY"),
-    "_": ("ghp_", "hf_", "pi_key", "PI_KEY"),
-    "": ("gsk", "AIza", "AKIA", "ASIA", "eyJ", "earer ", "EARER ", "pikey", "piKey", "PIKEY", "@"),
+    "-": ("sk-", "rk-", "pk-", "sess-", "gsk-", "xai-", "pplx-", "api-key"),
+    "_": ("gsk_", "ghp_", "hf_", "api_key"),
+    "": ("aiza", "akia", "asia", "eyj", "bearer", "apikey", "@"),
 }
 
 
@@ -91,6 +92,7 @@ def address(url: str) -> str:
 
 
 def _may_hold_a_credential(text: str) -> bool:
+    text = text.lower()
     for mark, hints in _HINTS.items():
         if mark in text:
             for hint in hints:  # a loop, because any() of a generator takes twice as long

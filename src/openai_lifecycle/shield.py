@@ -1,7 +1,7 @@
 """The one place where our own exceptions are swallowed.
 
 Our code that runs inside the application's call is wrapped in ``with SHIELD:``. An exception in it is
-counted, logged once per place, and not propagated: the call must succeed whatever happens to its telemetry.
+logged once per line of code, and not propagated: the call must succeed whatever happens to its telemetry.
 The log line names the exception's type and origin, never its text, which may quote a prompt. Tests set
 ``SHIELD.reraise`` so that it hides no defect.
 """
@@ -25,7 +25,6 @@ class Shield:
 
     def __init__(self) -> None:
         self.reraise = False
-        self.swallowed = 0
         self._reported: set[str] = set()
 
     def __enter__(self) -> None:
@@ -46,7 +45,6 @@ class Shield:
         self._report(type(error), error.__traceback__)
 
     def _report(self, kind: type[BaseException], trace: TracebackType | None) -> None:
-        self.swallowed += 1
         place = _place(trace)
         if place not in self._reported:  # bounded: at most one element per line of code
             self._reported.add(place)

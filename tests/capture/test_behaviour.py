@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from collections import deque
 from typing import Any
 
 import openai
@@ -122,6 +123,17 @@ def test_nothing_stays_current_after_a_failure(server: ScriptedServer, observed:
 
 
 # ------------------------------------------------------------------ endings
+def test_threads_may_end_abandoned_calls_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may take the last abandoned call between the look and the taking."""
+
+    class Raced(deque[Any]):
+        def __bool__(self) -> bool:
+            return True
+
+    monkeypatch.setattr(call_module, "_abandoned", Raced())
+    call_module.end_abandoned()
+
+
 def test_an_abandoned_stream_is_recorded_when_it_is_collected(
     server: ScriptedServer, observed: Observed
 ) -> None:

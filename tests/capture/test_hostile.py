@@ -29,7 +29,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from typing_extensions import Self
 
 import openai_lifecycle
-from openai_lifecycle.capture import call
+from openai_lifecycle.capture import call, patches
 from openai_lifecycle.capture.patches import Patches
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
@@ -366,6 +366,30 @@ def test_a_raw_stream_read_without_the_client(server: ScriptedServer, observed: 
         raw = client.chat.completions.with_raw_response.create(**wire.REQUEST, stream=True)
         assert list(raw.http_response.iter_lines())[-2] == "data: [DONE]"
     assert recorded_whole(observed)
+
+
+def test_encoded_content_of_any_depth(server: ScriptedServer, observed: Observed) -> None:
+    """Content that is no JSON that can be read is sent, and the call is recorded without what it says."""
+    with client_for(server, is_async=False) as client:
+        if "content" not in inspect.signature(client.post).parameters:
+            pytest.skip("this version of openai sends no encoded content")
+        for content in (b"[" * 100_000, b"\xff", b"[1]"):
+            server.script(WHOLE)
+            client.post("/chat/completions", cast_to=object, content=content)
+    assert [span.name for span in observed.spans()] == ["chat"] * 3
+
+
+def test_a_hook_that_waits_for_an_import_keeps_nothing_alive() -> None:
+    """What waits for a module that is never imported is dropped with its owner."""
+
+    class Owner:
+        def install(self, module: Any) -> None: ...
+
+    owner = Owner()
+    gone = weakref.ref(owner)
+    patches.on_import("a_module_that_is_never_imported", owner.install)
+    del owner
+    assert gone() is None
 
 
 def test_a_body_that_the_client_refuses(server: ScriptedServer, observed: Observed) -> None:

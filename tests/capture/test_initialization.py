@@ -166,6 +166,26 @@ def test_a_failed_construction_quotes_only_what_may_be(capture: str) -> None:
     assert error.metadata.custom_fields["error_type"] in seen
 
 
+def test_a_failure_that_cannot_be_described() -> None:
+    """A constructor's exception whose ``str()`` raises reaches the application, and has its entry and span."""
+
+    class SilentError(ValueError):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    class Failing(openai.OpenAI):
+        def _enforce_trailing_slash(self, url: Any) -> Any:  # which every constructor calls
+            raise SilentError
+
+    with Observed() as observed:
+        with pytest.raises(SilentError):
+            Failing(api_key=KEY)
+        _, error = entries()
+        assert observed.span(None).status.is_ok is False
+    assert isinstance(error, LLMInitializationError)
+    assert error.error == "test_a_failure_that_cannot_be_described.<locals>.SilentError"
+
+
 def test_a_key_from_the_environment_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A constructor that fails and quotes a key that it found in the environment leaves nothing of it."""
     monkeypatch.setenv("OPENAI_API_KEY", "no-usual-key-4711")

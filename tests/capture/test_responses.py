@@ -498,7 +498,7 @@ def test_reading_counts_nothing_twice(server: ScriptedServer, observed: Observed
 
 
 def test_a_background_response(server: ScriptedServer, observed: Observed) -> None:
-    """One made in the background has one generation entry, its maker's; its tool calls come when it is seen done."""
+    """One made in the background has one generation entry, written by the creating call; its tool calls are recorded when it is seen completed."""
     create(server, wire.pending(), background=True)
     assert kinds() == ["GENERATION_SUCCESS"]
     read(server, wire.pending("in_progress"), wire.response(), wire.response())
@@ -507,7 +507,7 @@ def test_a_background_response(server: ScriptedServer, observed: Observed) -> No
 
 
 def test_a_background_response_whose_stream_is_left(server: ScriptedServer, observed: Observed) -> None:
-    """A tool call that the stream of its making has told of is not told again when the response is seen done."""
+    """Tool calls that were recorded while streaming are not recorded again when the response is read."""
     events = [event for event in wire.events() if event["type"] != "response.completed"]
     server.script(event_stream(*events, end=()))
     with client_for(server, is_async=False) as client:

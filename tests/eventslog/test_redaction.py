@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from openai_lifecycle.redaction import redact, redacted
@@ -63,6 +65,26 @@ def test_credentials_are_replaced(text: str) -> None:
 def test_ordinary_text_stays(text: str) -> None:
     """What is no credential is not touched."""
     assert redact(text) == text
+
+
+@pytest.mark.parametrize("change", [str.lower, str.upper, str.title, str.swapcase])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "api-key: {}",
+        "X-Api-Key={}",
+        "api_key = {}",
+        "apiKey: {}",
+        "bearer {}",
+        "bearer\t{}",
+        "gsk-{}",
+        "aiza{}",
+    ],
+)
+def test_case_hides_no_credential(text: str, change: Callable[[str], str]) -> None:
+    """A label or prefix is recognised however it is spelt."""
+    written = change(text.format("z9q7x5w3v1u8t6s4"))
+    assert "q7x5" not in redact(written).lower(), written
 
 
 def test_no_text_takes_long() -> None:

@@ -7,11 +7,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from openai_lifecycle.capture.call import Call, aobserve, observe
 from openai_lifecycle.capture.facts import failure, fields
+from openai_lifecycle.encoding import parse_json
 
 #: A JSON body larger than this many bytes is not kept: its facts are lost, but memory stays bounded.
 LIMIT = 8 * 1024 * 1024
@@ -35,7 +35,7 @@ class JsonBody:
 
     def finish(self) -> None:
         """Pass on the document, if it is valid JSON."""
-        document = as_json(b"".join(self._pieces))
+        document = parse_json(b"".join(self._pieces))
         if document is not None:
             self._call.parsed(document)
 
@@ -65,7 +65,7 @@ class EventStreamBody:
         if line.startswith(b"data:"):
             self._data.append(line[5:].strip())
         elif not line and self._data:
-            chunk = as_json(b"\n".join(self._data))
+            chunk = parse_json(b"\n".join(self._data))
             self._data.clear()
             if chunk is not None:
                 self._call.chunk(chunk)
@@ -75,14 +75,6 @@ class EventStreamBody:
 
     def finish(self) -> None:
         """Do nothing: each event was complete at its empty line."""
-
-
-def as_json(data: str | bytes) -> Any:
-    """Parse ``data`` as JSON; return ``None`` if it is not valid."""
-    try:
-        return json.loads(data)
-    except ValueError:
-        return None
 
 
 def read_now(response: Any, call: Call) -> None:

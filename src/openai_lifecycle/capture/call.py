@@ -6,6 +6,7 @@ Telemetry never awaits, so one plain object serves sync and async; only the driv
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import weakref
@@ -48,7 +49,7 @@ class Recording(Protocol):
 
 
 class Call:
-    """One API call. Around the client's ``request``, as a context manager: span current, errors seen."""
+    """One API call. As a context manager around the client's ``request``, it makes the span current and sees errors."""
 
     __slots__ = (
         "__weakref__",
@@ -218,8 +219,9 @@ def current() -> Call | None:
 
 def end_abandoned() -> None:
     """End the calls that could not be ended when their responses were collected."""
-    while _abandoned:
-        _abandoned.popleft().end()
+    with contextlib.suppress(IndexError):  # several threads may empty it
+        while True:
+            _abandoned.popleft().end()
 
 
 def end_all() -> None:
@@ -245,8 +247,7 @@ def _forget_calls_of_the_parent() -> None:
 
 
 # A forked child inherits the parent's open calls; the parent is the one to end them.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_calls_of_the_parent)
+os.register_at_fork(after_in_child=_forget_calls_of_the_parent)
 
 
 def _nothing() -> None:

@@ -19,7 +19,7 @@ from openai_lifecycle import semconv
 from openai_lifecycle.capture.facts import Attributes
 
 #: End of the host's name → ``gen_ai.provider.name``: the conventions' value, else the provider's own name.
-#: ``*`` matches within one label. Clouds host anybody's servers: there, only the service's own names count.
+#: ``*`` matches within one label. On a cloud's domains only the model service's hosts count, not those of its customers.
 PROVIDERS: Final[Mapping[str, str]] = {
     "openai.com": "openai",
     "openai.azure.com": "azure.ai.openai",
@@ -113,7 +113,7 @@ def parse(url: object, client: type | None = None) -> Endpoint:
     return Endpoint(provider_of(host, client), host, port, f"{parts.scheme}://{shown}{explicit}")
 
 
-#: ``id(client)`` → client, its URL, its endpoint. By identity, because a subclass may compare as it likes.
+#: ``id(client)`` → client, its URL, its endpoint. By identity, because a subclass may override ``__eq__``.
 _endpoints: dict[int, tuple[weakref.ref[Any], Any, Endpoint]] = {}
 
 
@@ -121,7 +121,7 @@ def endpoint_of(client: Any) -> Endpoint:
     """Return the endpoint of a constructed client.
 
     Cached per client while its ``_base_url`` is the same object. A class with its own property ``base_url`` is
-    asked each time, as by the client itself: the module-level client computes it from module variables
+    read each time, as the client does it: the module-level client computes it from module variables
     (``openai/__init__.py``, ``_ModuleClient``).
     """
     getter = getattr(type(client).base_url, "fget", None)

@@ -15,7 +15,7 @@ from openai_lifecycle.encoding import encodable
 
 Fields: TypeAlias = Mapping[str, Any]
 Attributes: TypeAlias = dict[str, Any]
-#: A message, part or tool of the conventions' JSON schemas (``gen-ai-input-messages.json`` and its kin).
+#: A message, part or tool of the conventions' JSON schemas (``gen-ai-input-messages.json`` and related schemas).
 Json: TypeAlias = dict[str, Any]
 #: Key that ``patches.py`` adds to a multipart request's body: the names of the form fields that carry files.
 FILES = "files"
@@ -138,7 +138,7 @@ class Operation:
     entries: bool = True
 
 
-# ------------------------------------------------------------------ reading bodies of doubtful shape
+# ------------------------------------------------------------------ reading unvalidated bodies
 _NO_FIELDS: Fields = {}
 
 
@@ -152,7 +152,7 @@ def fields(value: object) -> Fields:
         return _NO_FIELDS
     if isinstance(value, dict):
         return value
-    # Asked of the type: an object of the application's own may answer to any name.
+    # The type is checked: an application's object may define ``__getattr__``.
     if hasattr(type(value), "__pydantic_extra__"):
         own: Fields = vars(value)
         extra: Fields | None = getattr(value, "__pydantic_extra__", None)
@@ -211,6 +211,14 @@ def failure(error: object) -> tuple[str, str]:
     said = fields(error)
     code = text(said.get("code")) or text(said.get("type"))
     return code if _CODE.fullmatch(code) else "_OTHER", text(said.get("message"))
+
+
+def message(error: BaseException) -> str:
+    """Return the message of an exception; empty for one that has none or cannot describe itself."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an application's own exception may raise anything
+        return ""
 
 
 def not_auto(value: object) -> str | None:

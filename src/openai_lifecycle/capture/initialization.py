@@ -20,7 +20,7 @@ from openai_lifecycle.capture.clients import (
     endpoint_of,
     secrets_in,
 )
-from openai_lifecycle.capture.facts import Attributes
+from openai_lifecycle.capture.facts import Attributes, double, message
 from openai_lifecycle.capture.recorder import Destination
 from openai_lifecycle.options import Capture, Options
 from openai_lifecycle.redaction import redact
@@ -41,7 +41,7 @@ class Initializations:
         self, wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Wrap ``__init__`` of a client class."""
-        current = _under_construction.get()  # compared by identity: a subclass's __eq__ is not ours to call
+        current = _under_construction.get()  # compared with `is`, which runs no subclass's __eq__
         if current is instance or current is _COPY or not is_instrumentation_enabled():
             return wrapped(*args, **kwargs)
         span = self._start(instance, kwargs)
@@ -84,7 +84,7 @@ class Initializations:
         values = {
             semconv.REQUEST_MODEL: options.model or arguments.get("azure_deployment"),
             semconv.TEMPERATURE: options.temperature,
-            semconv.TOP_P: options.top_p,
+            semconv.TOP_P: double(options.top_p),
             semconv.MAX_TOKENS: options.max_tokens,
         }
         return {name: value for name, value in values.items() if value is not None}
@@ -104,11 +104,11 @@ class Initializations:
             if span is None:
                 return
             kind, capture = type(error).__qualname__, self._options.capture
-            message = redact(str(error), secrets_in(arguments)) or kind
+            described = redact(message(error), secrets_in(arguments)) or kind
             span.set_attribute(semconv.ERROR_TYPE, kind)
-            said = message if capture.on_events else kind
+            said = described if capture.on_events else kind
             span.add_event(semconv.INITIALIZATION_ERROR, {semconv.ERROR_MESSAGE: said})
-            span.set_status(Status(StatusCode.ERROR, kind if capture is Capture.NO_CONTENT else message))
+            span.set_status(Status(StatusCode.ERROR, kind if capture is Capture.NO_CONTENT else described))
             span.end()
 
 

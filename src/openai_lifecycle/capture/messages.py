@@ -1,4 +1,4 @@
-"""Message content for spans, in the conventions' JSON schemas (``gen-ai-input-messages.json`` and its kin).
+"""Message content for spans, in the conventions' JSON schemas (``gen-ai-input-messages.json`` and related schemas).
 
 A converter turns one message, item or tool into plain JSON dicts; :func:`as_json` writes as many as fit into
 an attribute. Part types are those of the schemas: text, reasoning, tool_call, tool_call_response,

@@ -14,7 +14,7 @@ from openai_lifecycle.capture import messages, other_instrumentations, unchecked
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.clients import Endpoint, secrets_sent
 from openai_lifecycle.capture.content import one_line
-from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request, integer
+from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request, integer, message
 from openai_lifecycle.capture.generations import Entries, Generations
 from openai_lifecycle.capture.metrics import Instruments
 from openai_lifecycle.options import Capture, Options
@@ -158,7 +158,7 @@ class Recording:
     one line of text.
     """
 
-    __slots__ = ("_duration", "_entries", "_named", "_recorder", "_secrets", "attributes", "content", "span")
+    __slots__ = ("_named", "_recorder", "_secrets", "attributes", "content", "span")
     reads: ClassVar = True
 
     def __init__(
@@ -265,11 +265,11 @@ class Recording:
                 unchecked.add_event(span, semconv.GENERATION_SUCCESS, done)
             return
         capture = self._recorder.options.capture
-        message, brief = self._message(end.call, end.failure, end.error)
+        full, brief = self._messages(end.call, end.failure, end.error)
         if end.entries.error:
-            said = message if capture.on_events else brief
+            said = full if capture.on_events else brief
             unchecked.add_event(span, semconv.GENERATION_ERROR, codec.generation_error(error=said, **asked))
-        description = brief if capture is Capture.NO_CONTENT else message
+        description = brief if capture is Capture.NO_CONTENT else full
         span.set_status(Status(StatusCode.ERROR, description))
 
     def _end(self, _: _End) -> None:
@@ -278,14 +278,11 @@ class Recording:
     def _measure(self, end: _End) -> None:
         self._recorder.pipeline.instruments.record(end.call, self._named | self.attributes, end.duration)
 
-    def _message(self, call: Call, failure: str, error: BaseException | None) -> tuple[str, str]:
+    def _messages(self, call: Call, failure: str, error: BaseException | None) -> tuple[str, str]:
         """Return the failure's message, and a short form that quotes neither server nor caller."""
         status = self.attributes.get(semconv.HTTP_STATUS_CODE)
         brief = f"{failure}: HTTP {status}" if status and status >= 400 else failure
-        try:
-            said = str(error) if error is not None else (call.reply.error or ("", ""))[1]
-        except Exception:  # noqa: BLE001 - an application's exception may fail to describe itself
-            said = ""
+        said = message(error) if error is not None else (call.reply.error or ("", ""))[1]
         return redact(said, (*self._secrets, *secrets_sent(error))) or brief, brief
 
 

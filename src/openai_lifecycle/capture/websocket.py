@@ -11,7 +11,6 @@ passes it, even what bypasses the connection classes (``openai/lib/responses_web
 from __future__ import annotations
 
 import inspect
-import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -40,6 +39,7 @@ from openai_lifecycle.capture.facts import (
 from openai_lifecycle.capture.operations.realtime import REALTIME
 from openai_lifecycle.capture.operations.responses import RESPONSES
 from openai_lifecycle.capture.recorder import Recorder
+from openai_lifecycle.encoding import parse_json
 from openai_lifecycle.shield import SHIELD
 
 #: Server events that end a response, whether it succeeded or failed.
@@ -151,7 +151,7 @@ class Socket:
 
     def unsent(self, call: Call, error: BaseException) -> None:
         """End a call whose request could not be sent."""
-        self._asked = deque(asked for asked in self._asked if asked.call is not call)
+        self._asked = deque(asked for asked in tuple(self._asked) if asked.call is not call)
         call.end(error)
 
     def closing(self) -> None:
@@ -226,8 +226,8 @@ class Socket:
 
     def _forget(self, call: Call) -> None:
         for known in (self._running, self._lanes):
-            for key in [key for key, one in known.items() if one is call]:
-                del known[key]
+            for key in [key for key, one in tuple(known.items()) if one is call]:
+                known.pop(key, None)
 
     def _started(self, lane: str, whole: Fields) -> Call:
         """Return the call of a new response: the first requested on its lane, else the server's own."""
@@ -239,7 +239,7 @@ class Socket:
         return self._generation(whole)
 
     def _refused(self, event: Fields) -> None:
-        """End what an error is about: the client event that it names, or the running response of its lane.
+        """End the call that an error refers to: the client event that it names, or the running response of its lane.
 
         Not every error names an event. Realtime then goes on, so such an error only applies to a requested
         response, and only if that never begins.
@@ -292,12 +292,7 @@ def _fail(call: Call, event: Fields) -> None:
 
 def _event(data: object) -> Fields:
     """Return the JSON object that was sent or received; an empty one for anything else."""
-    if isinstance(data, (str, bytes)):
-        try:
-            return fields(json.loads(data))
-        except ValueError:
-            pass
-    return {}
+    return fields(parse_json(data)) if isinstance(data, (str, bytes)) else {}
 
 
 def _without_media(item: Fields) -> Fields:

@@ -120,9 +120,7 @@ def _entry_points() -> Iterator[Finding]:
         if entry_points(group=group, name="openai_lifecycle"):
             yield Finding("ok", "entry point", f"{group}: {purpose}")
         else:
-            yield Finding(
-                "problem", "entry point", f"{group}: missing, so not so that {purpose}; reinstall the package"
-            )
+            yield Finding("problem", "entry point", f"{group}: missing; reinstall the package ({purpose})")
 
 
 def _switches() -> Iterator[Finding]:

@@ -74,7 +74,7 @@ def summary(event: LifecycleEvent) -> str:
     if isinstance(event, LLMGenerationSuccess):
         return event.message_content
     if isinstance(event, (LLMGenerationError, LLMInitializationError)):
-        # An error without a message has its type for one.
+        # An error without a message uses its type as the message.
         return ": ".join(filter(None, dict.fromkeys((custom.get("error_type", ""), event.error))))
     if isinstance(event, ToolCallDetected):
         return f"{event.tool_name}({event.arguments})"
@@ -94,7 +94,7 @@ def row(event: LifecycleEvent, width: int = 0) -> str:
         return style(_fit(line, width), fg=COLOURS[type(event)])
     fitted = [_fit(value, size) for value, (_, size) in zip(values, COLUMNS[:-1], strict=False)]
     fitted[4:7] = [text.strip().rjust(len(text)) for text in fitted[4:7]]
-    fitted[7] = values[7][:8].ljust(8)  # the first digits of a trace name it well enough
+    fitted[7] = values[7][:8].ljust(8)  # the first digits of a trace identify it
     fitted[0] = style(fitted[0], dim=True)
     fitted[1] = style(fitted[1], fg=COLOURS[type(event)])
     return " ".join((*fitted, _fit(values[-1], left).rstrip()))

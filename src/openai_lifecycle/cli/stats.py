@@ -78,7 +78,7 @@ def decode(raw: bytes) -> Entry:
     try:
         return _decode(raw[raw.index(b"\n") :])
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        event = parse(raw)  # says what is wrong, or copes: lone surrogates, a missing user
+        event = parse(raw)  # says what is wrong, or handles: lone surrogates, a missing user
         members: dict[str, Any] = {name: getattr(event, name, "") for name in Entry.__struct_fields__}
         custom = {k: v for k, v in event.metadata.custom_fields.items() if k in Custom.__struct_fields__}
         return Entry(**{**members, "metadata": _Metadata(event.metadata.user or "", Custom(**custom))})

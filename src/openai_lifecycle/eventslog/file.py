@@ -136,7 +136,8 @@ class EventsFile:
 
     # -------------------------------------------------------------- what went wrong, and what follows a rotation
     def _report(self, appender: Appender) -> None:
-        lost, self._lost = self._lost, []
+        with self._lock:
+            lost, self._lost = self._lost, []
         if lost:
             self._failures += len(lost)
             try:  # the explanation comes before the entries

@@ -1,7 +1,7 @@
 """Keeps one entry per call when another instrumentation traces the same call.
 
 Instrumentations that wrap the resource methods (``chat.completions.create``) enclose ours, which wraps the request
-beneath: their span is the parent of ours. Ours knows more, so theirs gets no entry.
+beneath: their span is the parent of ours. Ours has more attributes, so theirs gets no entry.
 """
 
 from __future__ import annotations

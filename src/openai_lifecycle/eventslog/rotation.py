@@ -43,7 +43,7 @@ class Backup(NamedTuple):
 
 # ------------------------------------------------------------------ the lock
 def lock(descriptor: int, kind: int, patience: float) -> bool:
-    """Return whether the lock was got within ``patience`` seconds.
+    """Return whether the lock was acquired within ``patience`` seconds.
 
     It never blocks in the kernel: a stopped process that holds the lock must not stop this one. On a file system
     without locks it returns False at once.

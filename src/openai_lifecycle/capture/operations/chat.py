@@ -71,16 +71,10 @@ USAGE = {
     "completion_tokens": (semconv.OUTPUT_TOKENS, integer),
     "total_tokens": (semconv.TOTAL_TOKENS, integer),
 }
-INPUT_DETAILS = {
-    "cached_tokens": (semconv.CACHE_READ_TOKENS, integer),
-    "cache_write_tokens": (semconv.CACHE_CREATION_TOKENS, integer),
-    "audio_tokens": (semconv.INPUT_AUDIO_TOKENS, integer),
+DETAILS = {
+    "prompt_tokens_details": counts.INPUT_DETAILS,
+    "completion_tokens_details": counts.OUTPUT_DETAILS,
 }
-OUTPUT_DETAILS = {
-    "reasoning_tokens": (semconv.REASONING_TOKENS, integer),
-    "audio_tokens": (semconv.OUTPUT_AUDIO_TOKENS, integer),
-}
-DETAILS = {"prompt_tokens_details": INPUT_DETAILS, "completion_tokens_details": OUTPUT_DETAILS}
 
 
 def request(body: Fields) -> Request:
