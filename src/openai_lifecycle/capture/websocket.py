@@ -10,6 +10,7 @@ passes it, even what bypasses the connection classes (``openai/lib/responses_web
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -317,10 +318,10 @@ class WebSockets:
 
     def points(self, name: str, api: str) -> Iterator[tuple[str, Callable[..., Any]]]:
         """Yield (path, wrapper) for what to wrap in the module of a row of ``routes.CONNECTIONS``."""
-        enter, aenter = self._enter(PROTOCOLS[api]), self._aenter(PROTOCOLS[api])
-        for prefix, method, wrapper in (("", "__enter__", enter), ("Async", "__aenter__", aenter)):
-            yield f"{prefix}{name}ConnectionManager.{method}", wrapper
-            yield f"{prefix}{name}ConnectionManager.enter", wrapper
+        enter = self._enter(PROTOCOLS[api])
+        for prefix, method in (("", "__enter__"), ("Async", "__aenter__")):
+            yield f"{prefix}{name}ConnectionManager.{method}", enter
+            yield f"{prefix}{name}ConnectionManager.enter", enter
             yield f"{prefix}{name}Connection.__init__", self._connected
 
     # -------------------------------------------------------------- the handshake
@@ -329,20 +330,9 @@ class WebSockets:
             socket = self._open(protocol, manager)
             if socket is None:
                 return wrapped(*args, **kwargs)
-            with _Connecting(socket):
-                return wrapped(*args, **kwargs)
+            return _around(wrapped, lambda *_, **__: _Connecting(socket))(*args, **kwargs)
 
         return enter
-
-    def _aenter(self, protocol: Protocol) -> Callable[..., Any]:
-        async def aenter(wrapped: Callable[..., Any], manager: Any, args: Any, kwargs: Any) -> Any:
-            socket = self._open(protocol, manager)
-            if socket is None:
-                return await wrapped(*args, **kwargs)
-            with _Connecting(socket):
-                return await wrapped(*args, **kwargs)
-
-        return aenter
 
     def _open(self, protocol: Protocol, manager: Any) -> Socket | None:
         with SHIELD:
@@ -370,27 +360,18 @@ class WebSockets:
                 self._observe(connection._connection, socket)
                 make = getattr(connection, "_make_ws", None)
                 if make is not None:
-                    connection._make_ws = self._reconnect(make, socket)
+                    connection._make_ws = _around(make, lambda *_, **__: self._reconnecting(socket))
         return result
 
-    def _reconnect(self, make: Callable[..., Any], first: Socket) -> Callable[..., Any]:
-        """Wrap ``make``, which opens the socket of a reconnect, to observe it as another connection."""
-
-        def make_ws(*args: Any, **kwargs: Any) -> Any:
-            socket = self._again(first)
-            if socket is None:
-                return make(*args, **kwargs)
+    @contextlib.contextmanager
+    def _reconnecting(self, first: Socket) -> Iterator[Callable[[Any], Any]]:
+        """Cover the opening of another socket, which is observed as another connection."""
+        socket = self._again(first)
+        if socket is None:
+            yield _unchanged
+        else:
             with socket.call:
-                return self._observe(make(*args, **kwargs), socket)
-
-        async def amake_ws(*args: Any, **kwargs: Any) -> Any:
-            socket = self._again(first)
-            if socket is None:
-                return await make(*args, **kwargs)
-            with socket.call:
-                return self._observe(await make(*args, **kwargs), socket)
-
-        return amake_ws if inspect.iscoroutinefunction(make) else make_ws
+                yield lambda ws: self._observe(ws, socket)
 
     def _again(self, first: Socket) -> Socket | None:
         with SHIELD:
@@ -403,10 +384,36 @@ class WebSockets:
         """Make ``send``, ``recv`` and ``close`` of ``ws`` notify ``socket``; return ``ws``."""
         with SHIELD:
             socket.opened(ws.response)
-            make = _async_methods if inspect.iscoroutinefunction(ws.send) else _methods
-            for method in make(ws.send, ws.recv, ws.close, socket, self._active):
-                setattr(ws, method.__name__, method)
+            active = self._active
+            ws.send = _around(
+                ws.send, lambda message, *_, **__: _Use(socket, active=active(), message=message)
+            )
+            ws.recv = _around(ws.recv, lambda *_, **__: _Use(socket, active=active()))
+            ws.close = _around(ws.close, lambda *_, **__: _Close(socket))
         return ws
+
+
+def _around(
+    method: Callable[..., Any], cover: Callable[..., contextlib.AbstractContextManager[Callable[[Any], Any]]]
+) -> Callable[..., Any]:
+    """Return a function that calls ``method``, sync or async, within a context, and passes its result through that.
+
+    ``cover`` makes the context manager from the arguments.
+    """
+
+    def covered(*args: Any, **kwargs: Any) -> Any:
+        with cover(*args, **kwargs) as passed:
+            return passed(method(*args, **kwargs))
+
+    async def acovered(*args: Any, **kwargs: Any) -> Any:
+        with cover(*args, **kwargs) as passed:
+            return passed(await method(*args, **kwargs))
+
+    return acovered if inspect.iscoroutinefunction(method) else covered
+
+
+def _unchanged(result: Any) -> Any:
+    return result
 
 
 class _Connecting:
@@ -415,9 +422,10 @@ class _Connecting:
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Callable[[Any], Any]:
         self._token = _connecting.set(self._socket)
         self._socket.call.__enter__()
+        return _unchanged
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -461,59 +469,13 @@ class _Close:
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Callable[[Any], Any]:
         self._socket.closing()
+        return _unchanged
 
     def __exit__(self, *_: object) -> None:
         with SHIELD:
             self._socket.closed()
-
-
-_Methods = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
-
-
-def _methods(
-    ws_send: Callable[..., Any],
-    ws_recv: Callable[..., Any],
-    ws_close: Callable[..., Any],
-    socket: Socket,
-    active: Callable[[], bool],
-) -> _Methods:
-    def send(message: Any, *args: Any, **kwargs: Any) -> Any:
-        with _Use(socket, active=active(), message=message):
-            return ws_send(message, *args, **kwargs)
-
-    def recv(*args: Any, **kwargs: Any) -> Any:
-        with _Use(socket, active=active()) as received:
-            return received(ws_recv(*args, **kwargs))
-
-    def close(*args: Any, **kwargs: Any) -> Any:
-        with _Close(socket):
-            return ws_close(*args, **kwargs)
-
-    return send, recv, close
-
-
-def _async_methods(
-    ws_send: Callable[..., Any],
-    ws_recv: Callable[..., Any],
-    ws_close: Callable[..., Any],
-    socket: Socket,
-    active: Callable[[], bool],
-) -> _Methods:
-    async def send(message: Any, *args: Any, **kwargs: Any) -> Any:
-        with _Use(socket, active=active(), message=message):
-            return await ws_send(message, *args, **kwargs)
-
-    async def recv(*args: Any, **kwargs: Any) -> Any:
-        with _Use(socket, active=active()) as received:
-            return received(await ws_recv(*args, **kwargs))
-
-    async def close(*args: Any, **kwargs: Any) -> Any:
-        with _Close(socket):
-            return await ws_close(*args, **kwargs)
-
-    return send, recv, close
 
 
 def _private_name(manager: Any, name: str) -> str:
