@@ -137,7 +137,7 @@ def test_the_readme_has_the_format_of_every_entry() -> None:
         f"`{name}`" for name in (*METADATA_KEYS, "custom_fields")
     ]
     layouts = {kind: codec._LAYOUTS[kind.event_type] for kind in KEYS}
-    assert _table("| tag | `user` when nobody is named | `custom_fields`, in this order |") == [
+    assert _table("| tag | `user` when the request names no user | `custom_fields`, in this order |") == [
         [
             f"`{kind.tag}`",
             f"`{layout.user}`",

@@ -212,7 +212,7 @@ class _Layout(NamedTuple):
     custom: _Fields
 
 
-_ASKED: Final = (
+_REQUEST_METADATA: Final = (
     ("model_version", semconv.REQUEST_MODEL, lambda model: model or None),
     ("max_tokens", semconv.MAX_TOKENS, _number),
     ("top_p", semconv.TOP_P, _number),
@@ -247,7 +247,7 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
         LLMInitializationStart,
         user="openai_user",
         own=(("temperature", semconv.TEMPERATURE, _number),),
-        metadata=_ASKED,
+        metadata=_REQUEST_METADATA,
         fixed={"operation": INITIALIZATION},
         custom=_CLIENT,
     ),
@@ -255,7 +255,7 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
         LLMInitializationSuccess,
         user="openai_user",
         own=(("capabilities", semconv.CAPABILITIES, _text),),
-        metadata=_ASKED,
+        metadata=_REQUEST_METADATA,
         fixed={"status": "initialized"},
         custom={"capabilities": semconv.CAPABILITIES, **_CLIENT, "duration_ms": _DURATION_MS},
     ),
@@ -266,7 +266,7 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
             ("operation", _OPERATION, lambda _: INITIALIZATION),
             ("error", semconv.ERROR_MESSAGE, _text),
         ),
-        metadata=_ASKED,
+        metadata=_REQUEST_METADATA,
         fixed={"operation": INITIALIZATION, "status": "failed"},
         custom={"error_type": semconv.ERROR_TYPE, **_CLIENT, "duration_ms": _DURATION_MS},
     ),
@@ -278,7 +278,7 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
             ("response_length", semconv.RESPONSE_LENGTH, _integer),
             ("choices_count", semconv.CHOICES_COUNT, _integer),
         ),
-        metadata=_ASKED,
+        metadata=_REQUEST_METADATA,
         fixed={},
         custom={
             **_CALL,
@@ -295,7 +295,7 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
         LLMGenerationError,
         user="llm_generation_user",
         own=(*_GENERATION, ("error", semconv.ERROR_MESSAGE, _text)),
-        metadata=_ASKED,
+        metadata=_REQUEST_METADATA,
         fixed={},
         custom={
             **_CALL,

@@ -10,6 +10,8 @@ from typing import Any, Final
 from openai_lifecycle.encoding import encodable
 
 REDACTED: Final = "[REDACTED]"
+#: How many characters beyond a cut must be searched, so that no credential is cut in two and missed.
+MARGIN: Final = 512
 
 # Keys of OpenAI (``sk-…``, also as its 401 message masks them: ``sk-abc***xyz``; ``sess-…``) and of
 # compatible providers, values after an authorization scheme or a key header, and credentials before the host

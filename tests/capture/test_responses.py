@@ -511,7 +511,7 @@ def test_a_background_response_whose_stream_is_left(server: ScriptedServer, obse
     events = [event for event in wire.events() if event["type"] != "response.completed"]
     server.script(event_stream(*events, end=()))
     with client_for(server, is_async=False) as client:
-        list(client.responses.create(**wire.REQUEST, background=True, stream=True))
+        list(client.responses.create(**wire.REQUEST, extra_body={"background": True}, stream=True))
     before = calls(observed)
     assert before == CALLS
     read(server, wire.response(), wire.response())

@@ -57,7 +57,7 @@ def test_the_page_has_the_numbers_of_the_log(
     assert sum(error["count"] for error in page["errors"]) >= expected["errors"]
     durations = [float(call["duration_ms"]) for call in page["slowest"]]
     assert durations == sorted(durations, reverse=True)
-    costs = [call["cost"] for call in page["dearest"]]
+    costs = [call["cost"] for call in page["most_expensive"]]
     assert costs == sorted(costs, reverse=True)
 
 

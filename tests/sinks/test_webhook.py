@@ -196,7 +196,7 @@ def test_nothing_is_lost_on_a_bad_day(receiver: Receiver, dispatcher: Dispatch) 
     ]
     dispatching = dispatcher(hook=WebhookSink(receiver.url))
     for event in EVENTS:
-        dispatching.put((event,))
+        dispatching.put(event)
         dispatching.flush(0.01)
     assert dispatching.flush(20)
     ids = [item["id"] for _, body in receiver.got for item in body]
@@ -248,7 +248,8 @@ def test_one_large_or_wrong_event_costs_no_other(receiver: Receiver, dispatcher:
 
     receiver.answers = [choosy] * 99
     dispatching = dispatcher(hook=WebhookSink(receiver.url))
-    dispatching.put(EVENTS)
+    for event in EVENTS:
+        dispatching.put(event)
     assert dispatching.flush(20)
     arrived = [records.from_object(item["data"]) for _, body in receiver.got for item in body]
     assert arrived == [event for event in EVENTS if event.trace_id != EVENTS[7].trace_id]

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from openai_lifecycle.capture.facts import Fields, ToolCall, fields, items, text
 from openai_lifecycle.encoding import shortened
-from openai_lifecycle.redaction import redact
+from openai_lifecycle.redaction import MARGIN, redact
 
 _PLACEHOLDERS: Final = {
     "image_url": "[image]",
@@ -27,16 +27,12 @@ _PLACEHOLDERS: Final = {
 }
 
 
-#: How many characters beyond the cut are searched for keys, so that none is cut in two and missed.
-_MARGIN: Final = 512
-
-
 def one_line(pieces: Iterable[str], limit: int, secrets: Iterable[str] = ()) -> str:
     """Join ``pieces`` with `` | ``, redact, cut after ``limit`` characters and say how many are missing."""
     if limit <= 0:
         return ""
     kept: list[str] = []
-    room, total = limit + _MARGIN, 0
+    room, total = limit + MARGIN, 0
     for piece in pieces:
         separated = f" | {piece}" if total else piece
         total += len(separated)

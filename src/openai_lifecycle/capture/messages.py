@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from openai_lifecycle.capture import content
 from openai_lifecycle.capture.facts import Choice, Fields, Json, Reply, ToolCall, fields, items, text
-from openai_lifecycle.redaction import redact
+from openai_lifecycle.redaction import MARGIN, redact
 
 
 # ------------------------------------------------------------------ messages
@@ -253,8 +253,6 @@ _REASONING: Final = ("reasoning_text", "summary_text")
 # ------------------------------------------------------------------ writing, within bounds
 #: A message needs at least this many characters of room: a shorter fragment says nothing.
 _LEAST = 64
-#: How many characters beyond the cut are searched, so that a secret split by the cut is still found.
-_MARGIN = 512
 _DEEPEST = 24
 
 
@@ -322,9 +320,9 @@ class _Writer:
     def _text(self, value: str, room: int) -> str:
         if room < 2:
             return ""
-        shown = redact(value[: room + _MARGIN], self._secrets)
+        shown = redact(value[: room + MARGIN], self._secrets)
         quoted = _quoted(shown)
-        if len(quoted) <= room and len(value) <= room + _MARGIN:
+        if len(quoted) <= room and len(value) <= room + MARGIN:
             return quoted
         missing = f"… [+{len(value)} chars]"  # as wide as the final number, still unknown, can be
         keep = room - 2 - len(missing)

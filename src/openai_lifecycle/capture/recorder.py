@@ -69,12 +69,12 @@ class Recorder:
         self.pipeline = pipeline
         self.options = options
         self.generations = Generations()
-        self._looked_around = False
+        self._checked_others = False
 
     def begin(self, operation: Operation, body: Fields, endpoint: Endpoint, secrets: tuple[str, ...]) -> Call:
         """Start the span of a call and return the call."""
-        if not self._looked_around:  # not earlier: another instrumentation may be set up after this one
-            self._looked_around = True
+        if not self._checked_others:  # not earlier: another instrumentation may be set up after this one
+            self._checked_others = True
             other_instrumentations.warn()
         model = redact_recurring(_read(operation.model, body) or "", secrets)
         # What the conventions want a sampler to see; the rest is set in bulk at the end.

@@ -208,7 +208,7 @@ def report_(log: Sequence[str], output: str, entries: int, prices: Any, wanted: 
     from openai_lifecycle.cli import report, stats
 
     paths = logs.expand(log)
-    logs.spare(paths, output)
+    logs.refuse_overwrite(paths, output)
     decode = stats.decoder(wanted)
     page = report.Report(prices, entries)
     with logs.reading(paths, lambda raw: (decode(raw), raw)) as found:
@@ -238,7 +238,7 @@ def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None
     from openai_lifecycle.cli import convert
 
     paths = logs.expand(log)
-    logs.spare(paths, output)
+    logs.refuse_overwrite(paths, output)
     events = logs.read(paths, wanted, needle=wanted.trace, progress=output != "-")
     new = ""
     if form != "sqlite":

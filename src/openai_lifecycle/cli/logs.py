@@ -51,7 +51,7 @@ def expand(given: Sequence[str], *, awaited: bool = False) -> list[str]:
     return paths
 
 
-def spare(paths: Sequence[str], output: str) -> None:
+def refuse_overwrite(paths: Sequence[str], output: str) -> None:
     """Check that ``output`` is not one of the files being read, which writing would destroy.
 
     Raises:

@@ -96,7 +96,7 @@
     ["in", (e) => e.input_tokens, 1], ["out", (e) => e.output_tokens, 1], ["user", (e) => e.user],
     ["trace", (e) => e.trace_id], ["text", (e) => e.text]];
   fill(at("slowest"), call, data.slowest);
-  fill(at("dearest"), [["cost", (e) => exact(e.cost), 1], ...call], data.dearest);
+  fill(at("most_expensive"), [["cost", (e) => exact(e.cost), 1], ...call], data.most_expensive);
 
   // ---------------------------------------------------------------- the list: only rows in sight are in the page
   const HEIGHT = 22, FIELDS = ["time", "event", "provider", "model", "duration_ms", "input_tokens", "output_tokens", "user", "trace_id", "text"];

@@ -110,7 +110,7 @@ class Report:
         self._prices = prices
         self.tables = [Numbers((name,), prices) for name in _BY]
         self.timeline = Timeline(prices)
-        self._slowest, self._dearest = _Highest(), _Highest()
+        self._slowest, self._most_expensive = _Highest(), _Highest()
         self._failures: dict[tuple[str, str], _Failure] = {}
         self._newest: deque[bytes] = deque(maxlen=entries)
         self._types: Counter[str] = Counter()
@@ -125,7 +125,7 @@ class Report:
         custom = entry.metadata.custom_fields
         if entry.event_type in _ENDINGS:
             self._slowest.add(decimal(custom.duration_ms) or 0.0, raw)
-            self._dearest.add(float(cost(self._prices, entry) or 0), raw)
+            self._most_expensive.add(float(cost(self._prices, entry) or 0), raw)
         if entry.event_type in (semconv.GENERATION_ERROR, semconv.INITIALIZATION_ERROR):
             failure = self._failures.setdefault((custom.error_type or "unknown", entry.model_id), _Failure())
             failure.count += 1
@@ -170,7 +170,9 @@ class Report:
                 ]
             ],
             "slowest": [_listed(raw) for value, raw in self._slowest.ordered() if value],
-            "dearest": [{**_listed(raw), "cost": value} for value, raw in self._dearest.ordered() if value],
+            "most_expensive": [
+                {**_listed(raw), "cost": value} for value, raw in self._most_expensive.ordered() if value
+            ],
             "entries": [list(_listed(raw).values()) for raw in self._newest],
             "left_out": self._types.total() - len(self._newest),
         }

@@ -17,11 +17,11 @@ import time
 from typing import Final
 
 from openai_lifecycle.eventslog import rotation
+from openai_lifecycle.eventslog.format import END
 
 _ROTATION_PAUSE: Final = 60.0  # seconds until a rotation that failed is tried again
 _ROTATION_PATIENCE: Final = 0.1  # seconds to wait for writers to finish, so that files can be moved
 _TRIES: Final = 20
-_END: Final = b"\n}\n\n"
 
 # Paths of inherited descriptors. These are duplicated, not opened: our entries then share one file position with
 # what the application prints to a redirected file, and a socket could not be opened at all.
@@ -150,8 +150,8 @@ class Appender:
         finally:
             if self._written == len(rest):
                 self.progress = len(data)
-            elif (last := rest.rfind(_END, 0, self._written)) >= 0:
-                self.progress += last + len(_END) - len(prefix)
+            elif (last := rest.rfind(END, 0, self._written)) >= 0:
+                self.progress += last + len(END) - len(prefix)
         if self._written < len(rest):
             return False
         self._end = size + len(rest)

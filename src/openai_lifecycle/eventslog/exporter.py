@@ -107,7 +107,7 @@ class EventsLogExporter(SpanExporter):
             if self._file is not None:
                 self._file.write(entry)
             if self._sinks is not None:
-                self._sinks.put((kept,))
+                self._sinks.put(kept)
 
     def _transformed(self, event: LifecycleEvent) -> tuple[LifecycleEvent | None, str]:
         """Return what the ``transform`` hook makes of ``event``, and its text."""

@@ -168,7 +168,10 @@ def _field_prefixes(keys: tuple[str, ...]) -> tuple[str, ...]:
 
 
 # ------------------------------------------------------------------ parse
-_HEADER: Final = re.compile(rb"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\] \[EVENT: ([A-Z_]+)\]\n(?=\{)")
+# The brace on the next line makes it a header: a text that looks like one contains no line break.
+HEADER: Final = re.compile(rb"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\] \[EVENT: ([A-Z_]+)\]\n(?=\{)")
+#: The end of an entry: the object's last line and the empty one.
+END: Final = b"\n}\n\n"
 _KINDS: Final[Mapping[bytes, type[LifecycleEvent]]] = {kind.tag.encode(): kind for kind in KEYS}
 
 
@@ -182,7 +185,7 @@ def parse(entry: str | bytes) -> LifecycleEvent:
     """
     if isinstance(entry, str):
         entry = entry.encode()
-    header = _HEADER.match(entry)
+    header = HEADER.match(entry)
     if header is None:
         raise ValueError("not an entry: the first line is not a header")
     kind = _KINDS.get(header[2])

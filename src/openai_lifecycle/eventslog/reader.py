@@ -27,7 +27,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import rotation
-from openai_lifecycle.eventslog.format import parse
+from openai_lifecycle.eventslog.format import END, HEADER, parse
 
 _logger = logging.getLogger(__name__)
 
@@ -36,10 +36,6 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 
 _CHUNK: Final = 1 << 20
 _LONGEST_ENTRY: Final = 64 << 20  # anything longer without an end is damage
-_END: Final = b"\n}\n\n"
-# The brace on the next line makes it a header: a text that looks like one contains no line break. It may be
-# in the middle of a line, after what a crashed process left.
-_START: Final = re.compile(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[EVENT: [A-Z_]+\]\n(?=\{)")
 _BEGUN: Final = re.compile(rb"\s*\[\d")  # a header, perhaps a torn one
 _LONGEST_HEADER: Final = 64
 _POLL: Final = 0.2  # seconds between two polls of a followed file
@@ -328,9 +324,9 @@ class _File(Generic[T]):
 
     def _extend_head(self, chunk: bytes) -> None:
         self._head += chunk[: _LONGEST_HEAD - len(self._head)]
-        end = self._head.find(_END)
+        end = self._head.find(END)
         if end >= 0:
-            self._head = self._head[: end + len(_END)]
+            self._head = self._head[: end + len(END)]
         self._has_head = end >= 0 or len(self._head) == _LONGEST_HEAD
 
     def drain(self) -> Generator[tuple[T, Place], None, bool]:
@@ -345,8 +341,8 @@ class _File(Generic[T]):
     def _entries(self, chunk: bytes) -> Iterator[tuple[T, Place]]:
         decode, path, base = self._decode, self._path, self._offset
         buffer = self._rest + chunk
-        start, search = 0, max(0, len(self._rest) - len(_END) + 1)
-        while (end := buffer.find(_END, search)) >= 0:
+        start, search = 0, max(0, len(self._rest) - len(END) + 1)
+        while (end := buffer.find(END, search)) >= 0:
             raw = buffer[start : end + 2]
             try:
                 value = decode(raw)
@@ -356,12 +352,12 @@ class _File(Generic[T]):
                 if self._damage is not None:
                     self._report_damage()
                 yield value, Place(path, base + start, len(raw))
-            start = search = end + len(_END)
+            start = search = end + len(END)
         self._rest = buffer[start:]
         self._offset = base + start
         if len(self._rest) > _LONGEST_ENTRY:
             # Keep what may be the beginning of an entry: the last header, or half of one.
-            last = max((match.start() for match in _START.finditer(self._rest)), default=0)
+            last = max((match.start() for match in HEADER.finditer(self._rest)), default=0)
             cut = last or len(self._rest) - _LONGEST_HEADER
             yield from self._salvage(self._rest[:cut], self._offset, "an entry without an end")
             self._offset += cut
@@ -385,7 +381,7 @@ class _File(Generic[T]):
     # -------------------------------------------------------------- damage
     def _salvage(self, raw: bytes, offset: int, reason: str) -> Iterator[tuple[T, Place]]:
         """Yield the entries in undecodable bytes, and report the bytes between them."""
-        starts = [match.start() for match in _START.finditer(raw)]
+        starts = [match.start() for match in HEADER.finditer(raw)]
         before = raw[: starts[0]] if starts else raw
         self._skip_text(before, offset, reason if _BEGUN.match(before) else "no entry begins here")
         for start, following in zip(starts, [*starts[1:], len(raw)], strict=False):

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
@@ -42,10 +42,10 @@ class Dispatcher:
         self._lanes = [_Lane(destination, lost) for destination in destinations]
         ending.register(self)
 
-    def put(self, events: Sequence[LifecycleEvent]) -> None:
-        """Queue ``events`` for every destination; never blocks."""
+    def put(self, event: LifecycleEvent) -> None:
+        """Queue ``event`` for every destination; never blocks."""
         for lane in self._lanes:
-            lane.put(events)
+            lane.put(event)
 
     def flush(self, timeout: float) -> bool:
         """Return whether everything put so far was taken or given up within ``timeout`` seconds."""
@@ -105,17 +105,21 @@ class _Lane:
         self._reset()
 
     # -------------------------------------------------------------- the application's side
-    def put(self, events: Sequence[LifecycleEvent]) -> None:
+    def put(self, event: LifecycleEvent) -> None:
+        lost, reason = 0, ""
         with self._changed:
-            room = max(0, QUEUE - len(self._queue) - self._in_hand)
-            self._queue.extend(events[:room])
-            if room and self._thread is None and not self._start():
-                return
-            self._changed.notify_all()
-        if len(events) > room:
-            self._lose(len(events) - room, "the queue is full")
+            if len(self._queue) + self._in_hand >= QUEUE:
+                lost, reason = 1, "the queue is full"
+            else:
+                self._queue.append(event)
+                if self._thread is None and not self._start():
+                    lost, reason = len(self._queue), "the process is ending"
+                    self._queue.clear()
+                self._changed.notify_all()
+        self._lose(lost, reason)  # without the lock: metrics and logging have their own
 
     def _start(self) -> bool:
+        """Return whether the thread could be started."""
         ending.prepare()
         self._stop = _Stop()
         thread = threading.Thread(
@@ -124,9 +128,6 @@ class _Lane:
         try:
             thread.start()
         except RuntimeError:  # the interpreter is shutting down
-            count = len(self._queue)
-            self._queue.clear()
-            self._lose(count, "the process is ending")
             return False
         self._thread = thread
         return True

@@ -138,9 +138,9 @@ def _any_chunk(reply: Reply, part: Any) -> None:
     """Fold one chunk of any shape into ``reply``."""
     completion = members(part)
     choices = [members(choice) for choice in items(completion.get("choices"))]
-    told = completion.get("id") == reply.id and completion.get("model") == reply.model
+    same_head = completion.get("id") == reply.id and completion.get("model") == reply.model
     ends = any(choice.get("finish_reason") for choice in choices)
-    if ends or not told or completion.get("usage") is not None:
+    if ends or not same_head or completion.get("usage") is not None:
         _head(reply, fields(part))
     for position, choice in enumerate(choices):
         _choice(reply, choice, position, "delta")
