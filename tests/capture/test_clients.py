@@ -8,7 +8,8 @@ from typing import Any
 import openai
 import pytest
 
-from openai_lifecycle.capture.clients import Endpoint, endpoint_of, parse, provider_of, secrets_of
+from openai_lifecycle.capture.credentials import secrets_of
+from openai_lifecycle.capture.endpoints import Endpoint, endpoint_of, parse_endpoint, provider_of
 from tests import wire
 from tests.observed import Observed
 from tests.scripted_server import ScriptedServer, reply
@@ -92,7 +93,7 @@ def test_unknown_and_look_alike_hosts(host: str) -> None:
 )
 def test_address(url: str, address: str, port: int | None, shown: str) -> None:
     """Address and port are named, also a default one; of the URL nothing is shown that may hold a secret."""
-    assert parse(url) == Endpoint("openai", address, port, shown)
+    assert parse_endpoint(url) == Endpoint("openai", address, port, shown)
 
 
 def _bedrock(**options: Any) -> Any:

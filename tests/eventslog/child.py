@@ -22,7 +22,7 @@ from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-from openai_lifecycle.eventslog import rotation
+from openai_lifecycle.eventslog import locks
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.options import Options, read
 from tests.eventslog.samples import entry
@@ -113,11 +113,11 @@ def forks(children: int, count: int, **values: Any) -> None:
 
 def forks_while_moving() -> None:
     """Fork while files are moved; say whether the parent can get the lock while the child lives."""
-    with rotation.holding("events.log", rotation.EXCLUSIVE):
+    with locks.holding("events.log", locks.EXCLUSIVE):
         pid = os.fork()
         if pid == 0:
             signal.pause()
-    with rotation.holding("events.log", rotation.EXCLUSIVE, 0) as held:
+    with locks.holding("events.log", locks.EXCLUSIVE, 0) as held:
         print(held)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

@@ -20,7 +20,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from openai_lifecycle.eventslog import rotation
+from openai_lifecycle.eventslog import locks
 from openai_lifecycle.eventslog.appender import Appender
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.reader import Damage, read_events
@@ -360,7 +360,7 @@ def test_a_partial_write_with_somebody_else_in_between(kernel: Kernel) -> None:
     lock = file._appender._lock
 
     def lock_late(descriptor: int, kind: int) -> bool:
-        if kind == rotation.EXCLUSIVE:
+        if kind == locks.EXCLUSIVE:
             intrude()
         return lock(descriptor, kind)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from openai_lifecycle.eventslog import rotation
+from openai_lifecycle.eventslog import locks, rotation
 from openai_lifecycle.eventslog.file import EventsFile
 from tests.eventslog import child
 from tests.eventslog.samples import entry
@@ -170,7 +170,7 @@ def test_somebody_who_holds_the_lock_does_not_stop_the_application() -> None:
     file = EventsFile(child.options(max_bytes=SIZE))
     file.write(fixed(0))
     with LOG.open() as other:
-        assert rotation.lock(other.fileno(), rotation.EXCLUSIVE, 0)
+        assert locks.lock(other.fileno(), locks.EXCLUSIVE, 0)
         for number in range(1, 20):
             file.write(fixed(number))
         assert names() == ["events.log"]
@@ -204,7 +204,7 @@ def test_nothing_is_moved_while_others_move() -> None:
     Path("events.log.2").write_bytes(gzip.compress(fixed(0).encode()))
     file = EventsFile(child.options(max_bytes=SIZE, compress=False))
     file.write(fixed(2))
-    with rotation.holding("events.log", rotation.EXCLUSIVE) as held:
+    with locks.holding("events.log", locks.EXCLUSIVE) as held:
         assert held
         file.write(fixed(3))
         file.write(fixed(4))
@@ -224,7 +224,7 @@ def test_the_next_attempt_comes_soon() -> None:
     """A rotation that was kept waiting is made up for."""
     file = EventsFile(child.options(max_bytes=SIZE))
     file.write(fixed(0))
-    with rotation.holding("events.log", rotation.EXCLUSIVE):
+    with locks.holding("events.log", locks.EXCLUSIVE):
         file.write(fixed(1))
 
     def rotates() -> bool:
@@ -351,7 +351,7 @@ def test_a_backup_that_is_still_written_to_is_compressed_later() -> None:
     """A file that another program moved while an entry was being written to it is complete before it is packed."""
     Path("events.log.1").write_text(fixed(1))
     LOG.write_text(fixed(2))
-    with Path("events.log.1").open("a") as writer, rotation.locked(writer.fileno(), rotation.SHARED, 0):
+    with Path("events.log.1").open("a") as writer, locks.locked(writer.fileno(), locks.SHARED, 0):
         rotation.compress("events.log")
     assert Path("events.log.1").read_text() == fixed(1)
     rotation.compress("events.log")
@@ -445,8 +445,8 @@ def test_logrotate(how: str) -> None:
 def move_unwritten(target: str) -> None:
     """Move the log away at a time at which nobody writes to it."""
     while True:
-        with LOG.open() as log, rotation.locked(log.fileno(), rotation.EXCLUSIVE, 1.0) as held:
-            if held and rotation.is_file("events.log", log.fileno()):
+        with LOG.open() as log, locks.locked(log.fileno(), locks.EXCLUSIVE, 1.0) as held:
+            if held and locks.is_file("events.log", log.fileno()):
                 os.rename("events.log", target)
                 return
 

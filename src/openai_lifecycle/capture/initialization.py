@@ -14,12 +14,8 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from openai_lifecycle import codec, semconv
-from openai_lifecycle.capture.clients import (
-    Endpoint,
-    endpoint_in,
-    endpoint_of,
-    secrets_in,
-)
+from openai_lifecycle.capture.credentials import secrets_in
+from openai_lifecycle.capture.endpoints import Endpoint, endpoint_in, endpoint_of
 from openai_lifecycle.capture.facts import Attributes, double, message
 from openai_lifecycle.capture.recorder import Destination
 from openai_lifecycle.options import Capture, Options

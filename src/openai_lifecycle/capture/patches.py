@@ -27,7 +27,8 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from openai_lifecycle.capture import routes
 from openai_lifecycle.capture.body import read_along, read_now
 from openai_lifecycle.capture.call import Call, current
-from openai_lifecycle.capture.clients import endpoint_of, secrets_of
+from openai_lifecycle.capture.credentials import secrets_of
+from openai_lifecycle.capture.endpoints import endpoint_of
 from openai_lifecycle.capture.facts import FILES, Fields, fields
 from openai_lifecycle.capture.initialization import Initializations
 from openai_lifecycle.capture.recorder import Recorder

@@ -12,8 +12,9 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from openai_lifecycle import codec, semconv
 from openai_lifecycle.capture import messages, other_instrumentations, unchecked
 from openai_lifecycle.capture.call import Call
-from openai_lifecycle.capture.clients import Endpoint, secrets_sent
 from openai_lifecycle.capture.content import one_line
+from openai_lifecycle.capture.credentials import secrets_sent
+from openai_lifecycle.capture.endpoints import Endpoint
 from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request, integer, message
 from openai_lifecycle.capture.generations import Entries, Generations
 from openai_lifecycle.capture.metrics import Instruments

@@ -25,7 +25,8 @@ from opentelemetry.trace import set_span_in_context
 
 from openai_lifecycle import semconv
 from openai_lifecycle.capture.call import Call
-from openai_lifecycle.capture.clients import Endpoint, endpoint_of, parse, secrets_of
+from openai_lifecycle.capture.credentials import secrets_of
+from openai_lifecycle.capture.endpoints import Endpoint, endpoint_of, parse_endpoint
 from openai_lifecycle.capture.facts import (
     Fields,
     Operation,
@@ -340,7 +341,7 @@ class WebSockets:
                 return None
             client = _private(manager, "client")
             url = getattr(client, "websocket_base_url", None)
-            endpoint = endpoint_of(client) if url is None else parse(url, type(client))
+            endpoint = endpoint_of(client) if url is None else parse_endpoint(url, type(client))
             model = _private(manager, "model")
             socket = Socket(self._recorder, Peer(protocol, endpoint, secrets_of(client), text(model)))
             if self._recorder.options.propagate:

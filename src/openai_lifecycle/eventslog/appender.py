@@ -16,7 +16,7 @@ import stat
 import time
 from typing import Final
 
-from openai_lifecycle.eventslog import rotation
+from openai_lifecycle.eventslog import locks, rotation
 from openai_lifecycle.eventslog.format import END
 
 _ROTATION_PAUSE: Final = 60.0  # seconds until a rotation that failed is tried again
@@ -119,7 +119,7 @@ class Appender:
         """Return whether all of ``data`` is in the file; if not, the caller opens or checks it again."""
         # Every writer holds it shared, so that nothing is moved meanwhile. Without locks, or when a holder is stuck,
         # the entry is written anyway.
-        locked = self._lock(descriptor, rotation.SHARED)
+        locked = self._lock(descriptor, locks.SHARED)
         try:
             try:
                 status = os.stat(self.path)
@@ -138,7 +138,7 @@ class Appender:
             return self._write(descriptor, data, size)
         finally:
             if locked and self._descriptor is not None:
-                rotation.unlock(descriptor)
+                locks.unlock(descriptor)
 
     def _write(self, descriptor: int, data: bytes, size: int) -> bool:
         # Another process has written, perhaps half an entry before it was killed: begin on a fresh line.
@@ -175,13 +175,13 @@ class Appender:
 
     def _put_pieces(self, descriptor: int, rest: bytes) -> None:
         """Write the rest of a partial write, as long as nobody else has written behind it."""
-        self._lock(descriptor, rotation.EXCLUSIVE)  # keeps others from writing between the pieces
+        self._lock(descriptor, locks.EXCLUSIVE)  # keeps others from writing between the pieces
         while self._written < len(rest) and os.lseek(descriptor, 0, os.SEEK_CUR) == _size(descriptor):
             self._written += os.write(descriptor, rest[self._written :])
 
     def _lock(self, descriptor: int, kind: int) -> bool:
         """Try to get the lock; after a timeout, do not wait again until a try succeeds."""
-        locked = rotation.lock(descriptor, kind, self._patience)
+        locked = locks.lock(descriptor, kind, self._patience)
         self._patience = self._most_patience if locked else 0.0
         return locked
 
@@ -205,11 +205,11 @@ class Appender:
     def _move(self, descriptor: int, more: int) -> bool:
         """Return whether the file was moved aside, by this process or another; False when a lock is taken."""
         path = os.path.realpath(self.path)
-        with rotation.locked(descriptor, rotation.EXCLUSIVE, _ROTATION_PATIENCE) as alone:
+        with locks.locked(descriptor, locks.EXCLUSIVE, _ROTATION_PATIENCE) as alone:
             if not alone:
                 return False
-            with rotation.holding(path, rotation.EXCLUSIVE, _ROTATION_PATIENCE) as held:
-                if held and rotation.is_file(path, descriptor) and self._is_full(_size(descriptor), more):
+            with locks.holding(path, locks.EXCLUSIVE, _ROTATION_PATIENCE) as held:
+                if held and locks.is_file(path, descriptor) and self._is_full(_size(descriptor), more):
                     rotation.rotate(path, self._backups)
                     self.has_rotated = True
                 return held

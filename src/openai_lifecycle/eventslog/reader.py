@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from openai_lifecycle.events import LifecycleEvent
-from openai_lifecycle.eventslog import rotation
+from openai_lifecycle.eventslog import locks, rotation
 from openai_lifecycle.eventslog.format import END, HEADER, parse
 
 _logger = logging.getLogger(__name__)
@@ -209,9 +209,9 @@ class _Log(Generic[T]):
         if file.was_truncated():
             yield from file.finish()
             file.rewind()
-        elif not rotation.is_file(self._path, file.descriptor):
+        elif not locks.is_file(self._path, file.descriptor):
             # Once we have the lock, every writer that opened the file before the move has finished.
-            rotation.lock(file.descriptor, rotation.EXCLUSIVE, 1.0)
+            locks.lock(file.descriptor, locks.EXCLUSIVE, 1.0)
             yield from file.drain()
             yield from file.finish()
             yield from self._open(rotated=True)
@@ -234,7 +234,7 @@ class _Log(Generic[T]):
             # Nothing moves while the files are opened; once open, they can be read whatever happens to them.
             with ExitStack() as unmoved:
                 with suppress(OSError):  # the directory may be searchable only, not readable
-                    unmoved.enter_context(rotation.holding(self._path, rotation.SHARED))
+                    unmoved.enter_context(locks.holding(self._path, locks.SHARED))
                 found = rotation.backups(self._path) if rotated or self.follow else []
                 try:
                     self._file = _File(self._path, self._decode, self._report)
@@ -245,7 +245,7 @@ class _Log(Generic[T]):
                 for backup in found:
                     file = _File(backup.path, self._decode, self._report)
                     stack.callback(file.close)
-                    if (previous and rotation.is_file(backup.path, previous.descriptor)) or (
+                    if (previous and locks.is_file(backup.path, previous.descriptor)) or (
                         file.fingerprint() in self._known
                     ):
                         break  # and so are all older ones

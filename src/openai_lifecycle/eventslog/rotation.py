@@ -1,36 +1,24 @@
-"""The rotated files of a log, and the locks that keep writers and rotation apart.
+"""The rotated files of a log.
 
 ``events.log`` is moved to ``events.log.1``, that one to ``events.log.2``, and so on; a compressed one is called
-``events.log.2.gz``. Locks are ``flock`` on existing files, so there is no lock file, and a process that dies
-releases its lock:
-
-* on the log itself: writers hold it shared, rotation exclusively. Hence nobody writes to a file that rotation
-  has moved away, and it may be compressed;
-* on the directory: a process that moves or replaces files of a log holds it exclusively, one that opens several
-  of them shared. The log itself would not do: another program may move it away at any time, and processes waiting
-  for it and those creating the next one would then hold locks on two files.
+``events.log.2.gz``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import gzip
 import os
 import re
 import shutil
 import stat
-import time
-from collections.abc import Iterator
 from typing import BinaryIO, Final, NamedTuple
 
-SHARED: Final = fcntl.LOCK_SH
-EXCLUSIVE: Final = fcntl.LOCK_EX
+from openai_lifecycle.eventslog import locks
 
 #: How a gzip file begins. A rotated file's name does not say for certain whether it is one, see :func:`compress`.
 GZIP_MAGIC: Final = b"\x1f\x8b"
-_PAUSE: Final = 0.0005  # seconds between two tries to get the lock
 _LARGEST_ALONE: Final = 999  # a larger number counts as a rotated file only right after the one before it
 
 
@@ -39,76 +27,6 @@ class Backup(NamedTuple):
 
     number: int
     path: str
-
-
-# ------------------------------------------------------------------ the lock
-def lock(descriptor: int, kind: int, patience: float) -> bool:
-    """Return whether the lock was acquired within ``patience`` seconds.
-
-    It never blocks in the kernel: a stopped process that holds the lock must not stop this one. On a file system
-    without locks it returns False at once.
-    """
-    deadline = 0.0
-    while True:
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            now = time.monotonic()
-            deadline = deadline or now + patience
-            if now >= deadline:
-                return False
-            time.sleep(_PAUSE)
-        except OSError:
-            return False
-        else:
-            return True
-
-
-def unlock(descriptor: int) -> None:
-    """Release the lock on ``descriptor``."""
-    try:  # noqa: SIM105 - contextlib.suppress costs more than the call, and every entry takes this path
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-    except OSError:
-        pass
-
-
-@contextlib.contextmanager
-def locked(descriptor: int, kind: int, patience: float) -> Iterator[bool]:
-    """Hold the lock on ``descriptor``; yields whether it was got within ``patience`` seconds.
-
-    It is released explicitly, not by closing: a process forked meanwhile has the descriptor too.
-    """
-    held = lock(descriptor, kind, patience)
-    try:
-        yield held
-    finally:
-        if held:
-            unlock(descriptor)
-
-
-@contextlib.contextmanager
-def holding(path: str, kind: int, patience: float = 1.0) -> Iterator[bool]:
-    """Hold the lock on the files of the log at ``path``: the lock on their directory.
-
-    Yields whether it was acquired. Without it nothing may be moved or replaced.
-
-    Raises:
-        OSError: the directory cannot be opened.
-    """
-    descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-    try:
-        with locked(descriptor, kind, patience) as held:
-            yield held
-    finally:
-        os.close(descriptor)
-
-
-def is_file(path: str, descriptor: int) -> bool:
-    """Return whether the file at ``path`` is the one that is open as ``descriptor``."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except OSError:
-        return False
 
 
 # ------------------------------------------------------------------ the names
@@ -205,9 +123,9 @@ def _compress(path: str, source: str) -> bool:
     work = f"{path}.gz.tmp"
     descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        with locked(descriptor, EXCLUSIVE, 0) as alone, open(source, "r+b") as plain:
+        with locks.locked(descriptor, locks.EXCLUSIVE, 0) as alone, open(source, "r+b") as plain:
             # An existing work file is left over from a process that died, unless it is locked.
-            if not alone or not is_file(work, descriptor) or not _is_complete(plain.fileno()):
+            if not alone or not locks.is_file(work, descriptor) or not _is_complete(plain.fileno()):
                 return False
             if os.pread(plain.fileno(), len(GZIP_MAGIC), 0) == GZIP_MAGIC:
                 return True  # another process just put it there and will rename it: look again
@@ -219,7 +137,7 @@ def _compress(path: str, source: str) -> bool:
 
 def _is_complete(descriptor: int) -> bool:
     """Return whether all writers have finished: another program may move the log without waiting."""
-    with locked(descriptor, EXCLUSIVE, 1.0) as complete:
+    with locks.locked(descriptor, locks.EXCLUSIVE, 1.0) as complete:
         return complete
 
 
@@ -236,10 +154,10 @@ def _pack(plain: BinaryIO, descriptor: int) -> None:
 
 def _exchange(path: str, plain: int, work: str) -> bool:
     """Replace the file that is open as ``plain`` with ``work``; False: not now."""
-    with holding(path, EXCLUSIVE) as held:
+    with locks.holding(path, locks.EXCLUSIVE) as held:
         if held:
             # Rotation may have moved the file, or retention deleted it, during compression.
-            name = next((b.path for b in backups(path) if is_file(b.path, plain)), None)
+            name = next((b.path for b in backups(path) if locks.is_file(b.path, plain)), None)
             if name is None:
                 os.unlink(work)
             else:
@@ -250,7 +168,7 @@ def _exchange(path: str, plain: int, work: str) -> bool:
 
 def _name_compressed(path: str, source: str) -> bool:
     """Finish for a process that died between the two steps of :func:`_compress`; False: not now."""
-    with holding(path, EXCLUSIVE) as held:
+    with locks.holding(path, locks.EXCLUSIVE) as held:
         if held and is_gzip(source):
             _rename(source, f"{source}.gz")
     return held

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
 
 from openai_lifecycle.events import LifecycleEvent
-from openai_lifecycle.eventslog import rotation
+from openai_lifecycle.eventslog import locks
 from openai_lifecycle.records import to_json
 
 
@@ -32,7 +32,7 @@ class JsonLinesSink:
         """
         lines = "".join(f"{to_json(event)}\n" for event in events).encode()
         file = self._open()
-        locked = rotation.lock(file, rotation.EXCLUSIVE, 1.0)
+        locked = locks.lock(file, locks.EXCLUSIVE, 1.0)
         try:
             status = os.fstat(file)
             if stat.S_ISREG(status.st_mode) and status.st_size and self._is_torn():
@@ -44,7 +44,7 @@ class JsonLinesSink:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             if locked:
-                rotation.unlock(file)
+                locks.unlock(file)
 
     def _is_torn(self) -> bool:
         """Return whether the last line is incomplete: its writer died, or the disk was full."""
@@ -57,7 +57,7 @@ class JsonLinesSink:
 
     def _open(self) -> int:
         # Reopen the file after it was moved away, as logrotate does.
-        if self._descriptor is not None and not rotation.is_file(self._path, self._descriptor):
+        if self._descriptor is not None and not locks.is_file(self._path, self._descriptor):
             self.close()
         if self._descriptor is None:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC

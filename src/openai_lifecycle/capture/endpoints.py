@@ -99,7 +99,7 @@ def _provider_at(host: str) -> str:
     return "openai"
 
 
-def parse(url: object, client: type | None = None) -> Endpoint:
+def parse_endpoint(url: object, client: type | None = None) -> Endpoint:
     """Return the endpoint of ``url``; user, password, path and query are left out."""
     try:
         parts = urlsplit(str(url))
@@ -138,45 +138,11 @@ def endpoint_of(client: Any) -> Endpoint:
 
 
 def _endpoint(client: Any, url: object) -> Endpoint:
-    endpoint = parse(url, type(client))
+    endpoint = parse_endpoint(url, type(client))
     runtime = getattr(client, "_provider_runtime", None)  # OpenAI(provider=…), since openai 2.54
     if runtime is None:
         return endpoint
     return replace(endpoint, provider=_BY_RUNTIME.get(runtime.name, endpoint.provider))
-
-
-def secrets_of(client: Any) -> tuple[str, ...]:
-    """Return the keys that a client holds, which must not appear in anything recorded."""
-    return _texts(getattr(client, "api_key", None), getattr(client, "admin_api_key", None))
-
-
-def _texts(*values: object) -> tuple[str, ...]:
-    return tuple([value for value in values if isinstance(value, str) and value])
-
-
-#: Secret argument of a constructor → the variable that replaces a missing one (``openai/_client.py``).
-_SECRETS: Final[Mapping[str, str]] = {
-    "api_key": "OPENAI_API_KEY",
-    "admin_api_key": "OPENAI_ADMIN_KEY",
-    "azure_ad_token": "AZURE_OPENAI_AD_TOKEN",
-    "webhook_secret": "OPENAI_WEBHOOK_SECRET",
-    "azure_api_key": "AZURE_OPENAI_API_KEY",
-}
-
-
-def secrets_in(arguments: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the secrets that a constructor is given, or finds in the environment."""
-    return _texts(*map(arguments.get, _SECRETS), *map(os.environ.get, _SECRETS.values()))
-
-
-def secrets_sent(error: BaseException | None) -> tuple[str, ...]:
-    """Return the credentials that the request of an ``openai.APIError`` carried.
-
-    A callable key and an Azure AD token are fetched while the request is built, so only the request has them.
-    """
-    headers = getattr(getattr(error, "request", None), "headers", {})
-    found = (headers.get(name, "") for name in ("authorization", "api-key"))
-    return tuple(value.rpartition(" ")[2] for value in found if value)
 
 
 def endpoint_in(client: type, arguments: Mapping[str, Any]) -> Endpoint:
@@ -185,4 +151,4 @@ def endpoint_in(client: type, arguments: Mapping[str, Any]) -> Endpoint:
     if not any(asked):
         variable = "AZURE_OPENAI_ENDPOINT" if "Azure" in client.__name__ else "OPENAI_BASE_URL"
         asked.append(os.environ.get(variable))
-    return parse(next((url for url in asked if url), ""), client)
+    return parse_endpoint(next((url for url in asked if url), ""), client)

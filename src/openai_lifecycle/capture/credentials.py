@@ -1,0 +1,41 @@
+"""The credentials of a client, which must not appear in anything recorded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+
+def secrets_of(client: Any) -> tuple[str, ...]:
+    """Return the keys that a client holds, which must not appear in anything recorded."""
+    return _texts(getattr(client, "api_key", None), getattr(client, "admin_api_key", None))
+
+
+def _texts(*values: object) -> tuple[str, ...]:
+    return tuple([value for value in values if isinstance(value, str) and value])
+
+
+#: Secret argument of a constructor → the variable that replaces a missing one (``openai/_client.py``).
+_SECRETS: Final[Mapping[str, str]] = {
+    "api_key": "OPENAI_API_KEY",
+    "admin_api_key": "OPENAI_ADMIN_KEY",
+    "azure_ad_token": "AZURE_OPENAI_AD_TOKEN",
+    "webhook_secret": "OPENAI_WEBHOOK_SECRET",
+    "azure_api_key": "AZURE_OPENAI_API_KEY",
+}
+
+
+def secrets_in(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the secrets that a constructor is given, or finds in the environment."""
+    return _texts(*map(arguments.get, _SECRETS), *map(os.environ.get, _SECRETS.values()))
+
+
+def secrets_sent(error: BaseException | None) -> tuple[str, ...]:
+    """Return the credentials that the request of an ``openai.APIError`` carried.
+
+    A callable key and an Azure AD token are fetched while the request is built, so only the request has them.
+    """
+    headers = getattr(getattr(error, "request", None), "headers", {})
+    found = (headers.get(name, "") for name in ("authorization", "api-key"))
+    return tuple(value.rpartition(" ")[2] for value in found if value)

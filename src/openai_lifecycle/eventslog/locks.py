@@ -1,0 +1,93 @@
+"""The locks that keep writers, rotation and readers of a log apart.
+
+They are ``flock`` on existing files, so there is no lock file, and a process that dies releases its lock:
+
+* on the log itself: writers hold it shared, rotation exclusively. Hence nobody writes to a file that rotation
+  has moved away, and it may be compressed;
+* on the directory: a process that moves or replaces files of a log holds it exclusively, one that opens several
+  of them shared. The log itself would not do: another program may move it away at any time, and processes waiting
+  for it and those creating the next one would then hold locks on two files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from typing import Final
+
+SHARED: Final = fcntl.LOCK_SH
+EXCLUSIVE: Final = fcntl.LOCK_EX
+
+_PAUSE: Final = 0.0005  # seconds between two tries to get the lock
+
+
+def lock(descriptor: int, kind: int, patience: float) -> bool:
+    """Return whether the lock was acquired within ``patience`` seconds.
+
+    It never blocks in the kernel: a stopped process that holds the lock must not stop this one. On a file system
+    without locks it returns False at once.
+    """
+    deadline = 0.0
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            now = time.monotonic()
+            deadline = deadline or now + patience
+            if now >= deadline:
+                return False
+            time.sleep(_PAUSE)
+        except OSError:
+            return False
+        else:
+            return True
+
+
+def unlock(descriptor: int) -> None:
+    """Release the lock on ``descriptor``."""
+    try:  # noqa: SIM105 - contextlib.suppress costs more than the call, and every entry takes this path
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    except OSError:
+        pass
+
+
+@contextlib.contextmanager
+def locked(descriptor: int, kind: int, patience: float) -> Iterator[bool]:
+    """Hold the lock on ``descriptor``; yields whether it was acquired within ``patience`` seconds.
+
+    It is released explicitly, not by closing: a process forked meanwhile has the descriptor too.
+    """
+    held = lock(descriptor, kind, patience)
+    try:
+        yield held
+    finally:
+        if held:
+            unlock(descriptor)
+
+
+@contextlib.contextmanager
+def holding(path: str, kind: int, patience: float = 1.0) -> Iterator[bool]:
+    """Hold the lock on the files of the log at ``path``: the lock on their directory.
+
+    Yields whether it was acquired. Without it nothing may be moved or replaced.
+
+    Raises:
+        OSError: the directory cannot be opened.
+    """
+    descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        with locked(descriptor, kind, patience) as held:
+            yield held
+    finally:
+        os.close(descriptor)
+
+
+def is_file(path: str, descriptor: int) -> bool:
+    """Return whether the file at ``path`` is the one that is open as ``descriptor``."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except OSError:
+        return False
