@@ -161,13 +161,14 @@ def _derive(span: ReadableSpan, attributes: dict[str, Any]) -> None:
     attributes[semconv.REQUEST_MODEL] = _text(get(semconv.REQUEST_MODEL))
     streamed, reasons = get(semconv.STREAM), get(semconv.FINISH_REASONS)
     first = get(semconv.TIME_TO_FIRST_CHUNK)
-    says = streamed is not None or is_ours(span)  # unknown for a foreign span without the attribute
+    ours = is_ours(span)
+    says = streamed is not None or ours  # unknown for a foreign span without the attribute
     attributes[_STREAM] = ("true" if streamed is True else "false") if says else None
     attributes[_REASONS] = ",".join(map(str, reasons)) if isinstance(reasons, (list, tuple)) else None
     attributes[_FIRST_TOKEN_MS] = f"{first * 1000:.3f}" if isinstance(first, (int, float)) else None
     attributes[_DURATION_MS] = f"{(end - start) / 1e6:.3f}" if end and start else None
-    for name in _USAGE.values():
-        attributes[name] = _integer(get(name))
+    if not ours:
+        attributes.update({name: _integer(get(name)) for name in _USAGE.values()})
     if get(semconv.TOTAL_TOKENS) is None:
         sent, received = get(semconv.INPUT_TOKENS), get(semconv.OUTPUT_TOKENS)
         attributes[semconv.TOTAL_TOKENS] = None if sent is None or received is None else sent + received

@@ -18,13 +18,13 @@ _Value = TypeVar("_Value")
 
 
 def assemble(kind: type[_Value], values: dict[str, Any]) -> _Value:
-    """Return ``kind(**values)`` for a dataclass without slots; ``values`` must hold every field.
+    """Return ``kind(**values)`` for a dataclass without slots; ``values`` must hold every field, and is not copied.
 
     A frozen dataclass's own ``__init__`` assigns field by field through ``object.__setattr__``, which takes four
     times as long.
     """
     made = object.__new__(kind)
-    vars(made).update(values)
+    object.__setattr__(made, "__dict__", values)
     return made
 
 

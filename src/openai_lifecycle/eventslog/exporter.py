@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-# Every processor of a provider gets the same span object (``Span.end`` makes one ReadableSpan). A mark on it
-# prevents duplicate entries when the exporter is also configured through OTEL_TRACES_EXPORTER.
-_WRITTEN: Final = "_openai_lifecycle_written"
 _OVERLAP: Final = Overlap()
 #: Where entries go → the processor of ``instrument()`` that writes them.
 _OWNERS: weakref.WeakValueDictionary[str, EventsLogProcessor] = weakref.WeakValueDictionary()
@@ -59,6 +56,9 @@ class EventsLogExporter(SpanExporter):
         self._file = EventsFile(self._options) if self._options.events_log else None
         self._sinks = _dispatcher(self._options) if self._options.sinks else None
         self.place = self._file.path if self._file else "sinks"  # where entries go
+        # Every processor of a provider gets the same span object (``Span.end`` makes one ReadableSpan). This mark on it
+        # prevents duplicate entries when the exporter is also configured through OTEL_TRACES_EXPORTER.
+        self._mark = f"_openai_lifecycle_written {self.place}"
         self._is_default = options is None and not keywords
         self._reported: set[str] = set()  # failures of the transform hook, at most one per line of it
 
@@ -98,7 +98,8 @@ class EventsLogExporter(SpanExporter):
             _OVERLAP.note(span)
         elif _OVERLAP.is_double(span):
             return
-        if not _claim(span, self.place):
+        mine = object()
+        if span.__dict__.setdefault(self._mark, mine) is not mine:  # atomic: only one thread goes on
             return
         for event in events:
             kept, entry = self._transformed(event)
@@ -149,13 +150,6 @@ def _dispatcher(options: Options) -> Dispatcher:
     from openai_lifecycle.sinks.dispatch import Dispatcher
 
     return Dispatcher(destinations(options.sinks), options.meter_provider)
-
-
-def _claim(span: ReadableSpan, place: str) -> bool:
-    """Return whether the entries of ``span`` are still to be written there; True for only one thread."""
-    claims: dict[str, object] = span.__dict__.setdefault(_WRITTEN, {})
-    mine = object()
-    return claims.setdefault(place, mine) is mine
 
 
 def _without_content(event: LifecycleEvent) -> LifecycleEvent:
