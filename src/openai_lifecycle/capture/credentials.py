@@ -31,11 +31,10 @@ def secrets_in(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     return _texts(*map(arguments.get, _SECRETS), *map(os.environ.get, _SECRETS.values()))
 
 
-def secrets_sent(error: BaseException | None) -> tuple[str, ...]:
-    """Return the credentials that the request of an ``openai.APIError`` carried.
+def secrets_sent(headers: Mapping[bytes, bytes]) -> tuple[str, ...]:
+    """Return the credentials in the ``headers`` of a request, whose names are in lower case.
 
     A callable key and an Azure AD token are fetched while the request is built, so only the request has them.
     """
-    headers = getattr(getattr(error, "request", None), "headers", {})
-    found = (headers.get(name, "") for name in ("authorization", "api-key"))
-    return tuple(value.rpartition(" ")[2] for value in found if value)
+    found = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"api-key"))
+    return tuple([value.rpartition(" ")[2] for value in found if value])

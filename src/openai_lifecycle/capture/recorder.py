@@ -123,13 +123,17 @@ def _read(read: Callable[[Fields], _T], body: Fields) -> _T | None:
 
 
 class _End(NamedTuple):
-    """How a call ended: its exception, its ``error.type``, its duration in seconds, the entries to write."""
+    """How a call ended: its exception, its ``error.type``, its duration in seconds, the entries to write.
+
+    ``sent`` are the headers of a request that failed, with names in lower case.
+    """
 
     call: Call
     error: BaseException | None
     failure: str | None
     duration: float
     entries: Entries
+    sent: Mapping[bytes, bytes]
 
 
 class Unrecorded:
@@ -202,8 +206,9 @@ class Recording:
         Each step is shielded separately, so a defect in one costs only that step.
         """
         duration = perf_counter() - call.started
+        entries = self._recorder.generations.entries(call, error)
         end = _End(
-            call, error, _failure(call, error), duration, self._recorder.generations.entries(call, error)
+            call, error, _failure(call, error), duration, entries, {} if error is None else _sent(error)
         )
         for step in _STEPS if self.span.is_recording() else _UNRECORDED:
             try:
@@ -219,7 +224,9 @@ class Recording:
         reply = call.reply
         attributes = self.attributes
         attributes.update(reply.attributes)
-        attributes[semconv.RETRIES] = max(call.retries, _retries_sent(end.error))
+        # A subclass may wait in its own way before a retry, so that none was noted.
+        retried = end.sent.get(b"x-stainless-retry-count", b"")
+        attributes[semconv.RETRIES] = max(call.retries, int(retried) if retried.isdigit() else 0)
         if reply.id:
             attributes[semconv.RESPONSE_ID] = reply.id
         if reply.model:
@@ -266,7 +273,7 @@ class Recording:
                 unchecked.add_event(span, semconv.GENERATION_SUCCESS, done)
             return
         capture = self._recorder.options.capture
-        full, brief = self._messages(end.call, end.failure, end.error)
+        full, brief = self._messages(end, end.failure)
         if end.entries.error:
             said = full if capture.on_events else brief
             unchecked.add_event(span, semconv.GENERATION_ERROR, codec.generation_error(error=said, **asked))
@@ -279,12 +286,12 @@ class Recording:
     def _measure(self, end: _End) -> None:
         self._recorder.pipeline.instruments.record(end.call, self._named | self.attributes, end.duration)
 
-    def _messages(self, call: Call, failure: str, error: BaseException | None) -> tuple[str, str]:
+    def _messages(self, end: _End, failure: str) -> tuple[str, str]:
         """Return the failure's message, and a short form that quotes neither server nor caller."""
         status = self.attributes.get(semconv.HTTP_STATUS_CODE)
         brief = f"{failure}: HTTP {status}" if status and status >= 400 else failure
-        said = message(error) if error is not None else (call.reply.error or ("", ""))[1]
-        return redact(said, (*self._secrets, *secrets_sent(error))) or brief, brief
+        said = message(end.error) if end.error is not None else (end.call.reply.error or ("", ""))[1]
+        return redact(said, (*self._secrets, *secrets_sent(end.sent))) or brief, brief
 
 
 #: The steps at the end of a call, in order; then those that remain when the span is not recording.
@@ -307,10 +314,12 @@ def _failure(call: Call, error: BaseException | None) -> str | None:
     return call.reply.error[0] if call.reply.error else None
 
 
-def _retries_sent(error: BaseException | None) -> int:
-    """Return how often the client had retried, from the failed request: a subclass may wait in its own way."""
-    sent = getattr(getattr(error, "request", None), "headers", {}).get("x-stainless-retry-count", "")
-    return int(sent) if sent.isdigit() else 0
+def _sent(error: Any) -> dict[bytes, bytes]:
+    """Return the headers of the request of an ``openai.APIError``, read once: a lookup by name takes as long."""
+    try:
+        return {name.lower(): value for name, value in error.request.headers.raw}
+    except Exception:  # noqa: BLE001 - not such an error; ``request`` of httpx's own raises RuntimeError
+        return {}
 
 
 def _finish_reasons(reply: Reply, *, failed: bool) -> tuple[str, ...]:
