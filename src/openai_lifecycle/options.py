@@ -147,9 +147,8 @@ def _function(value: Any) -> Transform:
     return cast("Transform", value)
 
 
-_COMMA = re.compile(
-    r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*:)"
-)  # a URL may contain commas; a new one begins with a scheme
+# A URL may contain commas; a new one begins with a scheme.
+_COMMA = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*:)")
 
 
 def _sinks(value: Any) -> tuple[Any, ...]:

@@ -356,9 +356,8 @@ def _returned(call: Call | None, kwargs: dict[str, Any], *, is_async: bool) -> N
         return
     with SHIELD:
         response = kwargs["response"]
-        if (
-            response.is_stream_consumed and not call.streaming
-        ):  # also with ``with_streaming_response``, if the body was in memory
+        # With ``with_streaming_response`` too, if the body was in memory.
+        if response.is_stream_consumed and not call.streaming:
             read_now(response, call)
             call.end()
             return
