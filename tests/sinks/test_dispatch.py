@@ -114,7 +114,7 @@ def test_what_a_sink_refuses_is_lost_at_once(dispatcher: Dispatch, caplog: pytes
         assert dispatching.flush(10)
     assert sink.taken == EVENTS[5:]
     assert dispatcher.lost() == {"sink": 5}
-    assert [record.getMessage() for record in caplog.records] == ["sink sink: 1 events lost: too sad"]
+    assert [record.getMessage() for record in caplog.records] == ["sink sink: 1 event lost: too sad"]
     dispatching.close()
     assert caplog.records[-1].getMessage() == "sink sink: 4 events lost: too sad"
 
@@ -387,7 +387,7 @@ def test_sigterm_does_not_wait_for_the_next_try(tmp_path: Path) -> None:
     """On SIGTERM a batch that waits for its next try has it at once, and what fails again is reported as lost."""
     ended = run(WAITING, tmp_path, status=-signal.SIGTERM)
     assert (tmp_path / "out.txt").read_text() == "1\n1\n"
-    assert "sink Later: 1 events lost: not now" in ended.stderr
+    assert "sink Later: 1 event lost: not now" in ended.stderr
 
 
 def run(

@@ -268,7 +268,8 @@ class _Lane:
                 self._lost,
                 moment,
             )
-            _logger.error("sink %s: %d events lost: %s", self._destination.name, count, self._reason)
+            what = "event" if count == 1 else "events"
+            _logger.error("sink %s: %d %s lost: %s", self._destination.name, count, what, self._reason)
 
 
 class _Stop:
