@@ -166,9 +166,7 @@ class Call:
     @property
     def is_read_by_stream(self) -> bool:
         """Whether the client's ``Stream`` is reading the response just now, so that its chunks are seen."""
-        source = self._source()
-        running = getattr(source, "gi_running", getattr(source, "ag_running", True))
-        return self.streaming and running is not False
+        return self.streaming and self._is_running() is not False
 
     def closed(self) -> None:
         """End the call if the application closed its response.
@@ -176,9 +174,14 @@ class Call:
         A stream also closes its own response when it is exhausted or fails. Its generator is running then,
         and :func:`observe` sees the outcome.
         """
-        source = self._source()
-        if not (getattr(source, "gi_running", False) or getattr(source, "ag_running", False)):
+        if not self._is_running():
             self.end()
+
+    def _is_running(self) -> bool | None:
+        """Whether the generator being read is running; ``None`` if there is none, or another kind of iterator."""
+        source = self._source()
+        running: bool | None = getattr(source, "gi_running", getattr(source, "ag_running", None))
+        return running
 
     # -------------------------------------------------------------- end
     @property

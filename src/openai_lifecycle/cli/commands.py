@@ -69,7 +69,7 @@ def show_(log: Sequence[str], wanted: Filter, form: str | None) -> None:
     In a pipe, the fields are separated by tabs: time, event, provider, model, duration_ms, input_tokens,
     output_tokens, trace_id, text.
     """
-    events = logs.read(logs.expand(log), wanted, needle=wanted.trace)
+    events = logs.read(logs.expand(log), wanted)
     terminal.page(_lines(events, form))
 
 
@@ -102,7 +102,7 @@ def tail(log: Sequence[str], *, follow: bool, lines: int, wanted: Filter, form: 
         last, printing = deque(), True
 
     with contextlib.suppress(KeyboardInterrupt):
-        for event in logs.read(paths, wanted, needle=wanted.trace, follow=follow, idle=catch_up):
+        for event in logs.read(paths, wanted, follow=follow, idle=catch_up):
             last.append(event)
             if printing:
                 catch_up()
@@ -118,7 +118,7 @@ def trace(trace_id: str, log: Sequence[str], jaeger: str | None) -> None:
 
     The first digits of TRACE_ID are enough.
     """
-    events = list(logs.read(logs.expand(log), Filter(trace=trace_id), needle=trace_id))
+    events = list(logs.read(logs.expand(log), Filter(trace=trace_id)))
     if not events:
         raise click.ClickException(f"no entry has a trace id that begins with {trace_id}")
     terminal.page(show.tree(events, jaeger))
@@ -239,7 +239,7 @@ def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None
 
     paths = logs.expand(log)
     logs.refuse_overwrite(paths, output)
-    events = logs.read(paths, wanted, needle=wanted.trace, progress=output != "-")
+    events = logs.read(paths, wanted, progress=output != "-")
     new = ""
     if form != "sqlite":
         with _writing(output) as out:

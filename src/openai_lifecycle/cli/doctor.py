@@ -216,8 +216,10 @@ def _unwritable(path: str) -> str:
 def _unwritable_database(url: str) -> str:
     from sqlalchemy import make_url
 
-    path = make_url(url).database or ""
-    return "" if not path or path.startswith((":memory:", "file:")) else _unwritable(path)
+    from openai_lifecycle.sinks.sql import sqlite_file
+
+    path = sqlite_file(make_url(url))
+    return "" if path is None else _unwritable(path)
 
 
 #: Scheme of a sink → what says why nothing can be written there, and what is said if all is well.

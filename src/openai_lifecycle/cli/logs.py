@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import click
 
+from openai_lifecycle import environment_variables as env
+from openai_lifecycle.cli.select import Filter
 from openai_lifecycle.cli.terminal import amount, clean
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import rotation
@@ -19,7 +21,7 @@ from openai_lifecycle.eventslog.reader import Damage, OnDamage, Place, read_entr
 
 T = TypeVar("T")
 
-VARIABLE = "OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG"
+VARIABLE = env.OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG
 STDIN = "/dev/stdin"
 _SOON = 20_000_000  # bytes that are read before a progress bar would show
 _SHOWN = 5  # damaged places reported one by one
@@ -100,22 +102,21 @@ def described(damage: Damage) -> str:
 
 def read(
     paths: Sequence[str],
-    keep: Callable[[LifecycleEvent], bool],
+    wanted: Filter,
     *,
-    needle: str = "",
     follow: bool = False,
     progress: bool = False,
     idle: Callable[[], None] | None = None,
 ) -> Iterator[LifecycleEvent]:
-    """Yield the events that ``keep`` wants. Each contains ``needle``, so other entries need no parsing."""
-    wanted = needle.encode()
+    """Yield the events that are ``wanted``. Entries without the digits of the wanted trace are not parsed."""
+    digits = wanted.trace.encode()
 
     def decode(raw: bytes) -> LifecycleEvent | None:
-        return parse(raw) if wanted in raw else None
+        return parse(raw) if digits in raw else None
 
     with reading(paths, decode, follow=follow, idle=idle) as entries:
         for event, _ in with_progress(paths, entries) if progress else entries:
-            if event is not None and keep(event):
+            if event is not None and wanted(event):
                 yield event
 
 

@@ -62,10 +62,17 @@ EVENTS: Final = Table(
 )
 
 
+def sqlite_file(url: URL) -> str | None:
+    """Return the path of an SQLite database; ``None`` for one in memory, a ``file:`` URI, or another database."""
+    path = url.database or ""
+    is_file = url.get_backend_name() == "sqlite" and path and not path.startswith((":memory:", "file:"))
+    return path if is_file else None
+
+
 def _make_private(url: URL) -> None:
     """Create the file of an SQLite database for its owner alone; SQLite itself would only follow the umask."""
-    path = url.database or ""
-    if url.get_backend_name() == "sqlite" and path and not path.startswith((":memory:", "file:")):
+    path = sqlite_file(url)
+    if path is not None:
         with contextlib.suppress(OSError):  # the connection reports it
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
