@@ -7,6 +7,7 @@ total includes the parent's up to the fork, so the cost of a call is the differe
 from __future__ import annotations
 
 import gc
+import json
 import os
 import re
 import subprocess
@@ -32,7 +33,7 @@ def table(scenarios: Sequence[str], variants: Sequence[str]) -> str:
         __name__,
     ]
     done = subprocess.run(
-        [*command, ",".join(scenarios), ",".join(variants)],
+        [*command, json.dumps([list(scenarios), list(variants)])],
         check=True,
         capture_output=True,
         text=True,
@@ -77,4 +78,4 @@ def _main(scenarios: Sequence[str], variants: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1].split(","), sys.argv[2].split(","))
+    _main(*json.loads(sys.argv[1]))

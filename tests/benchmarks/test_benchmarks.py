@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +15,7 @@ from tests.benchmarks import exporter, imports, measure, memory
 from tests.benchmarks.scenarios import SCENARIOS
 from tests.benchmarks.variants import OURS
 
+ROOT = Path(__file__).parents[2]
 SILENT = {"bare", "bare again", "not sampled, file", "not sampled", "nothing recorded"}
 
 
@@ -37,6 +42,15 @@ def test_the_table_compares_with_bare_and_floor(capsys: pytest.CaptureFixture[st
     benchmarks.main([*asked, "--json"])
     rows = json.loads(capsys.readouterr().out)
     assert [row["variant"] for row in rows] == ["bare", "floor with metrics"]
+
+
+def test_instructions_are_counted_of_any_variant() -> None:
+    """The process that valgrind watches takes any variant's name, and reports one child for each count."""
+    asked = json.dumps([["chat"], ["not sampled, file"]])
+    command = [sys.executable, "-m", "tests.benchmarks.instructions", asked]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    found = [match[1:] for match in re.findall(r"(?m)^child\t(\d+)\t(.+)\t(.+)\t(\d+)$", done.stdout)]
+    assert found == [("chat", "not sampled, file", "100"), ("chat", "not sampled, file", "140")]
 
 
 def test_ratio_to_noise_is_no_ratio() -> None:

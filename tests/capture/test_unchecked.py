@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Final
 
 import pytest
@@ -52,6 +53,7 @@ def test_event(limits: SpanLimits | None) -> None:
     assert (ours.name, ours.timestamp) == (theirs.name, theirs.timestamp)
     assert dict(ours.attributes) == dict(theirs.attributes)
     assert ours.dropped_attributes == theirs.dropped_attributes
+    assert dict(copy.deepcopy(ours).attributes) == dict(ours.attributes)  # as exporters do that change a copy
 
 
 def test_spans_of_other_kinds() -> None:

@@ -46,10 +46,12 @@ def set_attributes(span: Span, attributes: Attributes, *, kept: Attributes) -> N
     """
     if getattr(type(span), "set_attributes", None) is _SET_ATTRIBUTES:
         held = getattr(span, "_attributes", None)
-        if type(held) is BoundedAttributes and _takes(held, len(attributes)):
-            with held._lock:
-                held._dict.update(attributes)
-            return
+        if _KNOWN and type(held) is BoundedAttributes:
+            count = len(held._dict) + len(attributes)
+            if _is_within(count, held.maxlen, held.max_value_len):
+                with held._lock:
+                    held._dict.update(attributes)
+                return
     span.set_attributes(attributes | kept)
 
 
@@ -58,10 +60,9 @@ def add_event(span: Span, name: str, attributes: Attributes, timestamp: int | No
     if getattr(type(span), "add_event", None) is _ADD_EVENT:
         limits, add = getattr(span, "_limits", None), getattr(span, "_add_event", None)
         if limits is not None and add is not None:
-            held = BoundedAttributes(limits.max_event_attributes, max_value_len=limits.max_attribute_length)
-            if _takes(held, len(attributes)):
-                held._dict.update(attributes)
-                add(Event(name, held, timestamp))
+            count = len(attributes)
+            if _is_within(count, limits.max_event_attributes, limits.max_attribute_length):
+                add(Event(name, attributes, timestamp))
                 return
     span.add_event(name, attributes, timestamp)
 
@@ -70,13 +71,9 @@ def add_event(span: Span, name: str, attributes: Attributes, timestamp: int | No
 _KNOWN: Final = all(hasattr(BoundedAttributes(), n) for n in ("_dict", "_lock", "maxlen", "max_value_len"))
 
 
-def _takes(held: Any, more: int) -> bool:
-    """Whether ``held`` can take ``more`` attributes without a limit that cuts a value or drops one."""
-    return (
-        _KNOWN
-        and held.max_value_len is None
-        and (held.maxlen is None or len(held._dict) + more <= held.maxlen)
-    )
+def _is_within(count: int, most: int | None, longest: int | None) -> bool:
+    """Whether the limits neither drop one of ``count`` attributes nor cut a value."""
+    return longest is None and (most is None or count <= most)
 
 
 def recorder(histogram: Histogram) -> Record:
