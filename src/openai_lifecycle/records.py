@@ -37,21 +37,23 @@ def instant(event: LifecycleEvent) -> datetime:
     result can always be converted to UTC, which has no years before 1 or after 9999.
     """
     with contextlib.suppress(KeyError, ValueError, OverflowError):
-        return _zoned(datetime.fromisoformat(event.metadata.custom_fields["timestamp"]))
-    with contextlib.suppress(ValueError, OverflowError):
-        return _zoned(event.time)
-    return event.time.replace(tzinfo=timezone.utc)
+        stated = datetime.fromisoformat(event.metadata.custom_fields["timestamp"])
+        stated.astimezone(timezone.utc)
+        return zoned(stated)
+    return zoned(event.time)
 
 
-def _zoned(moment: datetime) -> datetime:
-    """Return ``moment`` as an aware datetime.
+def zoned(moment: datetime) -> datetime:
+    """Return ``moment`` as an aware datetime that can be converted to UTC.
 
-    Raises:
-        ValueError, OverflowError: it cannot be converted to UTC.
+    It is local when it has no zone; what neither that nor its zone can convert, at the edge of the calendar,
+    counts as UTC.
     """
-    zoned = moment if moment.tzinfo else moment.astimezone()
-    zoned.astimezone(timezone.utc)
-    return zoned
+    with contextlib.suppress(ValueError, OverflowError):
+        aware = moment if moment.tzinfo else moment.astimezone()
+        aware.astimezone(timezone.utc)
+        return aware
+    return moment.replace(tzinfo=timezone.utc)
 
 
 # ------------------------------------------------------------------ the JSON object

@@ -153,6 +153,18 @@ def test_what_a_client_is_bound_to(observed: Observed) -> None:
     assert metadata.user == "openai_user"
 
 
+def test_what_a_client_is_bound_to_can_be_exported(observed: Observed) -> None:
+    """A key given as deployment is replaced, and what no attribute can hold is escaped or left out."""
+    key = "sk-proj-abc123def456ghi789"
+    openai.AzureOpenAI(**AZURE, azure_deployment=key)
+    assert {e.model_id for e in entries()} == {"[REDACTED]"}
+    observed.instrument(model="\ud83d", max_tokens=10**22)
+    openai.OpenAI(api_key="k")
+    attributes = dict(observed.spans(None)[-1].attributes or {})
+    assert attributes["gen_ai.request.model"] == "\\ud83d"
+    assert "gen_ai.request.max_tokens" not in attributes
+
+
 @pytest.mark.parametrize("capture", ["no_content", "event_only"])
 def test_a_failed_construction_quotes_only_what_may_be(capture: str) -> None:
     """What a constructor's message quotes is recorded where content is; with capture off only what failed."""

@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from openai_lifecycle import semconv
+from openai_lifecycle.capture import body
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from tests import wire, wire_responses
 from tests.capture.application import client_for, closing, each, entered, run, settle
@@ -69,6 +70,43 @@ def test_a_long_line_in_many_pieces(server: ScriptedServer, observed: Observed) 
     entry = observed.generation()
     assert isinstance(entry, LLMGenerationSuccess)
     assert entry.response_length == 1_000_000
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_every_end_of_a_line(server: ScriptedServer, observed: Observed, end: str) -> None:
+    """Lines may end in any way that the standard allows, also when the bytes of one end arrive apart."""
+    body = "".join(f": ping{end}{end}data: {json.dumps(chunk)}{end}{end}" for chunk in wire.chunks())
+    server.script(reply(body.encode(), kind="text/event-stream"))
+    with (
+        client_for(server, is_async=False) as client,
+        client.chat.completions.with_streaming_response.create(**wire.REQUEST, stream=True) as response,
+    ):
+        for _ in response.iter_bytes(1):
+            pass
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert entry.response_length == len("Hello, world")
+    assert entry.metadata.custom_fields["finish_reasons"] == "tool_calls"
+
+
+def test_an_event_beyond_all_bounds(
+    server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an event in lines without end no more than a limit is kept; the events after it are read."""
+    monkeypatch.setattr(body, "LIMIT", 5_000)
+    huge = json.dumps({**wire.chunk({"content": "a"}), "padding": ["x"] * 1_000}, indent=0).splitlines()
+    lines = "".join(f"data: {line}\n" for line in huge)
+    rest = b"".join(map(_stream, wire.chunks()))
+    server.script(reply(lines.encode() + b"\n" + rest, kind="text/event-stream"))
+    with (
+        client_for(server, is_async=False) as client,
+        client.chat.completions.with_streaming_response.create(**wire.REQUEST, stream=True) as response,
+    ):
+        for _ in response.iter_bytes(100):
+            pass
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert entry.response_length == len("Hello, world")
 
 
 def test_a_rate_limit_beyond_all_bounds(server: ScriptedServer, observed: Observed) -> None:

@@ -16,7 +16,7 @@ import pytest
 from click.testing import Result
 
 from openai_lifecycle import records
-from openai_lifecycle.events import LifecycleEvent, LLMGenerationSuccess, Metadata
+from openai_lifecycle.events import LifecycleEvent, LLMGenerationSuccess, Metadata, ToolCallDetected
 from openai_lifecycle.eventslog.format import render
 from openai_lifecycle.eventslog.reader import read_events
 from tests import generated
@@ -159,31 +159,36 @@ def test_a_log_that_is_none_is_not_whole(run: Run, tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_found_with_its_place(run: Run, tmp_path: Path) -> None:
-    """A torn entry, a duplicate, a second ending and a call without one are named with their byte offsets."""
-    start, success, tool, *_ = generated.hostile()
+    """A torn entry, a duplicate, a second ending and a start without one are named with their byte offsets."""
+    start, success, *_ = generated.hostile()
     whole = [render(event) for event in generated.events(3, seed=2)]
     span = {"span_id": "abc", "timestamp": "2026-01-05T00:00:00.000000+00:00"}
     begun = render(_with(start, span))
-    called = render(_with(tool, {**span, "span_id": "def"}))
     torn = whole[0][:100]
-    parts = [whole[0], torn, whole[1], whole[0], begun, called]
+    parts = [whole[0], torn, whole[1], whole[0], begun]
     log = tmp_path / "events.log"
     log.write_text("".join(parts), encoding="utf-8")
     offsets = [len("".join(parts[:index]).encode()) for index in range(len(parts))]
     result = json.loads(run("check", "--json", log, status=1).stdout)
     assert [(d["offset"], d["length"]) for d in result["damage"]] == [(offsets[1], 100)]
     assert [d["offset"] for d in result["duplicates"]] == [offsets[3]]
-    assert [d["offset"] for d in result["without_ending"]] == [offsets[4], offsets[5]]
+    assert [d["offset"] for d in result["without_ending"]] == [offsets[4]]
     assert not result["whole"]
     text = run("check", log, status=1).stdout
     assert f"skipped 100 bytes at offset {offsets[1]}" in text
-    assert f"a call without an ending at offset {offsets[5]}" in text
+    assert f"an initialization without an ending at offset {offsets[4]}" in text
     again = _with(success, span)
     log.write_text(
         begun + render(again) + render(_with(success, {**span, "duration_ms": "1"})), encoding="utf-8"
     )
     (found,) = json.loads(run("check", "--json", log, status=1).stdout)["duplicates"]
-    assert found["problem"] == "a second ending (INIT_SUCCESS) of one call"
+    assert found["problem"] == "a second ending (INIT_SUCCESS) of one initialization"
+
+
+def test_a_tool_call_may_stand_alone(run: Run, tmp_path: Path) -> None:
+    """A log is whole that holds the tool call for which a background response was read later."""
+    tool = next(event for event in generated.events(50) if isinstance(event, ToolCallDetected))
+    assert "damaged places: 0" in run("check", generated.write(tmp_path / "events.log", [tool])).stdout
 
 
 def _with(event: LifecycleEvent, custom: dict[str, str]) -> LifecycleEvent:

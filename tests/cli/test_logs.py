@@ -29,14 +29,14 @@ def test_progress_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_SOON", 0)
     Path("a.log").write_bytes(b"x" * 30)
     items = [(number, Place(path, number, 1)) for path in ("a.log.1", "a.log") for number in range(1500)]
-    assert list(logs.with_progress(["a.log"], iter(items))) == items
+    assert list(logs._with_progress(["a.log"], iter(items))) == items
     assert "30 bytes" in terminal.getvalue()
 
 
 def test_no_progress_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     """In a pipe nothing is shown, however long it takes."""
     items = [(1, Place("a.log", 0, 1))]
-    assert list(logs.with_progress(["a.log"], iter(items))) == items
+    assert list(logs._with_progress(["a.log"], iter(items))) == items
     assert capsys.readouterr().err == ""
 
 

@@ -186,6 +186,7 @@ def test_prices_of_one_s_own_come_first(run: Run, log: Path, tmp_path: Path) -> 
         ('{"m": {"input": "NaN"}}', "0 or more"),
         ('{"m": {"input": -1}}', "0 or more"),
         ('{"m": {"input": {}}}', "'m' must be"),
+        ('{"m": {"input": true}}', "'m' must be"),
         ('{"m": {"input": 1, "in": 1}}', "'m' must be"),
     ],
 )

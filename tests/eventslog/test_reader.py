@@ -457,6 +457,18 @@ def test_follow_without_the_past_goes_across_rotation() -> None:
 
 
 @pytest.mark.usefixtures("_quick")
+def test_follow_a_compressed_log() -> None:
+    """A compressed log, whose size is not that of its content, is read once, and the next one after it."""
+    LOG.write_bytes(gzip.compress("".join(map(entry, range(100))).encode()))
+    follower = Follower(101)
+    follower.until(100)
+    Path("new.log").write_text(entry(100))
+    Path("new.log").replace(LOG)
+    assert follower.result() == list(range(101))
+    assert follower.damage == []
+
+
+@pytest.mark.usefixtures("_quick")
 def test_follow_a_truncated_log() -> None:
     """After ``copytruncate`` reading goes on with the new beginning."""
     append(entry(1) + entry(2))

@@ -91,7 +91,9 @@ def test_after_a_torn_line_comes_a_fresh_one(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("url", ["jsonl://[x/y", "jsonl:", "jsonl://host/path", "jsonl:///", "jsonl:///x?y"])
+@pytest.mark.parametrize(
+    "url", ["jsonl://[x/y", "jsonl:", "jsonl://host/path", "jsonl:///", "jsonl:///x?y", "jsonl:///x#y"]
+)
 def test_a_url_without_a_path_is_refused(url: str) -> None:
     """A URL that names no file, or more than a file, raises at once."""
     with pytest.raises(ValueError, match="needs a path and nothing else"):

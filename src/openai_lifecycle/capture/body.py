@@ -46,35 +46,43 @@ class EventStreamBody:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._pieces: list[bytes] = []  # of a line whose end has not arrived
-        self._size = 0
-        self._data: list[bytes] = []
+        self._data: list[bytes] = []  # of an event whose end has not arrived
+        self._size = 0  # bytes since the last event
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
         self._pieces.append(data)
         self._size += len(data)
-        if b"\n" in data:
-            *lines, rest = b"".join(self._pieces).split(b"\n")
-            self._pieces, self._size = [rest], len(rest)
+        if b"\n" in data or b"\r" in data:
+            lines = b"".join(self._pieces).splitlines(keepends=True)
+            # A CR at the end may be the first half of CR LF.
+            self._pieces = [] if lines[-1].endswith(b"\n") else [lines.pop()]
             for line in lines:
-                self._line(line.rstrip(b"\r"))
+                self._line(line.rstrip(b"\r\n"))
         if self._size > LIMIT:
             self._pieces.clear()
+            self._data.clear()
 
     def _line(self, line: bytes) -> None:
         if line.startswith(b"data:"):
             self._data.append(line[5:].strip())
-        elif not line and self._data:
-            chunk = parse_json(b"\n".join(self._data))
-            self._data.clear()
-            if chunk is not None:
-                self._call.chunk(chunk)
-                error = fields(chunk).get("error")
-                if error:  # the client's Stream would raise it (openai/_streaming.py, ``__stream__``)
-                    self._call.reply.error = failure(error)
+        elif not line:
+            self._size = 0
+            if self._data:
+                self._event(parse_json(b"\n".join(self._data)))
+                self._data.clear()
+
+    def _event(self, chunk: Any) -> None:
+        if chunk is not None:
+            self._call.chunk(chunk)
+            error = fields(chunk).get("error")
+            if error:  # the client's Stream would raise it (openai/_streaming.py, ``__stream__``)
+                self._call.reply.error = failure(error)
 
     def finish(self) -> None:
-        """Do nothing: each event was complete at its empty line."""
+        """Take the last line if it ends in CR; an event without its empty line is incomplete and is left out."""
+        for line in b"".join(self._pieces).splitlines():
+            self._line(line)
 
 
 def read_now(response: Any, call: Call) -> None:

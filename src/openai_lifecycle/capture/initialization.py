@@ -16,7 +16,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from openai_lifecycle import codec, semconv
 from openai_lifecycle.capture.credentials import secrets_in
 from openai_lifecycle.capture.endpoints import Endpoint, endpoint_in, endpoint_of
-from openai_lifecycle.capture.facts import Attributes, double, message
+from openai_lifecycle.capture.facts import Attributes, double, integer, message, number, text
 from openai_lifecycle.capture.recorder import Destination
 from openai_lifecycle.options import Capture, Options
 from openai_lifecycle.redaction import redact
@@ -77,11 +77,12 @@ class Initializations:
     def _bound(self, arguments: Mapping[str, Any]) -> Attributes:
         """Return what the client is bound to: the options, and Azure's deployment where no model is given."""
         options = self._options
+        model = text(options.model or arguments.get("azure_deployment"))
         values = {
-            semconv.REQUEST_MODEL: options.model or arguments.get("azure_deployment"),
-            semconv.TEMPERATURE: options.temperature,
+            semconv.REQUEST_MODEL: redact(model, secrets_in(arguments)) or None,
+            semconv.TEMPERATURE: number(options.temperature),
             semconv.TOP_P: double(options.top_p),
-            semconv.MAX_TOKENS: options.max_tokens,
+            semconv.MAX_TOKENS: integer(options.max_tokens),
         }
         return {name: value for name, value in values.items() if value is not None}
 

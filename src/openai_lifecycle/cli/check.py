@@ -9,17 +9,18 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from openai_lifecycle import semconv
-from openai_lifecycle.cli.logs import described
 from openai_lifecycle.cli.terminal import amount, clean
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog.reader import Damage, Place
 
-_INITIALIZATION: Final = (semconv.INITIALIZATION_SUCCESS, semconv.INITIALIZATION_ERROR)
-_GENERATION: Final = (semconv.GENERATION_SUCCESS, semconv.GENERATION_ERROR)
-#: Type of entry → its endings: the log must hold one of them for the same span.
-_ENDINGS: Final = {
-    semconv.INITIALIZATION_START: _INITIALIZATION,
-    semconv.TOOL_CALL_DETECTED: _GENERATION,
+#: Type of entry → what its span is, and whether the entry ends it: the log must hold one ending for each span.
+#: A tool call is not here: one that a background response is read for has no ending (``generations.py``).
+_ROLES: Final = {
+    semconv.INITIALIZATION_START: ("initialization", False),
+    semconv.INITIALIZATION_SUCCESS: ("initialization", True),
+    semconv.INITIALIZATION_ERROR: ("initialization", True),
+    semconv.GENERATION_SUCCESS: ("call", True),
+    semconv.GENERATION_ERROR: ("call", True),
 }
 _SHOWN: Final = 20
 
@@ -44,8 +45,8 @@ class Check:
     damage: list[Damage] = field(default_factory=list)
     duplicates: list[Found] = field(default_factory=list)
     _seen: set[bytes] = field(default_factory=set)
-    _ended: set[tuple[str, bool]] = field(default_factory=set)
-    _promised: dict[tuple[str, bool], Place] = field(default_factory=dict)  # still without their ending
+    _ended: set[tuple[str, str]] = field(default_factory=set)
+    _promised: dict[tuple[str, str], Place] = field(default_factory=dict)  # still without their ending
 
     def add(self, event: LifecycleEvent, raw: bytes, place: Place) -> None:
         """Take an entry, its bytes and its place."""
@@ -55,32 +56,27 @@ class Check:
             return
         self._seen.add(digest)
         self.counts[event.tag] += 1
-        span = event.metadata.custom_fields.get("span_id", "")
-        if not span:
+        span, role = event.metadata.custom_fields.get("span_id", ""), _ROLES.get(event.event_type)
+        if not span or role is None:
             return
-        if event.event_type in _ENDINGS:
-            key = (span, event.event_type == semconv.INITIALIZATION_START)
+        what, ends = role
+        key = (span, what)
+        if not ends:
             if key not in self._ended:
                 self._promised.setdefault(key, place)
-        elif event.event_type in _INITIALIZATION or event.event_type in _GENERATION:
-            key = (span, event.event_type in _INITIALIZATION)
-            self._promised.pop(key, None)
-            if key in self._ended:
-                self.duplicates.append(
-                    Found(f"a second ending ({event.tag}) of one call", place.path, place.offset)
-                )
-            self._ended.add(key)
+            return
+        self._promised.pop(key, None)
+        if key in self._ended:
+            problem = f"a second ending ({event.tag}) of one {what}"
+            self.duplicates.append(Found(problem, place.path, place.offset))
+        self._ended.add(key)
 
     @property
     def unfinished(self) -> list[Found]:
-        """Entries whose call or initialization has no ending in the log."""
+        """Entries whose initialization has no ending in the log."""
         return [
-            Found(
-                "an initialization without an ending" if start else "a call without an ending",
-                place.path,
-                place.offset,
-            )
-            for (_, start), place in self._promised.items()
+            Found("an initialization without an ending", place.path, place.offset)
+            for place in self._promised.values()
         ]
 
     @property
@@ -94,7 +90,7 @@ class Check:
         yield amount(self.counts.total(), "entry", "entries") + (f": {tags}" if tags else "")
         skipped = sum(damage.length for damage in self.damage)
         yield f"damaged places: {len(self.damage)}, {amount(skipped, 'byte', 'bytes')}"
-        yield from _first(described(damage) for damage in self.damage)
+        yield from _first(clean(str(damage)) for damage in self.damage)
         yield f"duplicates: {len(self.duplicates)}"
         yield from _first(map(str, self.duplicates))
         unfinished = self.unfinished

@@ -166,8 +166,8 @@ def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | Non
 
     paths = logs.expand(log)
     numbers = stats.Numbers(tuple(dict.fromkeys(by)), prices)
-    with logs.reading(paths, stats.decoder(wanted)) as entries:
-        for entry, _ in logs.with_progress(paths, entries):
+    with logs.reading(paths, stats.decoder(wanted), progress=True) as entries:
+        for entry, _ in entries:
             if entry is not None:
                 numbers.add(entry)
     if form == "json":
@@ -211,8 +211,8 @@ def report_(log: Sequence[str], output: str, entries: int, prices: Any, wanted: 
     logs.refuse_overwrite(paths, output)
     decode = stats.decoder(wanted)
     page = report.Report(prices, entries)
-    with logs.reading(paths, lambda raw: (decode(raw), raw)) as found:
-        for (entry, raw), _ in logs.with_progress(paths, found):
+    with logs.reading(paths, lambda raw: (decode(raw), raw), progress=True) as found:
+        for (entry, raw), _ in found:
             if entry is not None:
                 page.add(entry, raw)
     with _writing(output) as out:
@@ -284,8 +284,10 @@ def check_(log: Sequence[str], form: str | None) -> None:
 
     paths = logs.expand(log)
     check = Check()
-    with logs.reading(paths, lambda raw: (parse(raw), raw), on_damage=check.damage.append) as entries:
-        for (event, raw), place in logs.with_progress(paths, entries):
+    with logs.reading(
+        paths, lambda raw: (parse(raw), raw), on_damage=check.damage.append, progress=True
+    ) as entries:
+        for (event, raw), place in entries:
             check.add(event, raw, place)
     if form == "json":
         click.echo(json.dumps(check.report(), indent=2))

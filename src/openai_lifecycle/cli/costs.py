@@ -145,9 +145,10 @@ def load(path: str) -> dict[str, Rate]:
 
 def _override(model: str, prices: Any) -> Rate:
     allowed = (
-        f'{model!r} must be {{"input": …, "output": …}} and may have "cached", in dollars per million tokens'
+        f'{model!r} must be {{"input": …}} and may have "cached" and "output", in dollars per million tokens'
     )
-    if not isinstance(prices, dict) or not {"input"} <= prices.keys() <= set(_KEYS):
+    is_table = isinstance(prices, dict) and {"input"} <= prices.keys() <= set(_KEYS)
+    if not is_table or any(isinstance(value, bool) for value in prices.values()):
         raise ValueError(allowed)
     try:
         values = {key: Decimal(value) / _MILLION for key, value in prices.items()}

@@ -13,7 +13,7 @@ import click
 
 from openai_lifecycle import environment_variables as env
 from openai_lifecycle.cli.select import Filter
-from openai_lifecycle.cli.terminal import amount, clean
+from openai_lifecycle.cli.terminal import clean
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import rotation
 from openai_lifecycle.eventslog.format import parse
@@ -89,15 +89,9 @@ class Skipped:
     def tell(self) -> None:
         """Report the first places one by one, then how many there are."""
         for damage in self.found:
-            click.echo(described(damage), err=True)
+            click.echo(clean(str(damage)), err=True)
         if self.count > len(self.found):
             click.echo(f"… {self.count} damaged places, {self.length} bytes in all: see `check`", err=True)
-
-
-def described(damage: Damage) -> str:
-    """Say in one line what was skipped."""
-    length = amount(damage.length, "byte", "bytes") if damage.length else "an unknown number of bytes"
-    return f"{clean(damage.path)}: skipped {length} at offset {damage.offset}: {clean(damage.reason)}"
 
 
 def read(
@@ -114,8 +108,8 @@ def read(
     def decode(raw: bytes) -> LifecycleEvent | None:
         return parse(raw) if digits in raw else None
 
-    with reading(paths, decode, follow=follow, idle=idle) as entries:
-        for event, _ in with_progress(paths, entries) if progress else entries:
+    with reading(paths, decode, follow=follow, progress=progress, idle=idle) as entries:
+        for event, _ in entries:
             if event is not None and wanted(event):
                 yield event
 
@@ -128,6 +122,7 @@ def reading(
     follow: bool = False,
     idle: Callable[[], None] | None = None,
     on_damage: OnDamage | None = None,
+    progress: bool = False,
 ) -> Iterator[Iterator[tuple[T, Place]]]:
     """Read entries as ``read_entries`` does; reports what was skipped at the end unless ``on_damage`` takes it.
 
@@ -137,7 +132,7 @@ def reading(
     skipped = Skipped()
     entries = read_entries(paths, decode, follow=follow, on_idle=idle, on_damage=on_damage or skipped)
     try:
-        yield entries
+        yield _with_progress(paths, entries) if progress else entries
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
@@ -146,7 +141,7 @@ def reading(
         skipped.tell()
 
 
-def with_progress(paths: Sequence[str], entries: Iterator[tuple[T, Place]]) -> Iterator[tuple[T, Place]]:
+def _with_progress(paths: Sequence[str], entries: Iterator[tuple[T, Place]]) -> Iterator[tuple[T, Place]]:
     """Pass ``entries`` on; on a terminal, show progress, speed and remaining time on standard error.
 
     A compressed file's share is unknown before its end, so it counts when it is done.

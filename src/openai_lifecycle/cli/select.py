@@ -18,7 +18,7 @@ from openai_lifecycle.events import (
     ToolCallDetected,
 )
 from openai_lifecycle.eventslog.format import KEYS, render
-from openai_lifecycle.records import instant
+from openai_lifecycle.records import instant, zoned
 
 TAGS: Final = tuple(kind.tag for kind in KEYS)
 _TAG_OF: Final = {kind.event_type: kind.tag for kind in KEYS}
@@ -36,8 +36,7 @@ def moment(text: str, now: datetime) -> datetime:
     ago = _AGO.fullmatch(text.strip())
     if ago is not None:
         return now - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
-    stated = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
-    return stated if stated.tzinfo else stated.astimezone()
+    return zoned(datetime.fromisoformat(text.strip().replace("Z", "+00:00")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,15 +71,17 @@ class Damage:
     length: int
     reason: str
 
+    def __str__(self) -> str:
+        size = "an unknown number of" if self.length == 0 else str(self.length)
+        return f"{self.path}: skipped {size} byte{'' if self.length == 1 else 's'} at offset {self.offset}: {self.reason}"
+
 
 OnDamage: TypeAlias = Callable[[Damage], None]
 
 
 def log_damage(damage: Damage) -> None:
     """Log one warning saying what was skipped; the default for ``on_damage``."""
-    _logger.warning(
-        "%s: skipped %d bytes at offset %d: %s", damage.path, damage.length, damage.offset, damage.reason
-    )
+    _logger.warning("%s", damage)
 
 
 def read_events(
@@ -276,13 +278,13 @@ class _File(Generic[T]):
         self.descriptor = self._raw.fileno()
         self._regular = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
         start = self._raw.tell() if self._regular else 0
-        self._packed = self._regular and os.pread(self.descriptor, 2, start) == rotation.GZIP_MAGIC
-        self._content = gzip.GzipFile(fileobj=self._raw) if self._packed else self._raw
+        packed = self._regular and os.pread(self.descriptor, 2, start) == rotation.GZIP_MAGIC
+        self._content = gzip.GzipFile(fileobj=self._raw) if packed else self._raw
         self._head = b""  # the first entry, which names its time and span
         self._has_head = False  # whether it is whole
         self._ahead = b""  # content read to see how the file begins
         self._rest = b""  # content read that is not a whole entry yet
-        self._offset = 0 if self._packed else start  # where the rest begins
+        self._offset = 0 if packed else start  # where the rest begins
         self._damage: Damage | None = None  # not reported yet, because it may continue
 
     def close(self) -> None:
@@ -298,7 +300,11 @@ class _File(Generic[T]):
 
     def was_truncated(self) -> bool:
         """Return whether the file is shorter than what was read of it."""
-        return self._regular and os.fstat(self.descriptor).st_size < self._offset + len(self._rest)
+        return (
+            self._content is self._raw
+            and self._regular
+            and os.fstat(self.descriptor).st_size < self._offset + len(self._rest)
+        )
 
     def rewind(self) -> None:
         """Start again at the first byte."""
@@ -375,8 +381,7 @@ class _File(Generic[T]):
         rest, self._rest = self._rest, b""
         yield from self._salvage(rest, self._offset, "the entry is incomplete")
         self._offset += len(rest)
-        if self._damage is not None:
-            self._report_damage()
+        self._report_damage()
 
     # -------------------------------------------------------------- damage
     def _salvage(self, raw: bytes, offset: int, reason: str) -> Iterator[tuple[T, Place]]:
@@ -393,8 +398,7 @@ class _File(Generic[T]):
                 end = start
                 reason = str(error)
             else:
-                if self._damage is not None:
-                    self._report_damage()
+                self._report_damage()
                 yield value, Place(self._path, offset + start, end - start)
             self._skip_text(raw[end:following], offset + end, reason)
 

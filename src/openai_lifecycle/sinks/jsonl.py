@@ -79,6 +79,6 @@ def _path(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:  # its text quotes the URL
         parts = None
-    if parts is None or parts.netloc or not parts.path.strip("/") or parts.query:
+    if parts is None or parts.netloc or not parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError("it needs a path and nothing else, as in jsonl:///var/log/llm.jsonl")
     return os.path.abspath(unquote(parts.path))
