@@ -140,7 +140,7 @@ def test_the_readme_has_the_format_of_every_entry() -> None:
     assert _table("| tag | `user` when the request names no user | `custom_fields`, in this order |") == [
         [
             f"`{kind.tag}`",
-            f"`{layout.user}`",
+            f"`{kind.placeholder_user}`",
             _code(("provider", *layout.fixed, *layout.custom, "span_id", "timestamp")),
         ]
         for kind, layout in layouts.items()

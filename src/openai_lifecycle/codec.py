@@ -203,10 +203,9 @@ _Fields: TypeAlias = Mapping[str, str]
 
 
 class _Layout(NamedTuple):
-    """Where the values of one entry type come from. ``user`` is used for a span without ``user.id``."""
+    """Where the values of one entry type come from."""
 
     kind: type[LifecycleEvent]
-    user: str
     own: tuple[_Value, ...]
     metadata: tuple[_Value, ...]
     fixed: _Fields
@@ -246,7 +245,6 @@ _USAGE: Final = {
 _LAYOUTS: Final[Mapping[str, _Layout]] = {
     semconv.INITIALIZATION_START: _Layout(
         LLMInitializationStart,
-        user="openai_user",
         own=(("temperature", semconv.TEMPERATURE, _number),),
         metadata=_REQUEST_METADATA,
         fixed={"operation": INITIALIZATION},
@@ -254,7 +252,6 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
     ),
     semconv.INITIALIZATION_SUCCESS: _Layout(
         LLMInitializationSuccess,
-        user="openai_user",
         own=(("capabilities", semconv.CAPABILITIES, _text),),
         metadata=_REQUEST_METADATA,
         fixed={"status": "initialized"},
@@ -262,7 +259,6 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
     ),
     semconv.INITIALIZATION_ERROR: _Layout(
         LLMInitializationError,
-        user="openai_user",
         own=(
             ("operation", _OPERATION, lambda _: INITIALIZATION),
             ("error", semconv.ERROR_MESSAGE, _text),
@@ -273,7 +269,6 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
     ),
     semconv.GENERATION_SUCCESS: _Layout(
         LLMGenerationSuccess,
-        user="llm_generation_user",
         own=(
             *_GENERATION,
             ("response_length", semconv.RESPONSE_LENGTH, _integer),
@@ -294,7 +289,6 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
     ),
     semconv.GENERATION_ERROR: _Layout(
         LLMGenerationError,
-        user="llm_generation_user",
         own=(*_GENERATION, ("error", semconv.ERROR_MESSAGE, _text)),
         metadata=_REQUEST_METADATA,
         fixed={},
@@ -310,7 +304,6 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
     ),
     semconv.TOOL_CALL_DETECTED: _Layout(
         ToolCallDetected,
-        user="tool_call_user",
         own=(
             ("tool_call_id", semconv.TOOL_CALL_ID, _text),
             ("tool_name", semconv.TOOL_NAME, _text),
@@ -334,7 +327,7 @@ def _event(layout: _Layout, attributes: Attributes, timestamp: int, *, utc: bool
 
     ``attributes`` are the span's, overridden by those of the span event.
     """
-    kind, user, own, asked, fixed, custom = layout
+    kind, own, asked, fixed, custom = layout
     get, provider, span_id = attributes.get, attributes[semconv.PROVIDER], attributes[_SPAN_ID]
     seconds, nanoseconds = divmod(timestamp, 1_000_000_000)
     bare, instant, offset = _wall_clock(seconds, None if utc else time.tzname)
@@ -346,7 +339,11 @@ def _event(layout: _Layout, attributes: Attributes, timestamp: int, *, utc: bool
     if span_id:
         fields["span_id"] = span_id
     fields["timestamp"] = f"{instant}.{nanoseconds // 1000:06d}{offset}"
-    metadata = {**_NOT_SET, "user": _text(get(semconv.USER_ID)) or user, "custom_fields": fields}
+    metadata = {
+        **_NOT_SET,
+        "user": _text(get(semconv.USER_ID)) or kind.placeholder_user,
+        "custom_fields": fields,
+    }
     for key, name, read in asked:
         value = get(name)
         if value is not None:

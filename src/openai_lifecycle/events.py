@@ -52,6 +52,7 @@ class _Event:
 
     event_type: ClassVar[str]
     tag: ClassVar[str]
+    placeholder_user: ClassVar[str]
 
     time: datetime
     provider: str = ""
@@ -66,6 +67,7 @@ class LLMInitializationStart(_Event):
 
     event_type = semconv.INITIALIZATION_START
     tag = "INIT_START"
+    placeholder_user = "openai_user"
 
     temperature: Number | None = None
 
@@ -76,6 +78,7 @@ class LLMInitializationSuccess(_Event):
 
     event_type = semconv.INITIALIZATION_SUCCESS
     tag = "INIT_SUCCESS"
+    placeholder_user = "openai_user"
 
     capabilities: str = ""
 
@@ -86,6 +89,7 @@ class LLMInitializationError(_Event):
 
     event_type = semconv.INITIALIZATION_ERROR
     tag = "INIT_ERROR"
+    placeholder_user = "openai_user"
 
     operation: str = ""
     error: str = ""
@@ -101,6 +105,7 @@ class LLMGenerationSuccess(_Event):
 
     event_type = semconv.GENERATION_SUCCESS
     tag = "GENERATION_SUCCESS"
+    placeholder_user = "llm_generation_user"
 
     operation: str = ""
     messages_count: int | None = None
@@ -116,6 +121,7 @@ class LLMGenerationError(_Event):
 
     event_type = semconv.GENERATION_ERROR
     tag = "GENERATION_ERROR"
+    placeholder_user = "llm_generation_user"
 
     operation: str = ""
     messages_count: int | None = None
@@ -130,6 +136,7 @@ class ToolCallDetected(_Event):
 
     event_type = semconv.TOOL_CALL_DETECTED
     tag = "TOOL_CALL_DETECTED"
+    placeholder_user = "tool_call_user"
 
     tool_call_id: str = ""
     tool_name: str = ""

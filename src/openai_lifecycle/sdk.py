@@ -17,11 +17,14 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote
 
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
 from openai_lifecycle.redaction import redact
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 _logger = logging.getLogger(__name__)
 _reported: set[str] = set()
@@ -155,8 +158,6 @@ def tracer_provider() -> TracerProvider:
 
 
 def _bare_provider() -> TracerProvider:
-    from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-
     limits = SpanLimits(**dict.fromkeys(inspect.signature(SpanLimits).parameters, SpanLimits.UNSET))
     with _without("span limits"):
         limits = SpanLimits()
@@ -164,8 +165,6 @@ def _bare_provider() -> TracerProvider:
 
 
 def _batching(exporter: Any) -> SpanProcessor:
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
     with _shut_down_on_failure(exporter):
         return BatchSpanProcessor(exporter)
 
@@ -209,8 +208,6 @@ def start_globally() -> None:
     "set once" marks are renewed for that (``opentelemetry/trace/__init__.py``,
     ``set_tracer_provider``). What cannot be started is reported and left out.
     """
-    from opentelemetry import trace
-
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return
     if len(list(loaded(TRACES))) < len(exporter_names(TRACES)):
@@ -225,7 +222,6 @@ def start_globally() -> None:
 
 
 def _configure(implied: Mapping[str, list[str]]) -> None:
-    from opentelemetry import metrics, trace
     from opentelemetry.instrumentation.version import __version__ as instrumentation_version
     from opentelemetry.sdk._configuration import _OTelSDKConfigurator
     from opentelemetry.util._once import Once

@@ -27,7 +27,6 @@ Content: TypeAlias = Mapping[str, tuple[Sequence[Any], Callable[[Any], Json]]]
 class Request:
     """What was asked. ``lines`` yields one for each message sent, and is read only when they are recorded."""
 
-    stream: bool = False
     temperature: int | float | None = None
     messages_count: int = 1
     lines: Iterable[str] = ()
@@ -130,7 +129,7 @@ class Operation:
 
     name: str
     request: Callable[[Fields], Request]
-    response: Callable[[Reply, Any], None]
+    response: Callable[[Reply, Any], None] = lambda *_: None
     chunk: Callable[[Reply, Any], None] = lambda *_: None
     content: Callable[[Fields], Content] = lambda _: {}
     model: Callable[[Fields], str] = lambda body: text(body.get("model"))

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from openai_lifecycle.capture import content
 from openai_lifecycle.capture.facts import Choice, Fields, Json, Reply, ToolCall, fields, items, text
+from openai_lifecycle.encoding import parse_json
 from openai_lifecycle.redaction import MARGIN, redact
 
 
@@ -70,15 +71,10 @@ def _answer(index: int, choice: Choice, reply: Reply) -> Json:
         *([_part("reasoning", content="".join(choice.thoughts))] if choice.thoughts else []),
         *choice.parts,
         *([_part("text", content="".join(choice.text))] if choice.text else []),
-        *(tool_part(call) for key, call in reply.tool_calls.items() if _of(key) == index),
+        *(tool_part(call) for key, call in reply.tool_calls.items() if key[0] == index),
     ]
     ending = {"finish_reason": choice.finish_reason} if choice.finish_reason else {}
     return {"role": "assistant", **ending, "parts": said}
-
-
-def _of(key: object) -> object:
-    """Return the choice of the tool call known under ``key``; see ``chat.py``."""
-    return key[0] if isinstance(key, tuple) else None
 
 
 def _message(role: str, parts: Sequence[Json], message: Fields | None = None) -> Json:
@@ -197,10 +193,8 @@ def _part(kind: str, **members: Any) -> Json:
 
 
 def _parsed(arguments: str) -> Any:
-    try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
+    value = parse_json(arguments)
+    return arguments if value is None else value
 
 
 # ------------------------------------------------------------------ images, audio, files

@@ -50,19 +50,6 @@ _HEADERS: Final[Mapping[bytes, tuple[str, Callable[[bytes], Any]]]] = {
 }
 
 
-class _Headers(dict[bytes, "tuple[str, Callable[[bytes], Any]] | None"]):
-    """Header as a server spells it → its row of :data:`_HEADERS`, cached when first seen."""
-
-    def __missing__(self, name: bytes) -> tuple[str, Callable[[bytes], Any]] | None:
-        row = _HEADERS.get(name.lower())
-        if len(self) < 256:
-            self[name] = row
-        return row
-
-
-_headers: Final = _Headers()
-
-
 class Recorder:
     """Starts the spans of calls and records how they end."""
 
@@ -88,7 +75,7 @@ class Recorder:
         if not is_recording and not self.pipeline.instruments.are_read():
             return Call(operation, Request(), Reply(), Unrecorded(span))
         request = _read(operation.request, body) or Request()
-        if request.stream:
+        if _read(_is_streamed, body):
             request.attributes[semconv.STREAM] = True
         asked = redacted(request.attributes, secrets)
         recording = Recording(self, span, named, asked, secrets)
@@ -120,6 +107,10 @@ def _read(read: Callable[[Fields], _T], body: Fields) -> _T | None:
     except Exception as error:  # noqa: BLE001 - "with SHIELD", without its two calls
         SHIELD.swallow(error)
         return None
+
+
+def _is_streamed(body: Fields) -> bool:
+    return body.get("stream") is True
 
 
 class _End(NamedTuple):
@@ -187,7 +178,7 @@ class Recording:
         attributes[semconv.HTTP_STATUS_CODE] = response.status_code
         # The response to a refused WebSocket handshake is from the websockets package: no ``raw`` headers.
         for name, value in getattr(headers, "raw", ()):
-            row = _headers[name]
+            row = _HEADERS.get(name.lower())
             if row is not None:
                 try:
                     attributes[row[0]] = row[1](value)

@@ -16,8 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from opentelemetry import context, propagate
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
@@ -83,7 +82,7 @@ def _connect_request(body: Fields) -> Request:
     return Request(attributes={semconv.OPENAI_API_TYPE: body["api"]})
 
 
-CONNECT: Final = Operation("connect", _connect_request, lambda *_: None, entries=False)
+CONNECT: Final = Operation("connect", _connect_request, entries=False)
 
 
 # ------------------------------------------------------------------ one socket
@@ -331,7 +330,7 @@ class WebSockets:
             socket = self._open(protocol, manager)
             if socket is None:
                 return wrapped(*args, **kwargs)
-            return _around(wrapped, lambda *_, **__: _Connecting(socket))(*args, **kwargs)
+            return _around(wrapped, lambda *_, **__: _handshaking(socket))(*args, **kwargs)
 
         return enter
 
@@ -365,7 +364,7 @@ class WebSockets:
         return result
 
     @contextlib.contextmanager
-    def _reconnecting(self, first: Socket) -> Iterator[Callable[[Any], Any]]:
+    def _reconnecting(self, first: Socket) -> _Covered:
         """Cover the opening of another socket, which is observed as another connection."""
         socket = self._again(first)
         if socket is None:
@@ -387,10 +386,10 @@ class WebSockets:
             socket.opened(ws.response)
             active = self._active
             ws.send = _around(
-                ws.send, lambda message, *_, **__: _Use(socket, active=active(), message=message)
+                ws.send, lambda message, *_, **__: _using(socket, active=active(), message=message)
             )
-            ws.recv = _around(ws.recv, lambda *_, **__: _Use(socket, active=active()))
-            ws.close = _around(ws.close, lambda *_, **__: _Close(socket))
+            ws.recv = _around(ws.recv, lambda *_, **__: _using(socket, active=active()))
+            ws.close = _around(ws.close, lambda *_, **__: _closing(socket))
         return ws
 
 
@@ -417,66 +416,54 @@ def _unchanged(result: Any) -> Any:
     return result
 
 
-class _Connecting:
-    """Covers a handshake: makes its span current and lets the connection class find the :class:`Socket`."""
-
-    def __init__(self, socket: Socket) -> None:
-        self._socket = socket
-
-    def __enter__(self) -> Callable[[Any], Any]:
-        self._token = _connecting.set(self._socket)
-        self._socket.call.__enter__()
-        return _unchanged
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._socket.call.__exit__(kind, error, trace)
-        if kind is not GeneratorExit:  # see Call.__exit__
-            _connecting.reset(self._token)
+_Covered: TypeAlias = Iterator[Callable[[Any], Any]]
 
 
-class _Use:
-    """Covers one use of a socket: reports what is sent beforehand, what is received or raised afterwards."""
+@contextlib.contextmanager
+def _handshaking(socket: Socket) -> _Covered:
+    """Cover a handshake: its span is current, and the connection class finds ``socket``."""
+    token = _connecting.set(socket)
+    try:
+        with socket.call:
+            yield _unchanged
+    finally:
+        with contextlib.suppress(ValueError):  # a coroutine destroyed half-way ends in another context
+            _connecting.reset(token)
 
-    def __init__(self, socket: Socket, *, active: bool, message: object = None) -> None:
-        self._socket = socket
-        self._active = active
-        self._call = None
+
+@contextlib.contextmanager
+def _using(socket: Socket, *, active: bool, message: object = None) -> _Covered:
+    """Cover one use of a socket: report what is sent beforehand, what is received or raised afterwards."""
+    call = None
+    with SHIELD:
+        if active and message is not None:
+            call = socket.sent(message)
+
+    def received(result: Any) -> Any:
         with SHIELD:
-            if active and message is not None:
-                self._call = socket.sent(message)
+            if active:
+                socket.received(result)
+        return result
 
-    def __enter__(self) -> Callable[[Any], Any]:
-        return self._received
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+    try:
+        yield received
+    except BaseException as error:
         with SHIELD:
-            if error is not None:
-                self._socket.lost(error)
-                if self._call is not None:
-                    self._socket.unsent(self._call, error)
+            socket.lost(error)
+            if call is not None:
+                socket.unsent(call, error)
+        raise
 
-    def _received(self, message: Any) -> Any:
+
+@contextlib.contextmanager
+def _closing(socket: Socket) -> _Covered:
+    """Cover the close of a socket, which waits for the server's answer."""
+    socket.closing()
+    try:
+        yield _unchanged
+    finally:
         with SHIELD:
-            if self._active:
-                self._socket.received(message)
-        return message
-
-
-class _Close:
-    """Covers the close of a socket, which waits for the server's answer."""
-
-    def __init__(self, socket: Socket) -> None:
-        self._socket = socket
-
-    def __enter__(self) -> Callable[[Any], Any]:
-        self._socket.closing()
-        return _unchanged
-
-    def __exit__(self, *_: object) -> None:
-        with SHIELD:
-            self._socket.closed()
+            socket.closed()
 
 
 def _private_name(manager: Any, name: str) -> str:

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distributions, entry_points, version
 from typing import Final, Literal, TypeAlias
@@ -37,7 +37,6 @@ _ENTRY_POINTS: Final = (
     ("opentelemetry_environment_variables", "each variable is a flag of opentelemetry-instrument"),
 )
 _OTHERS: Final = ("ddtrace", "langfuse", "langtrace-python-sdk", "logfire", "traceloop-sdk")
-_OTLP: Final = ("otlp_proto_grpc", "otlp_proto_http")
 _PORTS: Final = {"otlp_proto_grpc": 4317, "otlp_proto_http": 4318}
 _TIMEOUT: Final = 2.0  # seconds for a connection
 
@@ -161,7 +160,7 @@ def _exporters() -> Iterator[Finding]:
                 yield Finding("ok", "exporter", f"{signal.name}: {name}")
             else:
                 yield Finding("problem", "exporter", f"{signal.name}: {name} is not installed")
-            if name in _OTLP:
+            if name in _PORTS:
                 yield _reachable(signal, name)
         if not names:
             level: Level = "note" if signal is sdk.TRACES else "ok"
@@ -263,7 +262,7 @@ def _conflicts() -> Iterator[Finding]:
 
 
 # ------------------------------------------------------------------ a command
-def run(command: Sequence[str], log: str, environ: Mapping[str, str] = os.environ) -> int:
+def run(command: Sequence[str], log: str) -> int:
     """Run ``command`` under ``opentelemetry-instrument`` with its entries in ``log``; returns its exit status.
 
     ``python`` is that of this environment, as it is when the environment is activated.
@@ -272,12 +271,12 @@ def run(command: Sequence[str], log: str, environ: Mapping[str, str] = os.enviro
         FileNotFoundError: there is no such command.
     """
     starter = "from opentelemetry.instrumentation.auto_instrumentation import run; run()"
-    path = os.pathsep.join((os.path.dirname(sys.executable), environ.get("PATH", os.defpath)))
+    path = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)))
     if shutil.which(command[0], path=path) is None:  # the starter would end with a traceback
         raise FileNotFoundError(command[0])
     child = subprocess.Popen(  # noqa: S603 - the user's own command
         [sys.executable, "-c", starter, *command],
-        env={**environ, "PATH": path, env.OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG: log},
+        env={**os.environ, "PATH": path, env.OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG: log},
     )
     while True:
         try:

@@ -28,11 +28,11 @@ from openai_lifecycle import semconv
 from openai_lifecycle.cli.costs import Prices, Rate
 from openai_lifecycle.cli.select import Filter
 from openai_lifecycle.cli.terminal import cell, clean
+from openai_lifecycle.eventslog.format import KEYS as EVENT_KEYS
 from openai_lifecycle.eventslog.format import parse
 from openai_lifecycle.records import whole
 
-# Placeholders for the user in an entry when the request named none.
-_NOBODY: Final = frozenset({"openai_user", "llm_generation_user", "tool_call_user"})
+_NOBODY: Final = frozenset(kind.placeholder_user for kind in EVENT_KEYS)
 
 
 # ------------------------------------------------------------------ the fields that count

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import click
 
-# Control characters, C1 controls, line separators, bidirectional controls, lone surrogates.
-_UNSAFE: Final = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+from openai_lifecycle.eventslog.format import UNSAFE
+
+_UNSAFE: Final = re.compile(f"[\0-\x1f{UNSAFE}]")
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 

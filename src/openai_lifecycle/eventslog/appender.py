@@ -187,7 +187,7 @@ class Appender:
 
     # -------------------------------------------------------------- rotation
     def _is_full(self, size: int, more: int) -> bool:
-        return 0 < self._max_bytes < size + more and size > 0
+        return size > 0 and size + more > self._max_bytes
 
     def _rotate(self, descriptor: int, more: int) -> None:
         """Move the file aside unless another process just has; if that fails, the file keeps growing."""

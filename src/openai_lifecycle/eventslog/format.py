@@ -71,7 +71,9 @@ _NUMBERS: Final = frozenset(
 )
 
 # ------------------------------------------------------------------ render
-_UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+#: For a character class: delete, C1 controls, line separators, bidirectional controls, lone surrogates.
+UNSAFE: Final = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_UNSAFE: Final = re.compile(f"[{UNSAFE}]")
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 from openai_lifecycle import semconv
 from openai_lifecycle.capture import content
 from openai_lifecycle.capture.facts import (
-    Attributes,
     Fields,
     Operation,
     Reply,
@@ -20,23 +19,21 @@ from openai_lifecycle.capture.facts import (
     double,
     fields,
     number,
+    pick,
 )
 from openai_lifecycle.capture.operations import inputs
 from openai_lifecycle.capture.operations.usage import usage
 
+REQUEST = {"temperature": (semconv.TEMPERATURE, double)}
+
 
 def request(body: Fields) -> Request:
     """Return the facts of a request for a transcription or translation."""
-    attributes: Attributes = {}
-    temperature = number(body.get("temperature"))
-    if temperature is not None:
-        attributes[semconv.TEMPERATURE] = double(temperature)
     said = " ".join([*content.parts(body.get("prompt")), *inputs.attached(body)])
     return Request(
-        stream=body.get("stream") is True,
-        temperature=temperature,
+        temperature=number(body.get("temperature")),
         lines=[said],
-        attributes=attributes,
+        attributes=pick(body, REQUEST, {}),
     )
 
 

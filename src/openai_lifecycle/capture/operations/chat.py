@@ -31,7 +31,7 @@ from openai_lifecycle.capture.facts import (
     text,
     texts,
 )
-from openai_lifecycle.capture.operations import usage as counts
+from openai_lifecycle.capture.operations.usage import usage
 from openai_lifecycle.encoding import encodable
 
 
@@ -66,15 +66,6 @@ RESPONSE = {
     "service_tier": (semconv.OPENAI_RESPONSE_SERVICE_TIER, text),
     "system_fingerprint": (semconv.OPENAI_SYSTEM_FINGERPRINT, text),
 }
-USAGE = {
-    "prompt_tokens": (semconv.INPUT_TOKENS, integer),
-    "completion_tokens": (semconv.OUTPUT_TOKENS, integer),
-    "total_tokens": (semconv.TOTAL_TOKENS, integer),
-}
-DETAILS = {
-    "prompt_tokens_details": counts.INPUT_DETAILS,
-    "completion_tokens_details": counts.OUTPUT_DETAILS,
-}
 
 
 def request(body: Fields) -> Request:
@@ -82,7 +73,6 @@ def request(body: Fields) -> Request:
     attributes: Attributes = {semconv.OPENAI_API_TYPE: "chat_completions"}
     sent = items(body.get("messages"))
     return Request(
-        stream=body.get("stream") is True,
         temperature=number(body.get("temperature")),
         messages_count=len(sent),
         lines=content.chat_messages(sent),
@@ -151,11 +141,6 @@ def _head(reply: Reply, completion: Fields) -> None:
     reply.model = text(completion.get("model")) or reply.model
     pick(completion, RESPONSE, reply.attributes)
     usage(reply, completion.get("usage"))
-
-
-def usage(reply: Reply, counted: object) -> None:
-    """Fold token counts, as Chat Completions and legacy completions name them, into ``reply``."""
-    counts.usage(reply, counted, USAGE, DETAILS)
 
 
 def _choice(reply: Reply, choice: Fields, position: int, where: str) -> None:

@@ -16,13 +16,13 @@ from openai_lifecycle.capture.facts import (
     text,
 )
 from openai_lifecycle.capture.operations import chat, inputs
+from openai_lifecycle.capture.operations.usage import usage
 
 
 def request(body: Fields) -> Request:
     """Return the facts of a request for a completion."""
     prompts = inputs.split(body.get("prompt"))
     return Request(
-        stream=body.get("stream") is True,
         temperature=number(body.get("temperature")),
         messages_count=len(prompts),
         lines=inputs.lines(prompts),
@@ -36,7 +36,7 @@ def fold(reply: Reply, body: Any) -> None:
     reply.id = text(completion.get("id")) or reply.id
     reply.model = text(completion.get("model")) or reply.model
     pick(completion, chat.RESPONSE, reply.attributes)
-    chat.usage(reply, completion.get("usage"))
+    usage(reply, completion.get("usage"))
     for position, choice in enumerate(items(completion.get("choices"))):
         _choice(reply, fields(choice), position)
 

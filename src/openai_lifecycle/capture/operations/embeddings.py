@@ -21,6 +21,7 @@ from openai_lifecycle.capture.facts import (
     text,
 )
 from openai_lifecycle.capture.operations import inputs
+from openai_lifecycle.capture.operations.usage import usage
 
 
 def _chosen(value: object) -> tuple[str] | None:
@@ -36,10 +37,6 @@ REQUEST = {
     "encoding_format": (semconv.ENCODING_FORMATS, _chosen),
     "dimensions": (semconv.DIMENSION_COUNT, integer),
     "user": (semconv.USER_ID, text),
-}
-USAGE = {
-    "prompt_tokens": (semconv.INPUT_TOKENS, integer),
-    "total_tokens": (semconv.TOTAL_TOKENS, integer),
 }
 
 
@@ -59,7 +56,7 @@ def response(reply: Reply, body: Any) -> None:
     vectors = items(created.get("data"))
     reply.model = text(created.get("model")) or None
     reply.choices_count = len(vectors)
-    pick(fields(created.get("usage")), USAGE, reply.attributes)
+    usage(reply, created.get("usage"))
     size = _size(fields(vectors[0]).get("embedding")) if vectors else 0
     if size:
         reply.attributes[semconv.DIMENSION_COUNT] = size

@@ -21,7 +21,6 @@ def request(body: Fields) -> Request:
     """Return the facts of a request for images."""
     said = " ".join([*content.parts(body.get("prompt")), *inputs.attached(body)])
     return Request(
-        stream=body.get("stream") is True,
         lines=[said],
         attributes=pick(body, REQUEST, {semconv.OUTPUT_TYPE: "image"}),
     )

@@ -20,7 +20,6 @@ from openai_lifecycle.capture.facts import (
     pick,
     text,
 )
-from openai_lifecycle.capture.operations import chat
 from openai_lifecycle.capture.operations.usage import usage
 
 RUN = {
@@ -32,7 +31,7 @@ RUN = {
 
 def request(body: Fields) -> Request:
     """Return the facts of a request for a job."""
-    return Request(stream=body.get("stream") is True, attributes=pick(body, RUN, {}))
+    return Request(attributes=pick(body, RUN, {}))
 
 
 def _model(body: Fields) -> str:
@@ -50,7 +49,6 @@ def response(reply: Reply, body: Any) -> None:
     reply.id = text(job.get("id")) or reply.id
     reply.model = _model(job) or reply.model
     pick(job, {"status": (semconv.RESPONSE_STATUS, text), **RUN}, reply.attributes)
-    chat.usage(reply, job.get("usage"))
     usage(reply, job.get("usage"))
     if job.get("status") == "failed":
         reply.error = _error(job)
@@ -82,9 +80,9 @@ def _error(job: Fields) -> tuple[str, str]:
     return failure(error)
 
 
-DECISION = Operation("decision", request, response, chunk, entries=False)
-VIDEO = Operation("video_generation", request, response, chunk, entries=False)
-BATCH = Operation("batch", request, response, chunk, entries=False)
-EVALUATION = Operation("evaluation", request, response, chunk, model=_model, entries=False)
+DECISION = Operation("decision", request, response, entries=False)
+VIDEO = Operation("video_generation", request, response, entries=False)
+BATCH = Operation("batch", request, response, entries=False)
+EVALUATION = Operation("evaluation", request, response, model=_model, entries=False)
 RUN_OF_THREAD = Operation("invoke_agent", request, response, chunk, entries=False)
 AGENT_SESSION = Operation("invoke_agent", request, response, session_chunk, model=_model, entries=False)

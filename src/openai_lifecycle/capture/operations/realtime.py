@@ -34,11 +34,6 @@ def request(body: Fields) -> Request:
     return asked
 
 
-def response(reply: Reply, body: Any) -> None:
-    """Fold a whole response into ``reply``."""
-    responses.response(reply, _translated(fields(body)))
-
-
 def chunk(reply: Reply, event: Any) -> None:
     """Fold one server event into ``reply``."""
     kind = EVENTS.get(event.get("type"))
@@ -69,4 +64,4 @@ def _part(part: Fields) -> Fields:
     return {"type": "output_text", "text": said} if said else part
 
 
-REALTIME = Operation("chat", request, response, chunk, responses.sent_content)
+REALTIME = Operation("chat", request, chunk=chunk, content=responses.sent_content)

@@ -90,7 +90,6 @@ def request(body: Fields) -> Request:
     pick(fields(body.get("prompt")), PROMPT, attributes)
     sent = body.get("input")
     return Request(
-        stream=body.get("stream") is True,
         temperature=number(body.get("temperature")),
         messages_count=1 if isinstance(sent, str) else len(items(sent)),
         lines=_said(body),
@@ -101,7 +100,7 @@ def request(body: Fields) -> Request:
 def fetch_request(body: Fields) -> Request:
     """Return the facts of a request to read or cancel a response: its id."""
     attributes: Attributes = {**_api(), semconv.RESPONSE_ID: text(body.get("id"))}
-    return Request(stream=body.get("stream") is True, attributes=attributes)
+    return Request(attributes=attributes)
 
 
 def _api() -> Attributes:
