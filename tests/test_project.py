@@ -13,7 +13,7 @@ import pytest
 
 import openai_lifecycle
 from openai_lifecycle import codec, environment_variables
-from openai_lifecycle.capture import routes, websocket
+from openai_lifecycle.capture import routes, sockets
 from openai_lifecycle.eventslog.format import KEYS, METADATA_KEYS
 from openai_lifecycle.options import OPTIONS, Capture, Options, read
 
@@ -151,8 +151,8 @@ def test_the_readme_has_every_operation() -> None:
     """The README's table of operations names those of the code, and what `events.log` calls each."""
     operations = {
         *routes.ROUTES.values(),
-        *(p.operation for p in websocket.PROTOCOLS.values()),
-        websocket.CONNECT,
+        *(api.operation for api in sockets.APIS.values()),
+        sockets.CONNECT,
     }
     named = {
         f"`{operation.name}`": f"`{codec.OPERATIONS.get(operation.name, 'llm_generation')}`"

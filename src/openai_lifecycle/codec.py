@@ -35,7 +35,7 @@ from openai_lifecycle.events import (
 )
 from openai_lifecycle.redaction import redact
 
-Attributes: TypeAlias = Mapping[str, Any]
+SpanAttributes: TypeAlias = Mapping[str, Any]
 
 #: ``gen_ai.operation.name`` → ``operation`` of an entry. Spans of any other operation are not generations.
 OPERATIONS: Final[Mapping[str, str]] = {
@@ -50,7 +50,7 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "moderation": "llm_moderation",
 }
 INITIALIZATION: Final = "llm_initialization"
-CAPABILITIES: Final = "text_generation,tool_calling,streaming"
+SUPPORTED: Final = "text_generation,tool_calling,streaming"
 
 
 # ------------------------------------------------------------------ events → span events
@@ -118,7 +118,7 @@ def decode(
     return [_event(_LAYOUTS[name], attributes | own, time, utc=utc) for name, own, time in found]
 
 
-def is_generation(attributes: Attributes) -> bool:
+def is_generation(attributes: SpanAttributes) -> bool:
     """Return whether a span with these ``attributes`` is a call to a model."""
     return _text(attributes.get(semconv.OPERATION)) in OPERATIONS
 
@@ -129,7 +129,7 @@ def is_ours(span: ReadableSpan) -> bool:
     return scope is not None and scope.name == semconv.SCOPE
 
 
-def _dict(attributes: Attributes | None) -> dict[str, Any]:
+def _dict(attributes: SpanAttributes | None) -> dict[str, Any]:
     """Return a copy of ``attributes`` as a dict: lookups in the SDK's own mapping take ten times as long."""
     copy = getattr(attributes, "copy", None)
     copied: dict[str, Any] = dict(attributes or {}) if copy is None else copy()
@@ -322,7 +322,7 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
 _NOT_SET: Final[Mapping[str, None]] = dict.fromkeys(field.name for field in dataclasses.fields(Metadata))
 
 
-def _event(layout: _Layout, attributes: Attributes, timestamp: int, *, utc: bool) -> LifecycleEvent:
+def _event(layout: _Layout, attributes: SpanAttributes, timestamp: int, *, utc: bool) -> LifecycleEvent:
     """Return the event that was recorded ``timestamp`` nanoseconds after the epoch.
 
     ``attributes`` are the span's, overridden by those of the span event.
@@ -374,7 +374,7 @@ def _wall_clock(seconds: int, zone: tuple[str, str] | None) -> tuple[datetime, s
 
 # ------------------------------------------------------------------ spans of other instrumentations
 #: Type of a message's part → how ``message_content`` shows it; text appears verbatim.
-_SHOWN: Final[Mapping[str, Callable[[Attributes], str]]] = {
+_SHOWN: Final[Mapping[str, Callable[[SpanAttributes], str]]] = {
     "text": lambda part: _text(part.get("content")),
     "tool_call": lambda part: f"[tool_call {_text(part.get('name'))}]",
     "tool_call_response": lambda part: f"[tool_result {_text(part.get('id'))}]",
@@ -385,7 +385,7 @@ _SHOWN: Final[Mapping[str, Callable[[Attributes], str]]] = {
 
 
 def _foreign(
-    span: ReadableSpan, attributes: Attributes, limit: int | None
+    span: ReadableSpan, attributes: SpanAttributes, limit: int | None
 ) -> list[tuple[str, dict[str, Any], int]]:
     """Return the span events that a GenAI-convention span would carry if it were ours: name, attributes, time.
 
@@ -418,7 +418,7 @@ def _foreign(
     ]
 
 
-def _foreign_tool_call(part: Attributes, limit: int | None) -> dict[str, Any]:
+def _foreign_tool_call(part: SpanAttributes, limit: int | None) -> dict[str, Any]:
     arguments = part.get("arguments")
     if arguments is not None and not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False, default=str)
@@ -430,7 +430,7 @@ def _foreign_tool_call(part: Attributes, limit: int | None) -> dict[str, Any]:
     )
 
 
-def _error(span: ReadableSpan, attributes: Attributes) -> str:
+def _error(span: ReadableSpan, attributes: SpanAttributes) -> str:
     for event in span.events:
         message = _text((event.attributes or {}).get(semconv.ERROR_MESSAGE))
         if message:
@@ -438,7 +438,7 @@ def _error(span: ReadableSpan, attributes: Attributes) -> str:
     return span.status.description or _text(attributes.get(semconv.ERROR_TYPE))
 
 
-def _found(places: Iterable[Attributes], name: str) -> list[Attributes]:
+def _found(places: Iterable[SpanAttributes], name: str) -> list[SpanAttributes]:
     """Return the objects under ``name`` in the first of ``places`` that has it, as values or as JSON."""
     value: object = next((place[name] for place in places if place.get(name)), None)
     if isinstance(value, str):
@@ -446,7 +446,7 @@ def _found(places: Iterable[Attributes], name: str) -> list[Attributes]:
     return [m for m in value if isinstance(m, Mapping)] if isinstance(value, (list, tuple)) else []
 
 
-def _parts(message: Attributes) -> list[Attributes]:
+def _parts(message: SpanAttributes) -> list[SpanAttributes]:
     parts = message.get("parts")
     if isinstance(parts, (list, tuple)):
         return [part for part in parts if isinstance(part, Mapping)]
@@ -454,7 +454,7 @@ def _parts(message: Attributes) -> list[Attributes]:
     return [{"type": "text", "content": content}] if isinstance(content, str) else []
 
 
-def _line(message: Attributes) -> str:
+def _line(message: SpanAttributes) -> str:
     shown = []
     for part in _parts(message):
         kind = _text(part.get("type"))

@@ -3,7 +3,7 @@
 ``opentelemetry-instrument`` makes a flag of every attribute that starts with ``OTEL_`` in the modules of the
 entry-point group ``opentelemetry_environment_variables``, and fails at start when two modules name the same
 one (``opentelemetry/instrumentation/auto_instrumentation/__init__.py``, ``run``). So only this package's
-own variables are here; ``options.py`` documents them and the standard ones it also reads.
+own variables are here; ``options.py`` documents them, and the standard one that sets ``capture``.
 """
 
 OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG = "OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG"

@@ -3,11 +3,12 @@
 :func:`read` turns the keywords of ``instrument()`` and the environment into one frozen :class:`Options`.
 A keyword wins over its variable, a variable over the default. A wrong keyword raises, because it is a mistake
 in the program and is seen at its first start; a wrong variable is logged as one error and the default is
-used, because a deployment's typo must not stop the application.
+used (for ``capture``, ``no_content``), because a deployment's typo must not stop the application.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import logging
@@ -337,19 +338,16 @@ def _checked(option: Option, value: Any) -> Any:
 
 
 def _from_environment(option: Option, text: str) -> Any:
-    try:
+    with contextlib.suppress(*_WRONG):
         return option.parse(text)
-    except _WRONG:
-        # ``capture`` is a promise about privacy: a value that cannot be read must not capture more.
-        used = Capture.NO_CONTENT if option.name == "capture" else option.default
-        shown = used.value if isinstance(used, Capture) else used
-        level = logging.WARNING if option.name == "capture" else logging.ERROR
-        _logger.log(
-            level,
-            "%s=%r is not allowed: it must be %s; %s",
-            option.variable,
-            text,
-            option.allowed,
-            "it is ignored" if used is None else f"using {str(shown).lower()}",
-        )
-        return used
+    # ``capture`` is a promise about privacy: a value that cannot be read must not capture more.
+    used = Capture.NO_CONTENT if option.name == "capture" else option.default
+    shown = used.value if isinstance(used, Capture) else used
+    _logger.error(
+        "%s=%r is not allowed: it must be %s; %s",
+        option.variable,
+        text,
+        option.allowed,
+        "it is ignored" if used is None else f"using {str(shown).lower()}",
+    )
+    return used

@@ -1,8 +1,7 @@
 """Joins the configured SDK, or starts one from ``OTEL_*``, without interfering.
 
-Resolved at the first span, not at ``instrument()``: applications construct clients at import time and
-configure OpenTelemetry later, in ``main()``. The provider is looked up for every span, so the next span
-joins one that is set later.
+The provider is looked up for every span: applications construct clients at import time and configure
+OpenTelemetry later, in ``main()``. At ``instrument()`` only the file is attached, if there is a provider by then.
 """
 
 from __future__ import annotations

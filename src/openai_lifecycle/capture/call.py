@@ -31,7 +31,7 @@ _abandoned: deque[Call] = deque()
 _CURRENT: Final = context.create_key("openai-lifecycle-call")
 
 
-class Recording(Protocol):
+class CallRecord(Protocol):
     """Records a call: a span and what belongs to it (``recorder.py``)."""
 
     span: trace.Span
@@ -71,7 +71,7 @@ class Call:
         "streaming",
     )
 
-    def __init__(self, operation: Operation, request: Request, reply: Reply, recording: Recording) -> None:
+    def __init__(self, operation: Operation, request: Request, reply: Reply, recording: CallRecord) -> None:
         self.operation = operation
         self.request = request
         self.reply = reply

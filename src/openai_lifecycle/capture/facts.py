@@ -221,7 +221,7 @@ def message(error: BaseException) -> str:
 
 
 def not_auto(value: object) -> str | None:
-    """Return the requested service tier; ``auto`` requests none."""
+    """Return the requested service tier, ``None`` for ``auto``, which is the default."""
     return text(value) if value != "auto" else None
 
 

@@ -17,7 +17,7 @@ from openai_lifecycle import codec, semconv
 from openai_lifecycle.capture.credentials import secrets_in
 from openai_lifecycle.capture.endpoints import Endpoint, endpoint_in, endpoint_of
 from openai_lifecycle.capture.facts import Attributes, double, integer, message, number, text
-from openai_lifecycle.capture.recorder import Destination
+from openai_lifecycle.capture.recorder import Telemetry
 from openai_lifecycle.options import Capture, Options
 from openai_lifecycle.redaction import redact
 from openai_lifecycle.shield import SHIELD
@@ -29,7 +29,7 @@ _under_construction: ContextVar[object] = ContextVar("openai_lifecycle_under_con
 class Initializations:
     """The wrappers of the clients' constructors and of ``copy``."""
 
-    def __init__(self, pipeline: Destination, options: Options) -> None:
+    def __init__(self, pipeline: Telemetry, options: Options) -> None:
         self._pipeline = pipeline
         self._options = options
 
@@ -93,7 +93,7 @@ class Initializations:
             endpoint = endpoint_of(instance)
             span.update_name(f"initialize {endpoint.provider}")
             span.set_attributes(_server(endpoint))
-            span.add_event(semconv.INITIALIZATION_SUCCESS, {semconv.CAPABILITIES: codec.CAPABILITIES})
+            span.add_event(semconv.INITIALIZATION_SUCCESS, {semconv.CAPABILITIES: codec.SUPPORTED})
             span.end()
 
     def _failed(self, span: Span | None, error: BaseException, arguments: Mapping[str, Any]) -> None:

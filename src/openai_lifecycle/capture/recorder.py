@@ -25,7 +25,7 @@ from openai_lifecycle.shield import SHIELD
 _T = TypeVar("_T")
 
 
-class Destination(Protocol):
+class Telemetry(Protocol):
     """Where spans and metrics go (``pipeline.py``)."""
 
     instruments: Instruments
@@ -53,7 +53,7 @@ _HEADERS: Final[Mapping[bytes, tuple[str, Callable[[bytes], Any]]]] = {
 class Recorder:
     """Starts the spans of calls and records how they end."""
 
-    def __init__(self, pipeline: Destination, options: Options) -> None:
+    def __init__(self, pipeline: Telemetry, options: Options) -> None:
         self.pipeline = pipeline
         self.options = options
         self.generations = Generations()

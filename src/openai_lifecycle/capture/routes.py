@@ -55,7 +55,7 @@ ROUTES: Final[Mapping[tuple[str, str], Operation]] = {
     ("post", "/threads/{id}/runs/{id}/submit_tool_outputs"): RUN_OF_THREAD,
 }
 
-#: Module of WebSocket classes → (prefix of their names, API; ``websocket.py`` knows its protocol). A module
+#: Module of WebSocket classes → (prefix of their names, API in ``sockets.APIS``). A module
 #: is patched when the application imports it; we import none.
 CONNECTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "openai.resources.responses.responses": ("Responses", "responses"),

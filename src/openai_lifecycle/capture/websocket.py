@@ -1,311 +1,29 @@
-"""The client's WebSocket connections: Responses, Realtime and Live.
-
-A connection is a span from handshake to close. Each response on it is a separate generation, a child of that
-span. A reconnect is another connection.
+"""Wraps the client's WebSocket connections: Responses, Realtime and Live.
 
 We observe the socket itself (``websockets``' connection object). Everything the client sends and receives
 passes it, even what bypasses the connection classes (``openai/lib/responses_websocket``,
-``ResponsesWebSocketLane.send``). A socket is used by sync or by async code, never by both.
+``ResponsesWebSocketLane.send``). A socket is used by sync or by async code, never by both. What its events mean is
+in ``sockets.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
-from opentelemetry import context, propagate
+from opentelemetry import propagate
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import set_span_in_context
 
-from openai_lifecycle import semconv
-from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.credentials import secrets_of
-from openai_lifecycle.capture.endpoints import Endpoint, endpoint_of, parse_endpoint
-from openai_lifecycle.capture.facts import (
-    Fields,
-    Operation,
-    Request,
-    failure,
-    fields,
-    integer,
-    items,
-    pick,
-    text,
-)
-from openai_lifecycle.capture.operations.realtime import REALTIME
-from openai_lifecycle.capture.operations.responses import RESPONSES
+from openai_lifecycle.capture.endpoints import endpoint_of, parse_endpoint
+from openai_lifecycle.capture.facts import text
 from openai_lifecycle.capture.recorder import Recorder
-from openai_lifecycle.encoding import parse_json
+from openai_lifecycle.capture.sockets import APIS, Api, Peer, Socket
 from openai_lifecycle.shield import SHIELD
 
-#: Server events that end a response, whether it succeeded or failed.
-_ENDS: Final = frozenset(
-    {"response.done", "response.completed", "response.incomplete", "response.failed", "response.cancelled"}
-)
-#: How many of the items sent since the last response are remembered.
-_ITEMS: Final = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """What differs between the kinds of connection.
-
-    operation: how a response is read
-    asked:     client event ``response.create`` → parameters of a response, ``None`` when it has none
-    inner:     server event → the response event that it carries or is
-    """
-
-    api: str
-    operation: Operation
-    asked: Callable[[Fields], Fields | None]
-    inner: Callable[[Fields], Fields] = lambda event: event
-
-
-RESPONSES_SOCKET: Final = Protocol("responses", RESPONSES, lambda event: event)
-REALTIME_SOCKET: Final = Protocol("realtime", REALTIME, lambda event: fields(event.get("response")))
-#: The model of a Live connection delegates to a Responses model: ``openai/types/live/response_event.py``.
-LIVE_SOCKET: Final = Protocol(
-    "live",
-    RESPONSES,
-    lambda _: None,
-    lambda event: fields(event.get("event")) if event.get("type") == "response.event" else event,
-)
-PROTOCOLS: Final = {p.api: p for p in (RESPONSES_SOCKET, REALTIME_SOCKET, LIVE_SOCKET)}
-
-
-def _connect_request(body: Fields) -> Request:
-    return Request(attributes={semconv.OPENAI_API_TYPE: body["api"]})
-
-
-CONNECT: Final = Operation("connect", _connect_request, entries=False)
-
-
-# ------------------------------------------------------------------ one socket
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The server that a connection is made to."""
-
-    protocol: Protocol
-    endpoint: Endpoint
-    secrets: tuple[str, ...]
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A requested response: its lane and the client event that requested it."""
-
-    call: Call
-    lane: str
-    event_id: str
-
-
-class Socket:
-    """One connection: its own call and the calls of its responses."""
-
-    def __init__(self, recorder: Recorder, peer: Peer) -> None:
-        self._recorder = recorder
-        self.peer = peer
-        #: The model that the server names.
-        self._model = ""
-        #: Requested but not yet begun by the server, in request order.
-        self._asked: deque[Asked] = deque()
-        #: Begun, by response id; also the latest of each lane, for events without an id.
-        self._running: dict[str, Call] = {}
-        self._lanes: dict[str, Call] = {}
-        self._items: deque[Any] = deque(maxlen=_ITEMS)
-        self._closing = False
-        self.call = self._begin(CONNECT, {"api": peer.protocol.api, "model": peer.model})
-
-    def _begin(self, operation: Operation, body: Fields) -> Call:
-        call = self._recorder.begin(operation, body, self.peer.endpoint, self.peer.secrets)
-        call.deferred = True
-        return call
-
-    def opened(self, handshake: Any) -> None:
-        """Read the server's answer to the handshake."""
-        request_id = handshake.headers.get("x-request-id")
-        if request_id:
-            self.call.reply.attributes[semconv.REQUEST_ID] = request_id
-
-    # -------------------------------------------------------------- what the application does
-    def sent(self, data: object) -> Call | None:
-        """Read what is about to be sent; return the call that it starts, if any."""
-        event = _event(data)
-        kind = event.get("type")
-        if kind == "response.create":
-            asked = self.peer.protocol.asked(event)
-            if asked is not None:
-                call = self._generation(asked)
-                self._asked.append(Asked(call, _lane(event), text(event.get("event_id"))))
-                return call
-        elif kind == "conversation.item.create":
-            self._items.append(_without_media(fields(event.get("item"))))
-        elif kind == "input_audio_buffer.commit":
-            self._items.append(_SPOKEN)
-        return None
-
-    def unsent(self, call: Call, error: BaseException) -> None:
-        """End a call whose request could not be sent."""
-        self._asked = deque(asked for asked in tuple(self._asked) if asked.call is not call)
-        call.end(error)
-
-    def closing(self) -> None:
-        """Note that the application is closing the connection: whatever ends now was ended on purpose."""
-        self._closing = True
-
-    def closed(self) -> None:
-        """End the connection and every running response with what has arrived."""
-        self._end(None)
-
-    def lost(self, error: BaseException) -> None:
-        """Note an exception of the socket: only a closed connection ends the call."""
-        from websockets.exceptions import ConnectionClosed
-
-        if isinstance(error, ConnectionClosed):
-            self._end(None if self._closing else error)
-
-    def _end(self, error: BaseException | None) -> None:
-        from websockets.exceptions import ConnectionClosedOK
-
-        for call in [*(asked.call for asked in self._asked), *self._running.values()]:
-            call.end(error)
-        self._asked.clear()
-        self._running.clear()
-        self._lanes.clear()
-        self.call.end(None if isinstance(error, ConnectionClosedOK) else error)
-
-    # -------------------------------------------------------------- what the server does
-    def received(self, data: object) -> None:
-        """Read what was received."""
-        event = _event(data)
-        kind = event.get("type")
-        if kind == "error":
-            self._refused(event)
-            return
-        if kind in ("session.created", "session.updated"):
-            self._model = text(fields(event.get("session")).get("model")) or self._model
-        elif kind == "input_audio_buffer.committed" and not (self._items and self._items[-1] is _SPOKEN):
-            self._items.append(_SPOKEN)
-        inner = self.peer.protocol.inner(event)
-        kind = text(inner.get("type"))
-        if kind == "error":
-            self._delegation_failed(inner, event)
-        elif kind.startswith("response."):
-            self._respond(kind, inner, event)
-
-    def _delegation_failed(self, error: Fields, outer: Fields) -> None:
-        """End a delegated response whose stream ended with an error."""
-        running = self._lanes.get(_lane(outer))
-        if running is not None:
-            running.chunk(error)
-            self._forget(running)
-            running.end()
-
-    def _respond(self, kind: str, event: Fields, outer: Fields) -> None:
-        lane = _lane(outer)
-        whole = fields(event.get("response"))
-        response_id = text(event.get("response_id")) or text(whole.get("id"))
-        if kind == "response.created":
-            call = self._started(lane, whole)
-            self._running[response_id] = self._lanes[lane] = call
-        else:
-            found = self._running.get(response_id) if response_id else self._lanes.get(lane)
-            if found is None:
-                return
-            call = found
-        call.reply.model = call.reply.model or self._model or None
-        call.chunk(event)
-        if kind in _ENDS:
-            self._forget(call)
-            call.end()
-
-    def _forget(self, call: Call) -> None:
-        for known in (self._running, self._lanes):
-            for key in [key for key, one in tuple(known.items()) if one is call]:
-                known.pop(key, None)
-
-    def _started(self, lane: str, whole: Fields) -> Call:
-        """Return the call of a new response: the first requested on its lane, else the server's own."""
-        for asked in tuple(self._asked):
-            if asked.lane == lane:
-                self._asked.remove(asked)
-                asked.call.reply.error = None
-                return asked.call
-        return self._generation(whole)
-
-    def _refused(self, event: Fields) -> None:
-        """End the call that an error refers to: the client event that it names, or the running response of its lane.
-
-        Not every error names an event. Realtime then goes on, so such an error only applies to a requested
-        response, and only if that never begins.
-        """
-        error = fields(event.get("error"))
-        named = text(error.get("event_id")) or text(error.get("client_event_id"))
-        lane, is_final = _lane(event), self.peer.protocol is RESPONSES_SOCKET
-        for asked in tuple(self._asked):
-            if (asked.event_id, asked.lane) == (named, lane):
-                _fail(asked.call, event)
-                if named or is_final or error.get("code") in _ABOUT_RESPONSES:
-                    self._asked.remove(asked)
-                    asked.call.end()
-                return
-        running = self._lanes.get(lane)
-        if running is not None and is_final:
-            _fail(running, event)
-            self._forget(running)
-            running.end()
-
-    # -------------------------------------------------------------- generations
-    def _generation(self, asked: Fields) -> Call:
-        model = text(asked.get("model")) or self.peer.model or self._model
-        body = {**asked, "model": model, "stream": True}
-        if self.peer.protocol is REALTIME_SOCKET and asked.get("input") is None:
-            body["input"] = list(self._items)
-            self._items.clear()
-        token = context.attach(set_span_in_context(self.call.recording.span))
-        try:
-            return self._begin(self.peer.protocol.operation, body)
-        finally:
-            context.detach(token)
-
-
-#: Error codes that concern ``response.create``, whether or not the error names the event.
-_ABOUT_RESPONSES: Final = ("conversation_already_has_active_response",)
-#: Stands for speech that was sent.
-_SPOKEN: Final = {"type": "message", "role": "user", "content": [{"type": "input_audio"}]}
-
-
-def _lane(event: Fields) -> str:
-    """Return the key that tells apart concurrent responses of a connection where their ids do not."""
-    return text(event.get("stream_id")) or text(event.get("delegation_id"))
-
-
-def _fail(call: Call, event: Fields) -> None:
-    call.reply.error = failure(event.get("error"))
-    pick(event, {"status": (semconv.HTTP_STATUS_CODE, integer)}, call.reply.attributes)
-
-
-def _event(data: object) -> Fields:
-    """Return the JSON object that was sent or received; an empty one for anything else."""
-    return fields(parse_json(data)) if isinstance(data, (str, bytes)) else {}
-
-
-def _without_media(item: Fields) -> Fields:
-    """Return a conversation item without audio and images, which are large and not needed."""
-    content = [
-        {k: v for k, v in fields(part).items() if k not in ("audio", "image_url")}
-        for part in items(item.get("content"))
-    ]
-    return {**item, "content": content} if content else item
-
-
-# ------------------------------------------------------------------ into the client
 _connecting: ContextVar[Socket | None] = ContextVar("openai_lifecycle_connecting", default=None)
 
 
@@ -318,23 +36,23 @@ class WebSockets:
 
     def points(self, name: str, api: str) -> Iterator[tuple[str, Callable[..., Any]]]:
         """Yield (path, wrapper) for what to wrap in the module of a row of ``routes.CONNECTIONS``."""
-        enter = self._enter(PROTOCOLS[api])
+        enter = self._enter(APIS[api])
         for prefix, method in (("", "__enter__"), ("Async", "__aenter__")):
             yield f"{prefix}{name}ConnectionManager.{method}", enter
             yield f"{prefix}{name}ConnectionManager.enter", enter
             yield f"{prefix}{name}Connection.__init__", self._connected
 
     # -------------------------------------------------------------- the handshake
-    def _enter(self, protocol: Protocol) -> Callable[..., Any]:
+    def _enter(self, api: Api) -> Callable[..., Any]:
         def enter(wrapped: Callable[..., Any], manager: Any, args: Any, kwargs: Any) -> Any:
-            socket = self._open(protocol, manager)
+            socket = self._open(api, manager)
             if socket is None:
                 return wrapped(*args, **kwargs)
             return _around(wrapped, lambda *_, **__: _handshaking(socket))(*args, **kwargs)
 
         return enter
 
-    def _open(self, protocol: Protocol, manager: Any) -> Socket | None:
+    def _open(self, api: Api, manager: Any) -> Socket | None:
         with SHIELD:
             if not is_instrumentation_enabled():
                 return None
@@ -342,7 +60,7 @@ class WebSockets:
             url = getattr(client, "websocket_base_url", None)
             endpoint = endpoint_of(client) if url is None else parse_endpoint(url, type(client))
             model = _private(manager, "model")
-            socket = Socket(self._recorder, Peer(protocol, endpoint, secrets_of(client), text(model)))
+            socket = Socket(self._recorder, Peer(api, endpoint, secrets_of(client), text(model)))
             if self._recorder.options.propagate:
                 headers: dict[str, str] = {}
                 propagate.inject(headers, context=socket.call.context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -163,9 +164,8 @@ _OPTIONS: Final = (
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give ``command`` the filter options; it gets them as one :class:`Filter` named ``wanted``."""
-    from functools import wraps
 
-    @wraps(command)
+    @functools.wraps(command)
     def with_filter(*args: Any, **values: Any) -> Any:
         chosen = {name: values.pop(name) for name in Filter.__slots__}
         return command(*args, wanted=Filter(**chosen), **values)

@@ -77,7 +77,10 @@ class EventsLogExporter(SpanExporter):
             SHIELD.swallow(error)
 
     def _leave_to_owner(self, span: ReadableSpan) -> bool:
-        """Return whether ``instrument()``'s processor writes the entries of ``span``; hands them over if needed."""
+        """Return whether ``instrument()``'s processor writes the entries of ``span``.
+
+        It is given a span of a provider that it does not watch.
+        """
         owner = _OWNERS.get(self.place)
         if owner is None or owner.exporter is self:
             return False

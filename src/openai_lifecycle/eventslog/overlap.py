@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
 from openai_lifecycle import semconv
-from openai_lifecycle.codec import Attributes, is_generation, is_ours
+from openai_lifecycle.codec import SpanAttributes, is_generation, is_ours
 
 _REMEMBERED: Final = 4096
 
@@ -42,16 +42,16 @@ class Overlap:
             self._remember(span.parent, attributes)
         return True
 
-    def _remember(self, parent: SpanContext, attributes: Attributes) -> None:
+    def _remember(self, parent: SpanContext, attributes: SpanAttributes) -> None:
         self._parents[_key(parent, attributes)] = None
         if len(self._parents) > _REMEMBERED:
             self._parents.popitem(last=False)
 
 
-def _attributes(span: ReadableSpan) -> Attributes:
+def _attributes(span: ReadableSpan) -> SpanAttributes:
     attributes = span.attributes
     return {} if attributes is None else attributes
 
 
-def _key(context: SpanContext, attributes: Attributes) -> tuple[int, str]:
+def _key(context: SpanContext, attributes: SpanAttributes) -> tuple[int, str]:
     return context.span_id, str(attributes.get(semconv.REQUEST_MODEL))

@@ -200,7 +200,7 @@ class _Log(Generic[T]):
                 yield from self._file.finish()
 
     def advance(self) -> Generator[tuple[T, Place], None, bool]:
-        """Yield what came since the last time; returns whether there may be more at once."""
+        """Yield what came since the last time; returns False when the caller should wait before the next time."""
         if not os.path.exists(self._path):  # not created yet, or moved away with nothing written since
             return False
         file = self._file

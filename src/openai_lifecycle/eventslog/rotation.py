@@ -19,7 +19,9 @@ from openai_lifecycle.eventslog import locks
 
 #: How a gzip file begins. A rotated file's name does not say for certain whether it is one, see :func:`compress`.
 GZIP_MAGIC: Final = b"\x1f\x8b"
-_LARGEST_ALONE: Final = 999  # a larger number counts as a rotated file only right after the one before it
+_LARGEST_ALONE: Final = (
+    999  # a larger number is that of a rotated file only if there is one with the number before
+)
 
 
 class Backup(NamedTuple):

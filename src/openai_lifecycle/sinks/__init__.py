@@ -85,8 +85,7 @@ class Unavailable(SinkError):  # noqa: N818 - as above
 class Destination:
     """A sink to be opened: ``name`` for logs and metrics, without credentials; ``open`` makes a new sink.
 
-    ``own`` says that ``open`` makes a new one each time, as a forked process needs; a sink object passed to
-    ``instrument()`` is always the same.
+    ``own`` is False for a sink object passed to ``instrument()``: there is only one, so a forked child shares it.
     """
 
     name: str

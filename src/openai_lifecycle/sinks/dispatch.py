@@ -39,28 +39,28 @@ class Dispatcher:
 
     def __init__(self, destinations: Iterable[Destination], meter_provider: Any = None) -> None:
         lost = losses.counter(meter_provider)
-        self._lanes = [_Lane(destination, lost) for destination in destinations]
+        self._workers = [_Worker(destination, lost) for destination in destinations]
         ending.register(self)
 
     def put(self, event: LifecycleEvent) -> None:
         """Queue ``event`` for every destination; never blocks."""
-        for lane in self._lanes:
-            lane.put(event)
+        for worker in self._workers:
+            worker.put(event)
 
     def flush(self, timeout: float) -> bool:
         """Return whether everything put so far was taken or given up within ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
-        for lane in self._lanes:  # all at once
-            lane.ask()
-        return all(lane.wait(deadline) for lane in self._lanes)
+        for worker in self._workers:  # all at once
+            worker.ask()
+        return all(worker.wait(deadline) for worker in self._workers)
 
     def close(self, timeout: float = _EXIT) -> None:
         """Flush and close every sink within ``timeout`` seconds; a later ``put`` opens them again."""
         deadline = time.monotonic() + timeout
-        for lane in self._lanes:
-            lane.stop()
-        for lane in self._lanes:
-            lane.join(deadline)
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            worker.join(deadline)
 
     def save(self, timeout: float) -> None:
         """Close: the process is about to end."""
@@ -72,11 +72,11 @@ class Dispatcher:
 
     def after_fork(self) -> None:
         """Reset in a child process: the queued events and the connections belong to the parent."""
-        for lane in self._lanes:
-            lane.after_fork()
+        for worker in self._workers:
+            worker.after_fork()
 
 
-class _Lane:
+class _Worker:
     """One sink, its queue, and the thread that empties it."""
 
     def __init__(self, destination: Destination, lost: Counter) -> None:
@@ -273,7 +273,7 @@ class _Lane:
 
 
 class _Stop:
-    """Orders to a lane's thread.
+    """Orders to a worker's thread.
 
     ``asked``: end when the queue is empty. ``abandoned``: ``join`` timed out, and has counted what was left as lost.
     """

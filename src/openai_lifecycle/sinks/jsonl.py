@@ -28,7 +28,7 @@ class JsonLinesSink:
         """Append ``events`` with one ``write``, beginning on a new line.
 
         Raises:
-            OSError: nothing was appended.
+            OSError: not everything was written; what was has been cut off a regular file that could be locked.
         """
         lines = "".join(f"{to_json(event)}\n" for event in events).encode()
         file = self._open()
