@@ -13,8 +13,11 @@ import signal
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, Protocol
+
+from openai_lifecycle.shield import SHIELD
 
 _GRACE: Final = 5.0  # seconds that SIGTERM waits for each holder
 
@@ -36,8 +39,9 @@ class Holder(Protocol):
 
 
 _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
-_hooked = False  # whether children of multiprocessing prepare themselves
-_finalizer: Any = None  # what such a child calls when it ends
+_first: set[Callable[[], None]] = set()  # called before holders are closed: they may put more into them
+_hooked: set[str] = set()  # the packages whose children prepare themselves
+_finalizers: dict[str, Any] = {}  # what such a child calls when it ends, by package
 _ending = False  # whether SIGTERM waits for a save it interrupted
 
 
@@ -47,28 +51,44 @@ def register(holder: Holder) -> None:
     prepare()
 
 
+def register_first(end: Callable[[], None]) -> None:
+    """Call ``end`` when a child of ``multiprocessing`` ends, before any holder is closed."""
+    _first.add(end)
+    _prepare_children()
+
+
 def prepare() -> None:
     """Install the hooks that save data; called again before data is held, because a fork removes them."""
-    if multiprocessing := sys.modules.get("multiprocessing.util"):
-        _prepare_child(multiprocessing)
+    _prepare_children()
     is_main = threading.current_thread() is threading.main_thread()  # no other thread may set a handler
     if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
 
 
-def _prepare_child(multiprocessing: Any) -> None:
-    """Let a child of ``multiprocessing`` save what is held.
+def _prepare_children() -> None:
+    """Let a child of ``multiprocessing``, or of Celery's copy of it, save what is held.
 
     It ends with os._exit and, before Python 3.13, without atexit (multiprocessing/popen_fork.py, Popen._launch).
     And just before its work begins it drops its finalizers, including those made when its main module was imported
     for a forkserver (multiprocessing/process.py, BaseProcess._bootstrap).
     """
-    global _hooked, _finalizer
-    if _finalizer is None or not _finalizer.still_active():
-        _finalizer = multiprocessing.Finalize(None, _close_all, exitpriority=-100)
-    if not _hooked:
-        _hooked = True
-        multiprocessing.register_after_fork(_close_all, lambda _: prepare())
+    for package in ("multiprocessing", "billiard"):
+        util: Any = sys.modules.get(f"{package}.util")
+        if util is None:
+            continue
+        if package not in _finalizers or not _finalizers[package].still_active():
+            _finalizers[package] = util.Finalize(None, _close_all, exitpriority=-100)
+        if package not in _hooked:
+            _hooked.add(package)
+            util.register_after_fork(_close_all, lambda _: _prepare_again())
+
+
+def _prepare_again() -> None:
+    """Prepare in a child, as far as the parent was."""
+    if _holders:
+        prepare()
+    else:
+        _prepare_children()
 
 
 def resume() -> None:
@@ -78,6 +98,9 @@ def resume() -> None:
 
 
 def _close_all() -> None:
+    for end in list(_first):
+        with SHIELD:
+            end()
     for holder in list(_holders):
         holder.close()
 
@@ -99,8 +122,9 @@ def _end() -> None:
 
 
 def _after_fork() -> None:
-    global _finalizer, _ending
-    _finalizer, _ending = None, False
+    global _ending
+    _ending = False
+    _finalizers.clear()
     for holder in list(_holders):
         holder.after_fork()
 

@@ -18,10 +18,11 @@ from opentelemetry import metrics, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import Sampler
 
-from openai_lifecycle import sdk, semconv
+from openai_lifecycle import ending, sdk, semconv
 from openai_lifecycle.capture.call import end_all
 from openai_lifecycle.capture.metrics import Instruments, is_unset
 from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProcessor
+from openai_lifecycle.eventslog.file import absolute
 from openai_lifecycle.options import Options
 from openai_lifecycle.sampling import RecordAll
 from openai_lifecycle.shield import SHIELD
@@ -99,8 +100,9 @@ class Pipeline:
         # Exit handlers run last in, first out: calls still open end before the provider shuts down.
         atexit.unregister(end_all)
         atexit.register(end_all)
+        ending.register_first(end_all)
         log = self._options.events_log
-        place = os.path.abspath(log) if log else "off"
+        place = absolute(log) if log else "off"
         names = ", ".join(sdk.exporter_names(sdk.TRACES)) or "none"
         with SHIELD:  # the application's log handler may raise
             _logger.info("openai-lifecycle %s; events.log: %s; OTEL exporters: %s", how, place, names)

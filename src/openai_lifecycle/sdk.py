@@ -12,21 +12,23 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from openai_lifecycle import threads
 from openai_lifecycle.redaction import redact
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
 
 _logger = logging.getLogger(__name__)
+_Provider = TypeVar("_Provider")
 _reported: set[str] = set()
 
 
@@ -157,11 +159,29 @@ def tracer_provider() -> TracerProvider:
     return provider
 
 
+def _forking_quietly(provider: type[_Provider]) -> type[_Provider]:
+    """Return ``provider``, changed to do nothing in a child that is forked under gevent.
+
+    The SDK's providers detect the child's resource in a thread pool (``opentelemetry/sdk/trace/__init__.py``,
+    ``_handle_fork``). Waiting for a greenlet would run the application's other greenlets, in a child that mostly
+    exists only to start another program.
+    """
+    theirs: Callable[[Any], None] | None = getattr(provider, "_handle_fork", None)
+    if theirs is None:
+        return provider
+
+    def _handle_fork(self: Any) -> None:
+        if not threads.are_greenlets():
+            theirs(self)
+
+    return type(provider.__name__, (provider,), {"_handle_fork": _handle_fork})
+
+
 def _bare_provider() -> TracerProvider:
     limits = SpanLimits(**dict.fromkeys(inspect.signature(SpanLimits).parameters, SpanLimits.UNSET))
     with _without("span limits"):
         limits = SpanLimits()
-    return TracerProvider(span_limits=limits)
+    return _forking_quietly(TracerProvider)(span_limits=limits)
 
 
 def _batching(exporter: Any) -> SpanProcessor:
@@ -194,7 +214,7 @@ def _metering(readers: list[Any]) -> MeterProvider:
     from opentelemetry.sdk.metrics import MeterProvider
 
     with _shut_down_on_failure(*readers):
-        return MeterProvider(metric_readers=readers)
+        return _forking_quietly(MeterProvider)(metric_readers=readers)
 
 
 def _name(exporter: type[Any]) -> str:
@@ -221,14 +241,22 @@ def start_globally() -> None:
         _configure(implied)
 
 
+#: The SDK's classes that its configurator finds in its own module.
+_PROVIDERS: Final = ("TracerProvider", "MeterProvider", "LoggerProvider")
+
+
 def _configure(implied: Mapping[str, list[str]]) -> None:
     from opentelemetry.instrumentation.version import __version__ as instrumentation_version
-    from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+    from opentelemetry.sdk import _configuration
     from opentelemetry.util._once import Once
 
-    configurator: Any = _OTelSDKConfigurator  # untyped
+    configuration: Any = _configuration  # untyped
+    theirs = {name: getattr(configuration, name) for name in _PROVIDERS if hasattr(configuration, name)}
+    vars(configuration).update({name: _forking_quietly(provider) for name, provider in theirs.items()})
     try:
-        configurator().configure(auto_instrumentation_version=instrumentation_version, **implied)
+        configurator = configuration._OTelSDKConfigurator()
+        configurator.configure(auto_instrumentation_version=instrumentation_version, **implied)
     finally:
+        vars(configuration).update(theirs)
         trace._TRACER_PROVIDER_SET_ONCE = Once()
         metrics._internal._METER_PROVIDER_SET_ONCE = Once()

@@ -2,6 +2,7 @@
 
 Our code that runs inside the application's call is wrapped in ``with SHIELD:``. An exception in it is
 logged once per line of code, and not propagated: the call must succeed whatever happens to its telemetry.
+What a signal handler of the application raises, such as a time limit, is not ours and is propagated.
 The log line names the exception's type and origin, never its text, which may quote a prompt. Tests set
 ``SHIELD.reraise`` so that it hides no defect.
 """
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import CodeType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,14 +36,14 @@ class Shield:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if kind is None or not issubclass(kind, Exception) or self.reraise:
+        if kind is None or not issubclass(kind, Exception) or self.reraise or is_interruption(trace):
             return False
         self._report(kind, trace)
         return True
 
     def swallow(self, error: Exception) -> None:
         """Swallow ``error``, caught with ``except`` where a ``with`` statement costs too much."""
-        if self.reraise:
+        if self.reraise or is_interruption(error.__traceback__):
             raise error
         self._report(type(error), error.__traceback__)
 
@@ -54,6 +57,20 @@ class Shield:
                     kind.__name__,
                     place,
                 )
+
+
+def is_interruption(trace: TracebackType | None) -> bool:
+    """Whether a signal handler raised the exception; it interrupts whatever is running just then."""
+    handlers = {_code(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(trace))
+
+
+def _code(handler: Any) -> CodeType | None:
+    """Return the code of a signal handler in Python: a function, method, partial or callable object."""
+    handler = getattr(handler, "func", handler)
+    function = getattr(handler, "__func__", handler)
+    code = getattr(function, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
+    return code if isinstance(code, CodeType) else None
 
 
 def _place(trace: TracebackType | None) -> str:

@@ -6,11 +6,13 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import pickle
 import subprocess
 import sys
 import threading
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -218,6 +220,45 @@ for _ in stream: pass
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     (entry,) = [e for e in entries() if isinstance(e, LLMGenerationSuccess)]
     assert entry.metadata.custom_fields["finish_reasons"] == "tool_calls"
+
+
+CHILD = """
+import importlib, openai, openai_lifecycle, os, sys
+openai_lifecycle.instrument()
+def work():
+    global stream
+    client = openai.OpenAI(base_url=os.environ["SERVER"], api_key="sk-test-0123456789")
+    stream = client.chat.completions.create(model="m", messages=[], stream=True)
+    next(stream)
+if __name__ == "__main__":
+    context = importlib.import_module(sys.argv[1]).get_context(sys.argv[2])
+    child = context.Process(target=work)
+    child.start()
+    child.join()
+    sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize("durability", ["write", "buffered"])
+@pytest.mark.parametrize(
+    ("package", "method"),
+    [
+        *(("multiprocessing", method) for method in ("fork", "forkserver", "spawn")),
+        ("billiard", "fork"),  # Celery's
+    ],
+)
+def test_calls_open_when_a_worker_ends(
+    server: ScriptedServer, tmp_path: Path, package: str, method: str, durability: str
+) -> None:
+    """A stream that a worker process still has open when it ends has its entry, though no exit handler runs there."""
+    pytest.importorskip(package)
+    server.script(event_stream(*wire.chunks()))
+    (tmp_path / "app.py").write_text(CHILD, encoding="utf-8")
+    environment = {"SERVER": server.base_url, "OTEL_PYTHON_OPENAI_LIFECYCLE_DURABILITY": durability}
+    command = [sys.executable, "app.py", package, method]
+    subprocess.run(command, env={**os.environ, **environment}, cwd=tmp_path, check=True, timeout=60)
+    (entry,) = [e for e in entries() if isinstance(e, (LLMGenerationSuccess, LLMGenerationError))]
+    assert isinstance(entry, LLMGenerationSuccess)
 
 
 # ------------------------------------------------------------------ retries

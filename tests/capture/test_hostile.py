@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import copy
 import enum
+import functools
 import inspect
 import json
 import logging
 import pickle
+import pkgutil
+import signal
 import sys
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import openai
@@ -33,7 +36,7 @@ from openai_lifecycle.capture import call, patches
 from openai_lifecycle.capture.patches import Patches
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
-from tests import wire
+from tests import wire, wire_responses
 from tests.capture.application import client_for, closing, run
 from tests.observed import Observed, entries
 from tests.scripted_server import ScriptedServer, event_stream, reply
@@ -625,3 +628,68 @@ def test_a_provider_that_is_shut_down(server: ScriptedServer, observed: Observed
         list(stream)
         list(client.chat.completions.create(**wire.REQUEST, stream=True))
     assert len([e for e in entries() if isinstance(e, LLMGenerationSuccess)]) == 2
+
+
+# ------------------------------------------------------------------ signals
+class TimeUpError(Exception):
+    """What a time limit raises, as Celery's does."""
+
+
+class Limit:
+    """A signal handler that is an object."""
+
+    def __call__(self, *_: object) -> None:
+        raise TimeUpError
+
+    def expire(self, *_: object) -> None:
+        raise TimeUpError
+
+
+HANDLERS: dict[str, Callable[..., Any]] = {
+    "function": lambda *_: Limit().expire(),
+    "method": Limit().expire,
+    "object": Limit(),
+    "partial": functools.partial(Limit.expire, Limit()),
+}
+
+
+@pytest.fixture(params=HANDLERS)
+def _limited(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    before = signal.signal(signal.SIGUSR1, HANDLERS[request.param])
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.usefixtures("_limited")
+@pytest.mark.parametrize(
+    ("place", "begun"),
+    [
+        ("capture.recorder.one_line", False),
+        ("capture.recorder.integer", True),
+        ("capture.call.Call.parsed", True),
+        ("capture.recorder._finish_reasons", True),
+        ("capture.recorder.unchecked.set_attributes", True),
+        ("capture.recorder.unchecked.add_event", True),
+        ("capture.metrics.Instruments.record", True),
+    ],
+)
+def test_a_time_limit_ends_the_call_wherever_it_strikes(
+    server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch, place: str, begun: bool
+) -> None:
+    """What a signal handler raises while our code runs reaches the application, and a call that has begun ends."""
+    path = f"openai_lifecycle.{place}"
+    original = pkgutil.resolve_name(path)
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(path, original)
+        signal.raise_signal(signal.SIGUSR1)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(path, interrupted)
+    body = json.dumps(wire_responses.response()).encode()
+    server.script(reply(body, x_ratelimit_remaining_requests="7"))
+    with client_for(server, is_async=False) as client, pytest.raises(TimeUpError):
+        client.responses.create(**wire_responses.REQUEST)
+    assert len(observed.spans()) == begun
+    assert not call._open

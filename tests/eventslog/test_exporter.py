@@ -379,6 +379,21 @@ def test_a_call_that_others_trace_too_is_written_once(writing: TracerProvider) -
     ]
 
 
+def test_a_call_that_others_report_afterwards_is_written_once(writing: TracerProvider) -> None:
+    """A foreign span of another trace that tells of the same response has no entry; one of another response has."""
+    span = writing.get_tracer(semconv.SCOPE).start_span("chat m", attributes={semconv.OPERATION: "chat"})
+    span.set_attribute(semconv.RESPONSE_ID, "chatcmpl-1")
+    span.add_event(
+        semconv.GENERATION_ERROR,
+        codec.generation_error(messages_count=1, message_content="", temperature=None, error="x"),
+    )
+    span.end()
+    for response in ("chatcmpl-1", "chatcmpl-2"):
+        trace_foreign(writing, **{semconv.RESPONSE_ID: response})
+    endings = [event for event in entries() if event.tag.startswith("GENERATION")]
+    assert [event.metadata.custom_fields["response_id"] for event in endings] == ["chatcmpl-1", "chatcmpl-2"]
+
+
 def test_a_foreign_span_that_ends_first(writing: TracerProvider) -> None:
     """A foreign span of a stream that ends before ours does has no entry either."""
     outer = writing.get_tracer("openai").start_span(

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openai_lifecycle.events import LifecycleEvent
-from openai_lifecycle.eventslog import reader
+from openai_lifecycle.eventslog import locks, reader
 from openai_lifecycle.eventslog.format import parse, render
 from openai_lifecycle.eventslog.reader import Damage, read_entries, read_events
 from tests.eventslog.samples import SUCCESS, entry, numbered
@@ -375,18 +375,16 @@ def test_follow_across_several_rotations_at_once(compressed: bool) -> None:
     follower = Follower(5)
     follower.until(2)
     contents = [entry(0), entry(1) + entry(2), entry(3)]
-    # What rotation does, done to a copy of the directory and put in place in one go.
-    os.rename("events.log.1", "events.log.3")
-    append(entry(2))
-    os.rename("events.log", "events.log.2")
-    if compressed:
-        for number, text in zip((3, 2), contents, strict=False):
-            Path("compressed").write_bytes(gzip.compress(text.encode()))
-            os.replace("compressed", f"events.log.{number}")
-            os.rename(f"events.log.{number}", f"events.log.{number}.gz")
-    Path("events.log.1").write_text(contents[2])
-    Path("new").write_text(entry(4))
-    os.rename("new", "events.log")
+    with locks.holding("events.log", locks.EXCLUSIVE):  # as rotation does
+        os.rename("events.log.1", "events.log.3")
+        append(entry(2))
+        os.rename("events.log", "events.log.2")
+        if compressed:
+            for number, text in zip((3, 2), contents, strict=False):
+                Path(f"events.log.{number}").unlink()
+                Path(f"events.log.{number}.gz").write_bytes(gzip.compress(text.encode()))
+        Path("events.log.1").write_text(contents[2])
+        append(entry(4))
     assert follower.result() == [0, 1, 2, 3, 4]
     assert follower.damage == []
 
@@ -403,14 +401,14 @@ def test_follow_files_that_begin_alike(length: int, compressed: bool) -> None:
     Path("events.log").write_text(texts[0].replace('"messages_count": 0', '"messages_count": 9'))
     follower = Follower(4)
     follower.until(1)
-    os.rename("events.log", "events.log.3")
-    for number, text in ((2, texts[1]), (1, texts[2])):
-        if compressed:
-            Path(f"events.log.{number}.gz").write_bytes(gzip.compress(text.encode()))
-        else:
-            Path(f"events.log.{number}").write_text(text)
-    Path("new").write_text(texts[3])
-    os.rename("new", "events.log")
+    with locks.holding("events.log", locks.EXCLUSIVE):  # as rotation does
+        os.rename("events.log", "events.log.3")
+        for number, text in ((2, texts[1]), (1, texts[2])):
+            if compressed:
+                Path(f"events.log.{number}.gz").write_bytes(gzip.compress(text.encode()))
+            else:
+                Path(f"events.log.{number}").write_text(text)
+        append(texts[3])
     assert follower.result() == [9, 1, 2, 3]
 
 

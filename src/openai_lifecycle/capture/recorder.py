@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
@@ -201,7 +201,14 @@ class Recording:
         end = _End(
             call, error, _failure(call, error), duration, entries, {} if error is None else _sent(error)
         )
-        for step in _STEPS if self.span.is_recording() else _UNRECORDED:
+        steps = iter(_STEPS if self.span.is_recording() else _UNRECORDED)
+        try:
+            self._take(steps, end)
+        finally:  # a signal handler may have raised
+            self._take(steps, end)
+
+    def _take(self, steps: Iterator[Callable[[Recording, _End], None]], end: _End) -> None:
+        for step in steps:
             try:
                 step(self, end)
             except Exception as defect:  # noqa: BLE001 - "with SHIELD", without its two calls for every step

@@ -6,13 +6,13 @@ but never dropped. It is flushed on request and when the process ends (``ending.
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Final
 
-from openai_lifecycle import ending
+from openai_lifecycle import ending, threads
 from openai_lifecycle.shield import SHIELD
 
 _LIMIT: Final = 4096  # entries that may be queued
@@ -39,7 +39,8 @@ class Buffer:
         # A finalizer or a signal handler may end a call and so re-enter this code in the same thread. A plain lock,
         # including the one inside threading.Event, would deadlock. RLock, deque and SimpleQueue are reentrant.
         self._lock = threading.RLock()
-        self._wake: SimpleQueue[str] = SimpleQueue()
+        self._wake: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._of_greenlets = threads.are_greenlets()
         self._awake = False
         self._emptier: int | None = None  # the thread that is writing
         self._closed = False
@@ -47,6 +48,8 @@ class Buffer:
 
     def put(self, entry: bytes) -> None:
         """Add ``entry``; blocks only to write when the queue is full."""
+        if self._thread is None and self._of_greenlets != threads.are_greenlets():
+            self._reset()  # nothing is queued without a thread
         self._entries.append(entry)
         if self._closed or len(self._entries) > _LIMIT or not self._has_thread():
             self.flush(None)

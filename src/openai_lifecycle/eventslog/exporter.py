@@ -27,7 +27,7 @@ from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.format import KEYS, render
 from openai_lifecycle.eventslog.overlap import Overlap
 from openai_lifecycle.options import Options, read
-from openai_lifecycle.shield import SHIELD
+from openai_lifecycle.shield import SHIELD, is_interruption
 
 if TYPE_CHECKING:
     from openai_lifecycle.sinks.dispatch import Dispatcher
@@ -111,7 +111,8 @@ class EventsLogExporter(SpanExporter):
             if self._file is not None:
                 self._file.write(entry)
             if self._sinks is not None:
-                self._sinks.put(kept)
+                with SHIELD:  # the entries after this one are still to be written
+                    self._sinks.put(kept)
 
     def _transformed(self, event: LifecycleEvent) -> tuple[LifecycleEvent | None, str]:
         """Return what the ``transform`` hook makes of ``event``, and its text."""
@@ -124,7 +125,9 @@ class EventsLogExporter(SpanExporter):
             if kept is None or type(kept) in KEYS:
                 return kept, "" if kept is None else render(kept)
             failure = f"it returned {type(kept).__name__}, not a LifecycleEvent or None"
-        except Exception as error:  # noqa: BLE001 - it is not our code, and must not cost the entry
+        except Exception as error:
+            if is_interruption(error.__traceback__):
+                raise
             # Omit the exception's text: it may quote what the hook should redact.
             frame = traceback.extract_tb(error.__traceback__)[-1]
             failure = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"

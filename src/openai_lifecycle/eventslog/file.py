@@ -33,7 +33,7 @@ class EventsFile:
     """Writes entries to ``options.events_log``, as safely as ``options.durability`` asks for."""
 
     def __init__(self, options: Options) -> None:
-        self.path = os.path.abspath(options.events_log or "")
+        self.path = absolute(options.events_log or "")
         self._options = options
         self._failures = 0  # entries sent to stderr since the last successful write
         self._quiet_until = 0.0
@@ -175,6 +175,14 @@ class EventsFile:
                 rotation.compress(os.path.realpath(self.path))
             except OSError as error:
                 self._warn(error, "has a rotated file that cannot be compressed")
+
+
+def absolute(path: str) -> str:
+    """Return the absolute path; ``path`` as it is where the working directory has been deleted."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        return path
 
 
 def _take(entries: MutableSequence[bytes], written: int) -> None:

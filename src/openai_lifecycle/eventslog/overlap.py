@@ -1,7 +1,8 @@
 """Keeps one entry per call when another instrumentation traces the same call.
 
 Instrumentations that wrap the resource methods (``chat.completions.create``) enclose ours, which wraps the request
-beneath: their span is the parent of ours. Ours has more attributes, so theirs gets no entry.
+beneath: their span is the parent of ours. Those that are told of a call afterwards, such as LiteLLM's callback, make
+a span of another trace, with the same response id. Ours has more attributes, so theirs gets no entry.
 """
 
 from __future__ import annotations
@@ -19,33 +20,38 @@ _REMEMBERED: Final = 4096
 
 
 class Overlap:
-    """Remembers the parent spans of our most recent generations, up to 4096."""
+    """Remembers the parent spans and the response ids of our most recent generations, 4096 in all."""
 
     def __init__(self) -> None:
         # The model is part of the key: a span around several calls, such as another provider's stream within which
         # we are called, does not duplicate ours.
-        self._parents: OrderedDict[tuple[int, str], None] = OrderedDict()
+        self._known: OrderedDict[tuple[int, str] | str, None] = OrderedDict()
 
     def note(self, span: ReadableSpan) -> None:
-        """Remember the parent of ``span`` if ``span`` is our generation."""
-        if span.parent is not None and is_ours(span):
+        """Remember the parent of ``span``, and its response if it has ended, if ``span`` is our generation."""
+        if is_ours(span):
             attributes = _attributes(span)
             if is_generation(attributes):
-                self._remember(span.parent, attributes)
+                if span.parent is not None:
+                    self._remember(_key(span.parent, attributes))
+                response = attributes.get(semconv.RESPONSE_ID)
+                if response:
+                    self._remember(str(response))
 
     def is_double(self, span: ReadableSpan) -> bool:
         """Return whether another instrumentation's ``span`` covers a call that has a span of ours."""
         context, attributes = span.get_span_context(), _attributes(span)
-        if context is None or _key(context, attributes) not in self._parents:
+        encloses = context is not None and _key(context, attributes) in self._known
+        if not encloses and attributes.get(semconv.RESPONSE_ID) not in self._known:
             return False
         if span.parent is not None:  # a framework's span around it covers the same call
-            self._remember(span.parent, attributes)
+            self._remember(_key(span.parent, attributes))
         return True
 
-    def _remember(self, parent: SpanContext, attributes: SpanAttributes) -> None:
-        self._parents[_key(parent, attributes)] = None
-        if len(self._parents) > _REMEMBERED:
-            self._parents.popitem(last=False)
+    def _remember(self, key: tuple[int, str] | str) -> None:
+        self._known[key] = None
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
 
 
 def _attributes(span: ReadableSpan) -> SpanAttributes:

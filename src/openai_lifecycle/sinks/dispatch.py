@@ -18,7 +18,7 @@ from typing import Any, Final
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.metrics import Counter
 
-from openai_lifecycle import ending, losses
+from openai_lifecycle import ending, losses, threads
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.sinks import Destination, EventSink, Rejected, SinkError, Unavailable
 
@@ -89,6 +89,7 @@ class _Worker:
 
     def _reset(self) -> None:
         self._changed = threading.Condition()
+        self._of_greenlets = threads.are_greenlets()
         self._queue: deque[LifecycleEvent] = deque()
         self._in_hand = 0  # events taken out of the queue and not settled yet
         self._hurry = False  # somebody waits: no lingering
@@ -107,6 +108,8 @@ class _Worker:
     # -------------------------------------------------------------- the application's side
     def put(self, event: LifecycleEvent) -> None:
         lost, reason = 0, ""
+        if self._thread is None and self._of_greenlets != threads.are_greenlets():
+            self._reset()  # nothing is queued without a thread
         with self._changed:
             if len(self._queue) + self._in_hand >= QUEUE:
                 lost, reason = 1, "the queue is full"
