@@ -28,15 +28,16 @@ class Overlap:
         self._known: OrderedDict[tuple[int, str] | str, None] = OrderedDict()
 
     def note(self, span: ReadableSpan) -> None:
-        """Remember the parent of ``span``, and its response if it has ended, if ``span`` is our generation."""
-        if is_ours(span):
+        """Remember the parent of ``span`` if ``span`` is our generation."""
+        if span.parent is not None and is_ours(span):
             attributes = _attributes(span)
             if is_generation(attributes):
-                if span.parent is not None:
-                    self._remember(_key(span.parent, attributes))
-                response = attributes.get(semconv.RESPONSE_ID)
-                if response:
-                    self._remember(str(response))
+                self._remember(_key(span.parent, attributes))
+
+    def note_response(self, response_id: str | None) -> None:
+        """Remember the response of our generation, if it has an id."""
+        if response_id is not None:
+            self._remember(response_id)
 
     def is_double(self, span: ReadableSpan) -> bool:
         """Return whether another instrumentation's ``span`` covers a call that has a span of ours."""
