@@ -27,6 +27,19 @@ def chat(server: ScriptedServer, form: str = "plain", **request: Any) -> None:
     asyncio.run(closing(client, run(client, form, **request)))
 
 
+def read_in_pieces(server: ScriptedServer, observed: Observed, size: int) -> LLMGenerationSuccess:
+    """Return the entry of a stream whose bytes the application reads ``size`` at a time."""
+    with (
+        client_for(server, is_async=False) as client,
+        client.chat.completions.with_streaming_response.create(**wire.REQUEST, stream=True) as response,
+    ):
+        for _ in response.iter_bytes(size):
+            pass
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationSuccess)
+    return entry
+
+
 def whole(**changes: Any) -> Any:
     """Return a script that answers with one completion."""
     return reply(json.dumps(wire.completion(**changes)).encode())
@@ -61,14 +74,7 @@ def test_what_the_last_chunk_of_a_choice_says(server: ScriptedServer, observed: 
 def test_a_long_line_in_many_pieces(server: ScriptedServer, observed: Observed) -> None:
     """A chunk of a megabyte that is read in pieces of a few bytes is put together once, not once a piece."""
     server.script(event_stream(wire.chunk({"content": "a" * 1_000_000}), wire.chunk({}, "stop")))
-    with (
-        client_for(server, is_async=False) as client,
-        client.chat.completions.with_streaming_response.create(**wire.REQUEST, stream=True) as response,
-    ):
-        for _ in response.iter_bytes(8):
-            pass
-    entry = observed.generation()
-    assert isinstance(entry, LLMGenerationSuccess)
+    entry = read_in_pieces(server, observed, 8)
     assert entry.response_length == 1_000_000
 
 
@@ -77,14 +83,7 @@ def test_every_end_of_a_line(server: ScriptedServer, observed: Observed, end: st
     """Lines may end in any way that the standard allows, also when the bytes of one end arrive apart."""
     body = "".join(f": ping{end}{end}data: {json.dumps(chunk)}{end}{end}" for chunk in wire.chunks())
     server.script(reply(body.encode(), kind="text/event-stream"))
-    with (
-        client_for(server, is_async=False) as client,
-        client.chat.completions.with_streaming_response.create(**wire.REQUEST, stream=True) as response,
-    ):
-        for _ in response.iter_bytes(1):
-            pass
-    entry = observed.generation()
-    assert isinstance(entry, LLMGenerationSuccess)
+    entry = read_in_pieces(server, observed, 1)
     assert entry.response_length == len("Hello, world")
     assert entry.metadata.custom_fields["finish_reasons"] == "tool_calls"
 
@@ -98,14 +97,7 @@ def test_an_event_beyond_all_bounds(
     lines = "".join(f"data: {line}\n" for line in huge)
     rest = b"".join(map(_stream, wire.chunks()))
     server.script(reply(lines.encode() + b"\n" + rest, kind="text/event-stream"))
-    with (
-        client_for(server, is_async=False) as client,
-        client.chat.completions.with_streaming_response.create(**wire.REQUEST, stream=True) as response,
-    ):
-        for _ in response.iter_bytes(100):
-            pass
-    entry = observed.generation()
-    assert isinstance(entry, LLMGenerationSuccess)
+    entry = read_in_pieces(server, observed, 100)
     assert entry.response_length == len("Hello, world")
 
 
