@@ -61,8 +61,9 @@ class Shield:
 
 def is_interruption(trace: TracebackType | None) -> bool:
     """Whether a signal handler raised the exception; it interrupts whatever is running just then."""
-    handlers = {_code(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
-    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(trace))
+    handlers = map(signal.getsignal, signal.valid_signals())
+    codes = {_code(handler) for handler in handlers if callable(handler)} - {None}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(trace))
 
 
 def _code(handler: Any) -> CodeType | None:

@@ -645,6 +645,15 @@ class Limit:
         raise TimeUpError
 
 
+def test_only_a_signal_handler_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect of ours in any code that is no handler, such as an enum's, is kept from the application."""
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    with SHIELD:
+        signal.Handlers(-1)
+    with pytest.raises(ValueError, match="-1"):
+        signal.Handlers(-1)
+
+
 HANDLERS: dict[str, Callable[..., Any]] = {
     "function": lambda *_: Limit().expire(),
     "method": Limit().expire,
