@@ -66,6 +66,8 @@ class ScriptedServer:
     def _answer(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
             connection.settimeout(30)
+            # Data that waits for an acknowledgement would be lost when the connection is cut.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             request = _read(connection)
             if not request:
                 return

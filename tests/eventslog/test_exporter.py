@@ -380,7 +380,10 @@ def test_a_call_that_others_trace_too_is_written_once(writing: TracerProvider) -
 
 
 def test_a_call_that_others_report_afterwards_is_written_once(writing: TracerProvider) -> None:
-    """A foreign span of another trace that tells of the same response has no entry; one of another response has."""
+    """A foreign span of another trace that tells of the same response has no entry.
+
+    One of another response has one, and one with the same id at another time.
+    """
     span = writing.get_tracer(semconv.SCOPE).start_span("chat m", attributes={semconv.OPERATION: "chat"})
     span.set_attribute(semconv.RESPONSE_ID, "chatcmpl-1")
     span.add_event(
@@ -388,10 +391,12 @@ def test_a_call_that_others_report_afterwards_is_written_once(writing: TracerPro
         codec.generation_error(messages_count=1, message_content="", temperature=None, error="x"),
     )
     span.end()
-    for response in ("chatcmpl-1", "chatcmpl-2"):
-        trace_foreign(writing, **{semconv.RESPONSE_ID: response})
-    endings = [event for event in entries() if event.tag.startswith("GENERATION")]
-    assert [event.metadata.custom_fields["response_id"] for event in endings] == ["chatcmpl-1", "chatcmpl-2"]
+    at: Any = getattr(span, "start_time")  # noqa: B009 - of the SDK's class
+    for response, start in (("chatcmpl-1", at), ("chatcmpl-2", at), ("chatcmpl-1", None)):
+        attributes = {**FOREIGN, semconv.RESPONSE_ID: response, semconv.REQUEST_MODEL: f"{response} {start}"}
+        writing.get_tracer("callback").start_span("chat", start_time=start, attributes=attributes).end()
+    models = [event.model_id for event in entries() if event.tag.startswith("GENERATION")]
+    assert models == ["", f"chatcmpl-2 {at}", "chatcmpl-1 None"]
 
 
 def test_a_foreign_span_that_ends_first(writing: TracerProvider) -> None:

@@ -99,7 +99,7 @@ class EventsLogExporter(SpanExporter):
             return
         if codec.is_ours(span):
             _OVERLAP.note(span)
-            _OVERLAP.note_response(events[-1].metadata.custom_fields.get("response_id"))
+            _OVERLAP.note_response(span, events[-1].metadata.custom_fields.get("response_id"))
         elif _OVERLAP.is_double(span):
             return
         mine = object()

@@ -2,13 +2,13 @@
 
 Instrumentations that wrap the resource methods (``chat.completions.create``) enclose ours, which wraps the request
 beneath: their span is the parent of ours. Those that are told of a call afterwards, such as LiteLLM's callback, make
-a span of another trace, with the same response id. Ours has more attributes, so theirs gets no entry.
+a span of another trace that has the same response id and covers the same time. Ours has more attributes, so theirs gets no entry.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from typing import Final, TypeVar
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
@@ -17,42 +17,55 @@ from openai_lifecycle import semconv
 from openai_lifecycle.codec import SpanAttributes, is_generation, is_ours
 
 _REMEMBERED: Final = 4096
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 class Overlap:
-    """Remembers the parent spans and the response ids of our most recent generations, 4096 in all."""
+    """Remembers the parent spans and the response ids of our most recent generations, up to 4096 each."""
 
     def __init__(self) -> None:
         # The model is part of the key: a span around several calls, such as another provider's stream within which
         # we are called, does not duplicate ours.
-        self._known: OrderedDict[tuple[int, str] | str, None] = OrderedDict()
+        self._parents: OrderedDict[tuple[int, str], None] = OrderedDict()
+        self._responses: OrderedDict[str, tuple[int, int]] = OrderedDict()  # start and end of our span
 
     def note(self, span: ReadableSpan) -> None:
         """Remember the parent of ``span`` if ``span`` is our generation."""
         if span.parent is not None and is_ours(span):
             attributes = _attributes(span)
             if is_generation(attributes):
-                self._remember(_key(span.parent, attributes))
+                _remember(self._parents, _key(span.parent, attributes), None)
 
-    def note_response(self, response_id: str | None) -> None:
-        """Remember the response of our generation, if it has an id."""
+    def note_response(self, span: ReadableSpan, response_id: str | None) -> None:
+        """Remember the response of ``span``, our generation, if it has an id."""
         if response_id is not None:
-            self._remember(response_id)
+            _remember(self._responses, response_id, _times(span))
 
     def is_double(self, span: ReadableSpan) -> bool:
         """Return whether another instrumentation's ``span`` covers a call that has a span of ours."""
         context, attributes = span.get_span_context(), _attributes(span)
-        encloses = context is not None and _key(context, attributes) in self._known
-        if not encloses and attributes.get(semconv.RESPONSE_ID) not in self._known:
+        encloses = context is not None and _key(context, attributes) in self._parents
+        if not encloses and not self._is_reported(span, str(attributes.get(semconv.RESPONSE_ID))):
             return False
         if span.parent is not None:  # a framework's span around it covers the same call
-            self._remember(_key(span.parent, attributes))
+            _remember(self._parents, _key(span.parent, attributes), None)
         return True
 
-    def _remember(self, key: tuple[int, str] | str) -> None:
-        self._known[key] = None
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+    def _is_reported(self, span: ReadableSpan, response_id: str) -> bool:
+        """Return whether ``span`` tells of a response of ours. A server may give the same id to all."""
+        (start, end), (began, ended) = _times(span), self._responses.get(response_id, (0, 0))
+        return start <= ended and began <= end and ended > 0
+
+
+def _remember(known: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
+    known[key] = value
+    if len(known) > _REMEMBERED:
+        known.popitem(last=False)
+
+
+def _times(span: ReadableSpan) -> tuple[int, int]:
+    return span.start_time or 0, span.end_time or 0
 
 
 def _attributes(span: ReadableSpan) -> SpanAttributes:
