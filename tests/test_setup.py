@@ -207,6 +207,24 @@ def test_nobody_pays_for_what_is_not_used() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_deleted_working_directory() -> None:
+    """Where the working directory is gone the application starts, and entries go to stderr."""
+    program = """
+import os
+os.mkdir("gone")
+os.chdir("gone")
+os.rmdir("../gone")
+import openai_lifecycle
+openai_lifecycle.instrument(sinks=["jsonl:out.jsonl"])
+import openai
+openai.OpenAI(api_key="sk-test-0123456789")
+"""
+    done = start(program)
+    assert done.returncode == 0, done.stderr
+    assert "events.log cannot be written" in done.stderr
+    assert "[EVENT: INIT_SUCCESS]" in done.stderr
+
+
 def test_a_wrong_keyword_raises() -> None:
     """A wrong keyword value raises ValueError with option, value and what is allowed; an unknown one TypeError."""
     import openai_lifecycle

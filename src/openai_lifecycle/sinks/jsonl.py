@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import locks
+from openai_lifecycle.eventslog.file import absolute
 from openai_lifecycle.records import to_json
 
 
@@ -81,4 +82,4 @@ def _path(url: str) -> str:
         parts = None
     if parts is None or parts.netloc or not parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError("it needs a path and nothing else, as in jsonl:///var/log/llm.jsonl")
-    return os.path.abspath(unquote(parts.path))
+    return absolute(unquote(parts.path))
