@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from openai_lifecycle.eventslog.reader import read_events
+from tests.test_setup import INSTRUMENT, start
 
 pytest.importorskip("gevent")
 
-INSTRUMENT = str(Path(sys.executable).with_name("opentelemetry-instrument"))
-KEY = {"OPENAI_API_KEY": "sk-test-0123456789"}
 
-
-def start(program: str, *command: str, **environment: str) -> str:
+def printed(program: str, *command: str, **environment: str) -> str:
     """Run ``program`` under ``command`` and return what it prints."""
-    Path("app.py").write_text(program, encoding="utf-8")
-    done = subprocess.run(
-        [*command, sys.executable, "app.py"],
-        env={**os.environ, **KEY, **environment},
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stderr == ""
+    done = start(program, *command, OPENAI_API_KEY="sk-test-0123456789", **environment)
+    assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
@@ -59,8 +46,8 @@ print([job.value for job in jobs])
 )
 def test_a_forked_child_runs_no_other_greenlets(first: str, command: list[str]) -> None:
     """Programs that greenlets start run once each: nothing waits between a child's fork and its exec."""
-    printed = start(SUBPROCESSES.format(first=first), *command)
-    assert printed.splitlines()[-1] == r"[b'0\n', b'1\n', b'2\n', b'3\n']"
+    lines = printed(SUBPROCESSES.format(first=first), *command).splitlines()
+    assert lines[-1] == r"[b'0\n', b'1\n', b'2\n', b'3\n']"
 
 
 LATER = """
@@ -76,7 +63,7 @@ openai.OpenAI()
 @pytest.mark.parametrize("durability", ["write", "buffered"])
 def test_threads_may_be_replaced_after_instrumenting(durability: str) -> None:
     """Queues made for threads are not waited for by greenlets: nothing hangs, and file and sink get everything."""
-    start(LATER, OTEL_PYTHON_OPENAI_LIFECYCLE_DURABILITY=durability)
+    printed(LATER, OTEL_PYTHON_OPENAI_LIFECYCLE_DURABILITY=durability)
     tags = Counter(event.tag for event in read_events("events.log"))
     assert tags == {"INIT_START": 2, "INIT_SUCCESS": 2}
     assert len(Path("out.jsonl").read_text(encoding="ascii").splitlines()) == 4

@@ -23,9 +23,9 @@ def shortened(text: str, limit: int, length: int) -> str:
     return text if length <= limit else f"{text[:limit]}… [+{length - limit} chars]"
 
 
-def parse_json(data: str | bytes) -> Any:
-    """Return the value that ``data`` is the JSON of, ``None`` if it is not valid or nested too deeply."""
+def parse_json(data: str | bytes, default: Any = None) -> Any:
+    """Return the value that ``data`` is the JSON of, ``default`` if it is not valid or nested too deeply."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
-        return None
+        return default

@@ -37,9 +37,7 @@ def instant(event: LifecycleEvent) -> datetime:
     result can always be converted to UTC, which has no years before 1 or after 9999.
     """
     with contextlib.suppress(KeyError, ValueError, OverflowError):
-        stated = datetime.fromisoformat(event.metadata.custom_fields["timestamp"])
-        stated.astimezone(timezone.utc)
-        return zoned(stated)
+        return _aware(datetime.fromisoformat(event.metadata.custom_fields["timestamp"]))
     return zoned(event.time)
 
 
@@ -50,10 +48,19 @@ def zoned(moment: datetime) -> datetime:
     counts as UTC.
     """
     with contextlib.suppress(ValueError, OverflowError):
-        aware = moment if moment.tzinfo else moment.astimezone()
-        aware.astimezone(timezone.utc)
-        return aware
+        return _aware(moment)
     return moment.replace(tzinfo=timezone.utc)
+
+
+def _aware(moment: datetime) -> datetime:
+    """Return ``moment`` as an aware datetime.
+
+    Raises:
+        ValueError, OverflowError: it cannot be converted to UTC.
+    """
+    aware = moment if moment.tzinfo else moment.astimezone()
+    aware.astimezone(timezone.utc)
+    return aware
 
 
 # ------------------------------------------------------------------ the JSON object

@@ -248,14 +248,15 @@ _PROVIDERS: Final = ("TracerProvider", "MeterProvider", "LoggerProvider")
 def _configure(implied: Mapping[str, list[str]]) -> None:
     from opentelemetry.instrumentation.version import __version__ as instrumentation_version
     from opentelemetry.sdk import _configuration
+    from opentelemetry.sdk._configuration import _OTelSDKConfigurator
     from opentelemetry.util._once import Once
 
-    configuration: Any = _configuration  # untyped
+    configurator: Any = _OTelSDKConfigurator  # untyped
+    configuration: Any = _configuration
     theirs = {name: getattr(configuration, name) for name in _PROVIDERS if hasattr(configuration, name)}
     vars(configuration).update({name: _forking_quietly(provider) for name, provider in theirs.items()})
     try:
-        configurator = configuration._OTelSDKConfigurator()
-        configurator.configure(auto_instrumentation_version=instrumentation_version, **implied)
+        configurator().configure(auto_instrumentation_version=instrumentation_version, **implied)
     finally:
         vars(configuration).update(theirs)
         trace._TRACER_PROVIDER_SET_ONCE = Once()

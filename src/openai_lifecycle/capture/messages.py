@@ -193,8 +193,7 @@ def _part(kind: str, **members: Any) -> Json:
 
 
 def _parsed(arguments: str) -> Any:
-    value = parse_json(arguments)
-    return arguments if value is None else value
+    return parse_json(arguments, default=arguments)
 
 
 # ------------------------------------------------------------------ images, audio, files

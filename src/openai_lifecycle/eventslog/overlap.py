@@ -2,7 +2,8 @@
 
 Instrumentations that wrap the resource methods (``chat.completions.create``) enclose ours, which wraps the request
 beneath: their span is the parent of ours. Those that are told of a call afterwards, such as LiteLLM's callback, make
-a span of another trace that has the same response id and covers the same time. Ours has more attributes, so theirs gets no entry.
+a span of another trace that has the same response id and covers the same time. Ours has more attributes, so theirs
+gets no entry.
 """
 
 from __future__ import annotations

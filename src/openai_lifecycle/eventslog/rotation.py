@@ -19,9 +19,8 @@ from openai_lifecycle.eventslog import locks
 
 #: How a gzip file begins. A rotated file's name does not say for certain whether it is one, see :func:`compress`.
 GZIP_MAGIC: Final = b"\x1f\x8b"
-_LARGEST_ALONE: Final = (
-    999  # a larger number is that of a rotated file only if there is one with the number before
-)
+#: A larger number is that of a rotated file only if there is one with the number before.
+_LARGEST_ALONE: Final = 999
 
 
 class Backup(NamedTuple):
