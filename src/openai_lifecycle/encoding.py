@@ -15,7 +15,14 @@ def encodable(text: str) -> str:
     r"""Return ``text`` with each lone surrogate as its JSON escape, which is how it was sent: ``\ud83d``; always a plain ``str``."""
     if type(text) is not str:  # a member of a ``str`` enum, whose own ``__str__`` may return its name
         text = str.__str__(text)
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # also of a pair whose halves arrived in two chunks: decoding joins it
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
 
 
 def shortened(text: str, limit: int, length: int) -> str:

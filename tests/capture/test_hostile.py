@@ -493,6 +493,17 @@ def test_lone_surrogates(server: ScriptedServer, observed: Observed, kind: str) 
         assert json.loads(tool.arguments) == BROKEN
 
 
+def test_a_character_in_two_halves(server: ScriptedServer, observed: Observed) -> None:
+    """The surrogates of one character that come in two fragments of a call's arguments are put together."""
+    halves = [wire.chunk(wire.fragment(0, half)) for half in ('"\ud83d', '\ude00"')]
+    start = wire.chunk(wire.fragment(0, "", id="c", name="f"))
+    server.script(event_stream(start, *halves, wire.chunk({}, "tool_calls")))
+    with client_for(server, is_async=False) as client:
+        list(client.chat.completions.create(**wire.REQUEST, stream=True))
+    (tool,) = observed.tool_calls()
+    assert tool.arguments == '"\N{GRINNING FACE}"'
+
+
 def test_numbers_beyond_64_bits(server: ScriptedServer, observed: Observed) -> None:
     """A number that no attribute holds is left out, and costs nothing else that is known of the call."""
     usage = {"prompt_tokens": 2**70, "completion_tokens": 10, "total_tokens": 2**70}

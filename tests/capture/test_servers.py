@@ -134,6 +134,23 @@ def test_content_in_parts(server: ScriptedServer, *, stream: bool) -> None:
     assert answer["parts"] == [{"type": "text", "content": "Hello, you"}]
 
 
+@pytest.mark.parametrize("capture", ["event_only", "span_and_event"])
+@pytest.mark.parametrize("form", ["plain", "stream", "raw_stream", "streaming_stream"])
+def test_a_message_where_a_delta_belongs(server: ScriptedServer, form: str, capture: str) -> None:
+    """Text and calls count also if a stream's chunk holds a whole message, or a whole body a delta."""
+    message = {"role": "assistant", "content": "whole", "tool_calls": [wire.tool_call("c", "f", "{}")]}
+    wrong = "delta" if form == "plain" else "message"
+    choices = [{"index": 0, wrong: message, "finish_reason": "tool_calls"}]
+    server.script(whole(choices=choices) if form == "plain" else event_stream(wire.chunk(choices=choices)))
+    with Observed(capture=capture) as observed:
+        chat(server, form)
+        (call,), entry, attributes = observed.tool_calls(), observed.generation(), observed.attributes()
+    assert (call.tool_call_id, call.tool_name) == ("c", "f")
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert entry.response_length == len("whole")
+    assert ("whole" in attributes.get("gen_ai.output.messages", "")) == (capture == "span_and_event")
+
+
 @pytest.mark.parametrize("form", ["plain", "raw", "streaming"])
 def test_calls_of_one_index_in_a_whole_body(server: ScriptedServer, form: str) -> None:
     """In a whole message every tool call is one, whatever index it is given."""
@@ -155,6 +172,15 @@ def test_facts_of_a_chat_that_few_servers_know(server: ScriptedServer, observed:
         "gen_ai.output.type": "speech",
     }
     assert wanted.items() <= observed.attributes().items()
+
+
+def test_counts_with_a_decimal_point(server: ScriptedServer, observed: Observed) -> None:
+    """A count of 7.0 is 7, also where the client leaves the usage as it came because another count is missing."""
+    server.script(whole(usage={"prompt_tokens": None, "completion_tokens": 7.0, "total_tokens": 7.5}))
+    chat(server)
+    count = observed.attributes()["gen_ai.usage.output_tokens"]
+    assert (type(count), count) == (int, 7)
+    assert observed.generation().metadata.custom_fields["output_tokens"] == "7"
 
 
 @pytest.mark.parametrize(

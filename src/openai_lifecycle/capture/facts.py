@@ -183,7 +183,12 @@ def number(value: object) -> int | float | None:
 
 
 def integer(value: object) -> int | None:
-    """Return ``value`` if it is an integer, not a bool, within the 64 bits of an attribute, else ``None``."""
+    """Return ``value`` if it is an integer, not a bool, within the 64 bits of an attribute, else ``None``.
+
+    JSON does not tell ``7.0`` from ``7``.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if type(value) is int or (isinstance(value, int) and type(value) is not bool):
         return int(value) if -(2**63) <= value < 2**63 else None
     return None

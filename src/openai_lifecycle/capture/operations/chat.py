@@ -96,7 +96,7 @@ def response(reply: Reply, body: Any) -> None:
     completion = fields(body)
     _head(reply, completion)
     for position, choice in enumerate(items(completion.get("choices"))):
-        _choice(reply, members(choice), position, "message")
+        _choice(reply, choice, position, ("message", "delta"))
 
 
 def chunk(reply: Reply, part: Any) -> None:
@@ -127,13 +127,13 @@ def chunk(reply: Reply, part: Any) -> None:
 def _any_chunk(reply: Reply, part: Any) -> None:
     """Fold one chunk of any shape into ``reply``."""
     completion = members(part)
-    choices = [members(choice) for choice in items(completion.get("choices"))]
+    choices = items(completion.get("choices"))
     same_head = completion.get("id") == reply.id and completion.get("model") == reply.model
-    ends = any(choice.get("finish_reason") for choice in choices)
+    ends = any(members(choice).get("finish_reason") for choice in choices)
     if ends or not same_head or completion.get("usage") is not None:
         _head(reply, fields(part))
     for position, choice in enumerate(choices):
-        _choice(reply, choice, position, "delta")
+        _choice(reply, choice, position, ("delta", "message"))
 
 
 def _head(reply: Reply, completion: Fields) -> None:
@@ -143,18 +143,23 @@ def _head(reply: Reply, completion: Fields) -> None:
     usage(reply, completion.get("usage"))
 
 
-def _choice(reply: Reply, choice: Fields, position: int, where: str) -> None:
-    index = choice.get("index")
+def _choice(reply: Reply, choice: Any, position: int, where: tuple[str, str]) -> None:
+    """Fold one choice into ``reply``; ``where`` names the member that holds its message, and the one it may be in."""
+    own = members(choice)
+    index = own.get("index")
     if type(index) is not int:
         index = position
     known = reply.choice(index)
-    message = members(choice.get(where))
+    said = own.get(where[0])
+    if said is None:  # some servers stream whole messages
+        said = fields(choice).get(where[1])
+    message = members(said)
     known.length += len(_text(message.get("content")))
     if reply.keep_text:
-        _keep(reply, known, fields(choice.get(where)))
+        _keep(reply, known, fields(said))
     if message.get("tool_calls") or message.get("function_call"):
-        _tool_calls(reply, index, message, in_fragments=where == "delta")
-    reason = choice.get("finish_reason")
+        _tool_calls(reply, index, message, in_fragments=where[0] == "delta")
+    reason = own.get("finish_reason")
     if type(reason) is str and reason:
         known.finish_reason = reason
         _complete(reply, index)
