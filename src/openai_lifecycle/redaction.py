@@ -21,7 +21,8 @@ _SECRET = re.compile(
       \b(?: sk | rk | pk | sess | gsk | xai | pplx )-([\w*.-]{8,})
     | \b(?: gsk_ | AIza | ghp_ | hf_ )[\w-]{16,}
     | \b(?: AKIA | ASIA )[A-Z0-9]{16}\b
-    | \beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*  # a JSON web token, such as Azure AD's
+    # A JSON web token, such as Azure AD's, perhaps cut. Not \b: every "-eyJ" of a long run would be another start.
+    | (?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}(?: \.[\w-]* | \Z)
     | (bearer[ \t]+ | api[_-]?key\\*["']?[ \t]*[:=][ \t]*\\*["']?)[\w.~+/*-]{8,}=*
     | (?<= :// )[^/@\s"':]{0,256}:[^/@\s"']{1,256}(?= @ )
     | (?<= :// )(?= \D{0,19}\d )[^/@\s"':]{20,256}(?= @ )
@@ -52,6 +53,16 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     if _may_hold_a_credential(text):
         text = _SECRET.sub(_replacement, text)
     return encodable(text)
+
+
+def redact_start(text: str, length: int, secrets: Iterable[str] = ()) -> str:
+    """Return the redacted start of ``text``, of which the caller keeps at most ``length`` characters.
+
+    :data:`MARGIN` more are searched. If the text is longer still, as many are dropped from the end: they may end in
+    half a credential, which the replacement of longer ones before it moves forward.
+    """
+    shown = redact(text[: length + MARGIN], secrets)
+    return shown if len(text) <= length + MARGIN else shown[:-MARGIN]
 
 
 def _replacement(match: re.Match[str]) -> str:

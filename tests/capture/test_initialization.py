@@ -14,6 +14,7 @@ from openai_lifecycle.events import (
     LLMInitializationStart,
     LLMInitializationSuccess,
 )
+from openai_lifecycle.shield import SHIELD
 from tests import wire
 from tests.observed import Observed, entries
 from tests.scripted_server import ScriptedServer, reply
@@ -119,6 +120,23 @@ def test_a_subclass_is_initialized_once(observed: Observed) -> None:
         e.metadata.custom_fields["client"] for e in entries() if isinstance(e, LLMInitializationSuccess)
     ]
     assert clients == ["Mine", "AsyncOpenAI"]
+
+
+def test_a_subclass_whose_url_is_known_later(observed: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ``base_url`` that cannot be read yet when the base class is done costs no entry."""
+    monkeypatch.setattr(SHIELD, "reraise", False)
+
+    class Regional(openai.OpenAI):
+        def __init__(self) -> None:
+            super().__init__(api_key=KEY)
+            self.region = "eu"
+
+        @property  # type: ignore[misc]
+        def base_url(self) -> Any:
+            return self._base_url.copy_with(host=f"{self.region}.example.com")
+
+    Regional()
+    assert [type(e) for e in entries()] == [LLMInitializationStart, LLMInitializationSuccess]
 
 
 def test_the_module_level_client(

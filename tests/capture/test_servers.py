@@ -16,8 +16,9 @@ from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from tests import wire, wire_responses
 from tests.capture.application import client_for, closing, each, entered, run, settle
 from tests.observed import Observed
-from tests.scripted_server import ScriptedServer, event_stream, reply
+from tests.scripted_server import ScriptedServer, event_stream, head, reply
 
+http = pytest.importorskip("httpx2" if int(openai.__version__.split(".")[0]) >= 3 else "httpx")
 BOTH = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
 
@@ -288,6 +289,21 @@ def test_an_error_in_lines(server: ScriptedServer, observed: Observed, api: str)
 
 
 # ------------------------------------------------------------------ from memory
+def test_an_error_that_quotes_the_request(server: ScriptedServer, observed: Observed) -> None:
+    """Of an error's message, in which a server may quote the whole prompt, the start is kept, in entry and span."""
+    error = {"error": {"message": "x" * 100_000 + " sk-abcdefgh12345678"}}
+    server.script(reply(json.dumps(error).encode(), status=400))
+    with (
+        client_for(server, is_async=False) as client,
+        pytest.raises(openai.BadRequestError) as raised,
+    ):
+        client.chat.completions.create(**wire.REQUEST)
+    entry, said = observed.generation(), str(raised.value)
+    assert isinstance(entry, LLMGenerationError)
+    assert entry.error == f"{said[:8192]}… [+{len(said) - 8192} chars]"
+    assert observed.span().status.description == entry.error
+
+
 def _stream(value: Any) -> bytes:
     return f"data: {json.dumps(value)}\n\n".encode()
 
@@ -301,7 +317,6 @@ MEMORY = {
 
 def answering(kind: str, body: bytes, *, is_async: bool) -> Any:
     """Return a client that is answered from memory, as by a mock or a cache."""
-    http = pytest.importorskip("httpx2" if int(openai.__version__.split(".")[0]) >= 3 else "httpx")
     transport = http.MockTransport(lambda _: http.Response(200, headers={"content-type": kind}, content=body))
     if is_async:
         return openai.AsyncOpenAI(api_key="k", http_client=http.AsyncClient(transport=transport))
@@ -379,3 +394,43 @@ def test_a_call_by_hand_for_text(server: ScriptedServer, observed: Observed, *, 
 
     assert json.loads(asyncio.run(application())) == wire.completion()
     assert observed.generation().metadata.custom_fields["output_tokens"] == "10"
+
+
+@BOTH
+@pytest.mark.parametrize("read", ["iter_bytes", "iter_raw"])
+@pytest.mark.parametrize("kind", ["audio/mpeg", "application/json", "text/event-stream"])
+def test_a_body_that_breaks(
+    server: ScriptedServer, observed: Observed, kind: str, read: str, *, is_async: bool
+) -> None:
+    """A body that breaks while it is read is an error, whatever it holds and however it is read."""
+    server.script([head(200, kind, 100_000), b"x" * 1000, "cut"])
+
+    async def application() -> None:
+        client = client_for(server, is_async=is_async)
+        create = client.audio.speech.with_streaming_response.create
+        async with entered(create(model="tts-1", voice="alloy", input="Hello")) as response:
+            async for _ in each(getattr(response.http_response, f"a{read}" if is_async else read)()):
+                pass
+
+    with pytest.raises(http.HTTPError) as raised:
+        asyncio.run(application())
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationError)
+    assert entry.metadata.custom_fields["error_type"] == raised.type.__qualname__
+
+
+@BOTH
+def test_a_body_read_raw(server: ScriptedServer, observed: Observed, *, is_async: bool) -> None:
+    """A body that the application takes as it came is a success, and the application gets each of its bytes."""
+    body = json.dumps(wire.completion()).encode()
+    server.script(reply(body))
+
+    async def application() -> bytes:
+        client = client_for(server, is_async=is_async)
+        create = client.chat.completions.with_streaming_response.create
+        async with entered(create(**wire.REQUEST)) as response:
+            raw = response.http_response
+            return b"".join([data async for data in each(raw.aiter_raw() if is_async else raw.iter_raw())])
+
+    assert asyncio.run(application()) == body
+    assert isinstance(observed.generation(), LLMGenerationSuccess)

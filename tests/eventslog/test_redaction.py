@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from openai_lifecycle.redaction import redact, redacted
+from openai_lifecycle.redaction import redact, redact_start, redacted
 
 KEY = "abcDEF1234567890abcDEF12"
 
@@ -93,8 +93,20 @@ def test_case_hides_no_credential(text: str, change: Callable[[str], str]) -> No
 
 def test_no_text_takes_long() -> None:
     """Text made of what nearly is a credential is looked through once: a million characters, not their square."""
-    text = "sk-" * 300_000 + "://a:" * 100_000
+    text = "sk-" * 300_000 + "://a:" * 100_000 + "-eyJ" * 300_000
     assert redact(text) == text
+
+
+@pytest.mark.parametrize("before", ["", f"sk-{KEY} " * 30], ids=["alone", "after others"])
+@pytest.mark.parametrize("secret", [f"sk-{KEY * 4}", "my-own-token-42" * 9, f"eyJ{KEY}.{KEY * 90}.{KEY}"])
+@pytest.mark.parametrize("cut", [5, 400, 511, 515, 560])
+def test_no_half_of_a_credential_at_a_cut(before: str, secret: str, cut: int) -> None:
+    """Wherever a text is cut, in a credential longer than the margin too, only its first characters may show."""
+    text = f"{before}{'x' * 2000} {secret} and so on{'.' * 2000}"
+    limit = text.index(secret) + cut - 512
+    kept = redact_start(text, limit, ["my-own-token-42" * 9])[:limit]
+    assert kept
+    assert secret[:12] not in kept
 
 
 def test_known_secrets_are_replaced_wherever_they_stand() -> None:

@@ -2,12 +2,12 @@
 
 ``with_streaming_response`` returns the response unread. ``read()``, ``json()``, ``iter_bytes()``,
 ``iter_text()`` and ``iter_lines()`` all go through ``iter_bytes`` of the HTTP response
-(``httpx2/_models.py``), so that is where the body is observed.
+(``httpx2/_models.py``), so that is where the body is observed; and where ``iter_raw`` is called instead, its end.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 from openai_lifecycle.capture.call import Call, aobserve, observe
 from openai_lifecycle.capture.facts import failure, fields
@@ -85,42 +85,62 @@ class EventStreamBody:
             self._line(line)
 
 
+class Unread:
+    """A body that is not read, audio for example: only how its reading ends counts."""
+
+    def __init__(self, _: Call) -> None:
+        """Keep nothing."""
+
+    def feed(self, data: bytes) -> None:
+        """Drop the next bytes."""
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+
+Body: TypeAlias = JsonBody | EventStreamBody | Unread
+
+
 def read_now(response: Any, call: Call) -> None:
     """Let ``call`` see the body of ``response``, which has been received completely."""
     body = _reader(response, call)
-    if body is not None:
-        body.feed(response.content)
-        body.finish()
+    body.feed(response.content)
+    body.finish()
 
 
 def read_along(response: Any, call: Call, *, is_async: bool) -> None:
     """Let ``call`` see the body of ``response`` while the application reads it, by any method."""
-    body = _reader(response, call)
-    if body is None:
-        return
-    name = "aiter_bytes" if is_async else "iter_bytes"
-    method = getattr(response, name)
+    prefix = "a" if is_async else ""
     driver: Any = aobserve if is_async else observe
+    # ``iter_raw`` yields what the server may have compressed.
+    bodies: dict[str, Body] = {
+        f"{prefix}iter_bytes": _reader(response, call),
+        f"{prefix}iter_raw": Unread(call),
+    }
 
-    def iter_bytes(*args: Any, **kwargs: Any) -> Any:
-        response.__dict__.pop(name, None)
-        source = method(*args, **kwargs)
-        if call.is_read_by_stream:
-            return source
-        return driver(call.follow(source), call, body.feed, body.finish)
+    def observed(method: Any, body: Body) -> Any:
+        def iterate(*args: Any, **kwargs: Any) -> Any:
+            for name in bodies:  # both, because ``iter_bytes`` reads ``iter_raw``
+                response.__dict__.pop(name, None)
+            source = method(*args, **kwargs)
+            if call.is_read_by_stream:
+                return source
+            return driver(call.follow(source), call, body.feed, body.finish)
 
-    setattr(response, name, iter_bytes)
+        return iterate
+
+    for name, body in bodies.items():
+        setattr(response, name, observed(getattr(response, name), body))
 
 
-def _reader(response: Any, call: Call) -> JsonBody | EventStreamBody | None:
-    """Return the body's reader, ``None`` for audio and the like. Some servers send JSON as text."""
+def _reader(response: Any, call: Call) -> Body:
+    """Return the body's reader. Some servers send JSON as text."""
     kind = response.headers.get("content-type", "text/plain")
-    reader = next((make for name, make in _READERS.items() if name in kind), None)
-    return None if reader is None else reader(call)
+    return next((make for name, make in _READERS.items() if name in kind), Unread)(call)
 
 
 #: Part of the content type → reader of the body; the first match counts.
-_READERS: dict[str, type[JsonBody | EventStreamBody]] = {
+_READERS: Final[dict[str, type[Body]]] = {
     "text/event-stream": EventStreamBody,
     "text/": JsonBody,
     "json": JsonBody,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from openai_lifecycle.capture.facts import Fields, ToolCall, fields, items, text
 from openai_lifecycle.encoding import shortened
-from openai_lifecycle.redaction import MARGIN, redact
+from openai_lifecycle.redaction import MARGIN, redact_start
 
 _PLACEHOLDERS: Final = {
     "image_url": "[image]",
@@ -32,14 +32,14 @@ def one_line(pieces: Iterable[str], limit: int, secrets: Iterable[str] = ()) -> 
     if limit <= 0:
         return ""
     kept: list[str] = []
-    room, total = limit + MARGIN, 0
+    room, total = limit + MARGIN + 1, 0  # one more tells that the text is longer
     for piece in pieces:
         separated = f" | {piece}" if total else piece
         total += len(separated)
         if room > 0:
             kept.append(separated[:room])
             room -= len(separated)
-    return shortened(redact("".join(kept), secrets), limit, total)
+    return shortened(redact_start("".join(kept), limit, secrets), limit, total)
 
 
 def chat_messages(messages: object) -> Iterator[str]:

@@ -87,12 +87,13 @@ class Initializations:
         return {name: value for name, value in values.items() if value is not None}
 
     def _succeeded(self, span: Span | None, instance: Any) -> None:
-        with SHIELD:
-            if span is None:
-                return
+        if span is None:
+            return
+        with SHIELD:  # a subclass's ``base_url`` may need what its constructor sets later
             endpoint = endpoint_of(instance)
             span.update_name(f"initialize {endpoint.provider}")
             span.set_attributes(_server(endpoint))
+        with SHIELD:
             span.add_event(semconv.INITIALIZATION_SUCCESS, {semconv.CAPABILITIES: codec.SUPPORTED})
             span.end()
 

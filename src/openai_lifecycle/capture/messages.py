@@ -16,7 +16,7 @@ from typing import Any, Final
 from openai_lifecycle.capture import content
 from openai_lifecycle.capture.facts import Choice, Fields, Json, Reply, ToolCall, fields, items, text
 from openai_lifecycle.encoding import parse_json
-from openai_lifecycle.redaction import MARGIN, redact
+from openai_lifecycle.redaction import MARGIN, redact_start
 
 
 # ------------------------------------------------------------------ messages
@@ -313,7 +313,7 @@ class _Writer:
     def _text(self, value: str, room: int) -> str:
         if room < 2:
             return ""
-        shown = redact(value[: room + MARGIN], self._secrets)
+        shown = redact_start(value, room, self._secrets)
         quoted = _quoted(shown)
         if len(quoted) <= room and len(value) <= room + MARGIN:
             return quoted
