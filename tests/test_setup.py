@@ -207,6 +207,20 @@ def test_nobody_pays_for_what_is_not_used() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_info_line_names_the_file_that_is_written() -> None:
+    """Where the application changes its directory after ``instrument()``, the line names the file of before."""
+    program = """
+import logging, os, openai, openai_lifecycle
+logging.basicConfig(level="INFO")
+openai_lifecycle.instrument()
+os.chdir("/")
+openai.OpenAI(api_key="sk-test-0123456789")
+"""
+    done = start(program)
+    assert f"events.log: {Path('events.log').resolve()};" in done.stderr
+    assert len(entries()) == 2
+
+
 def test_a_deleted_working_directory() -> None:
     """Where the working directory is gone the application starts, and entries go to stderr."""
     program = """
@@ -403,6 +417,14 @@ def test_metrics_are_sent_when_asked_for(command: list[str]) -> None:
         assert {"gen_ai.client.operation.duration", "gen_ai.client.token.usage"} <= set(received.metrics)
 
 
+def test_what_is_lost_is_counted_in_metrics_that_we_start() -> None:
+    """An entry and an event that their destinations cannot take are counted where the other metrics go."""
+    with RECEIVERS["http"]() as received:
+        program = MANUAL.format("events_log='no/events.log', sinks=['jsonl:no/out.jsonl']") + APP
+        start(program, **received.environment, OTEL_METRICS_EXPORTER="otlp")
+        assert "openai_lifecycle.events.lost" in received.metrics
+
+
 def test_metrics_beside_the_applications_spans() -> None:
     """Where the application has a TracerProvider and no MeterProvider, metrics are sent all the same."""
     with RECEIVERS["http"]() as received:
@@ -439,6 +461,41 @@ def test_a_provider_of_the_application_replaces_ours() -> None:
         done = start(program + CALL, INSTRUMENT, **received.environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(received.spans) == 2
+    assert written() == ENTRIES
+
+
+def test_every_provider_of_the_application_replaces_ours() -> None:
+    """So it is for metrics and logs too."""
+    program = """
+from opentelemetry import _logs, metrics, trace
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+_logs.set_logger_provider(LoggerProvider())
+metrics.set_meter_provider(MeterProvider())
+trace.set_tracer_provider(TracerProvider())
+"""
+    done = start(program, INSTRUMENT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_provider_that_takes_no_processor() -> None:
+    """Beside such a provider, and a log handler that raises when this is reported, entries are written."""
+    program = """
+import logging, os, openai, openai_lifecycle
+from opentelemetry import trace
+class Raises(logging.Handler):
+    def emit(self, _):
+        raise RuntimeError
+class Foreign(trace.TracerProvider):
+    def get_tracer(self, *_, **__):
+        return trace.NoOpTracer()
+logging.getLogger().addHandler(Raises())
+trace.set_tracer_provider(Foreign())
+openai_lifecycle.instrument()
+"""
+    done = start(program + CALL)
+    assert (done.returncode, done.stderr) == (0, "")
     assert written() == ENTRIES
 
 

@@ -32,7 +32,7 @@ class Holder(Protocol):
         """Save what is held within ``timeout`` seconds. A signal handler may call it at any point of the program."""
 
     def is_interrupted(self) -> bool:
-        """Return whether the calling handler interrupted a save, which then calls :func:`resume`."""
+        """Return whether the calling handler interrupted what must be finished first, and then calls :func:`resume`."""
 
     def after_fork(self) -> None:
         """Reset in a child process, with nothing held."""
@@ -42,7 +42,7 @@ _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
 _first: set[Callable[[], None]] = set()  # called before holders are closed: they may put more into them
 _hooked: set[str] = set()  # the packages whose children prepare themselves
 _finalizers: dict[str, Any] = {}  # what such a child calls when it ends, by package
-_ending = False  # whether SIGTERM waits for a save it interrupted
+_ending = False  # whether SIGTERM waits for a holder it interrupted
 
 
 def register(holder: Holder) -> None:
@@ -92,9 +92,9 @@ def _prepare_again() -> None:
 
 
 def resume() -> None:
-    """Continue with the pending SIGTERM that waited for the interrupted save, if any."""
-    if _ending:
-        _end()
+    """Continue with the pending SIGTERM that waited for the interrupted holder, if any."""
+    if _ending and threading.current_thread() is threading.main_thread():
+        _on_sigterm(signal.SIGTERM, None)
 
 
 def _close_all() -> None:
@@ -102,17 +102,19 @@ def _close_all() -> None:
         with SHIELD:
             end()
     for holder in list(_holders):
-        holder.close()
+        with SHIELD:
+            holder.close()
 
 
 def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
     global _ending
+    _ending = any(holder.is_interrupted() for holder in list(_holders))
+    if _ending:
+        return
     for holder in list(_holders):
-        holder.save(_GRACE)
-    if any(holder.is_interrupted() for holder in list(_holders)):
-        _ending = True
-    else:
-        _end()
+        with SHIELD:
+            holder.save(_GRACE)
+    _end()
 
 
 def _end() -> None:

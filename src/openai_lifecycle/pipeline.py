@@ -10,7 +10,6 @@ import atexit
 import copy
 import logging
 import os
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +17,14 @@ from opentelemetry import metrics, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import Sampler
 
-from openai_lifecycle import ending, sdk, semconv
+from openai_lifecycle import ending, losses, sdk, semconv
 from openai_lifecycle.capture.call import end_all
 from openai_lifecycle.capture.metrics import Instruments, is_unset
 from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProcessor
-from openai_lifecycle.eventslog.file import absolute
 from openai_lifecycle.options import Options
 from openai_lifecycle.sampling import RecordAll
 from openai_lifecycle.shield import SHIELD
+from openai_lifecycle.threads import Locked
 from openai_lifecycle.version import __version__
 
 if TYPE_CHECKING:
@@ -38,12 +37,12 @@ _logger = logging.getLogger(__name__)
 _processors: weakref.WeakKeyDictionary[Any, EventsLogProcessor] = weakref.WeakKeyDictionary()
 
 
-class Pipeline:
+class Pipeline(Locked):
     """Where spans, metrics and entries go."""
 
     def __init__(self, options: Options) -> None:
+        super().__init__()
         self._options = options
-        self._lock = threading.RLock()
         self._exporter = EventsLogExporter(options) if options.events_log or options.sinks else None
         self._joined: list[EventsLogProcessor] = []
         self._samplers: list[tuple[Any, Sampler]] = []
@@ -57,7 +56,7 @@ class Pipeline:
         """Return the tracer of the current provider, joining that provider when it is new."""
         provider = self._options.tracer_provider or trace.get_tracer_provider()
         if provider is not self._provider:
-            with self._lock:
+            with self.lock:
                 if provider is not self._provider:
                     self._join(provider)
         return self._tracer
@@ -66,12 +65,12 @@ class Pipeline:
         """Attach the file to an existing provider, because other instrumentations may use it first."""
         provider = self._options.tracer_provider or trace.get_tracer_provider()
         if self._exporter is not None and hasattr(provider, "add_span_processor"):
-            with self._lock:
+            with self.lock:
                 self._attach(provider, self._exporter)
 
     def close(self) -> None:
         """Restore every joined provider and write everything that has ended."""
-        with self._lock:
+        with self.lock:
             for processor in self._joined:
                 processor.leave()
             for tracer, sampler in self._samplers:
@@ -81,6 +80,7 @@ class Pipeline:
                     own.shutdown()
             if self._exporter is not None:
                 self._exporter.shutdown()
+            losses.use(None)
 
     def _join(self, provider: Any) -> None:
         if hasattr(provider, "add_span_processor"):
@@ -88,7 +88,10 @@ class Pipeline:
         else:
             if not isinstance(provider, trace.ProxyTracerProvider):
                 kind = type(provider).__qualname__
-                _logger.warning("the TracerProvider, a %s, accepts no span processor and is left alone", kind)
+                with SHIELD:  # the application's log handler may raise
+                    _logger.warning(
+                        "the TracerProvider, a %s, accepts no span processor and is left alone", kind
+                    )
             target, how = self._own_provider(), "started a TracerProvider of its own"
         tracer = target.get_tracer(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
         _lift_event_limit(tracer)
@@ -101,10 +104,9 @@ class Pipeline:
         atexit.unregister(end_all)
         atexit.register(end_all)
         ending.register_first(end_all)
-        log = self._options.events_log
-        place = absolute(log) if log else "off"
+        place = self._exporter.place if self._exporter and self._options.events_log else "off"
         names = ", ".join(sdk.exporter_names(sdk.TRACES)) or "none"
-        with SHIELD:  # the application's log handler may raise
+        with SHIELD:
             _logger.info("openai-lifecycle %s; events.log: %s; OTEL exporters: %s", how, place, names)
 
     def _own_provider(self) -> TracerProvider:
@@ -119,6 +121,7 @@ class Pipeline:
             self._own_meters = sdk.meter_provider()
             if self._own_meters is not None:
                 self.instruments = Instruments(self._own_meters)
+                losses.use(self._own_meters)
 
     def _attach(self, provider: Any, exporter: EventsLogExporter) -> None:
         processor = _processors.get(provider)

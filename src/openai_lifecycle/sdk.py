@@ -246,6 +246,7 @@ _PROVIDERS: Final = ("TracerProvider", "MeterProvider", "LoggerProvider")
 
 
 def _configure(implied: Mapping[str, list[str]]) -> None:
+    from opentelemetry import _logs
     from opentelemetry.instrumentation.version import __version__ as instrumentation_version
     from opentelemetry.sdk import _configuration
     from opentelemetry.sdk._configuration import _OTelSDKConfigurator
@@ -261,3 +262,4 @@ def _configure(implied: Mapping[str, list[str]]) -> None:
         vars(configuration).update(theirs)
         trace._TRACER_PROVIDER_SET_ONCE = Once()
         metrics._internal._METER_PROVIDER_SET_ONCE = Once()
+        _logs._internal._LOGGER_PROVIDER_SET_ONCE = Once()

@@ -10,6 +10,7 @@ The log line names the exception's type and origin, never its text, which may qu
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import signal
 import traceback
@@ -60,10 +61,13 @@ class Shield:
 
 
 def is_interruption(trace: TracebackType | None) -> bool:
-    """Whether a signal handler raised the exception; it interrupts whatever is running just then."""
+    """Whether a signal handler raised the exception; it interrupts whatever is running just then.
+
+    The first frame is the one that has caught it, which may be our own handler's (``ending.py``).
+    """
     handlers = map(signal.getsignal, signal.valid_signals())
     codes = {_code(handler) for handler in handlers if callable(handler)} - {None}
-    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(trace))
+    return any(frame.f_code in codes for frame, _ in itertools.islice(traceback.walk_tb(trace), 1, None))
 
 
 def _code(handler: Any) -> CodeType | None:

@@ -8,7 +8,6 @@ conventions of other instrumentations), and callers of these functions do not ne
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -18,6 +17,7 @@ from openai_lifecycle.capture.initialization import Initializations
 from openai_lifecycle.capture.patches import Patches, on_import
 from openai_lifecycle.capture.recorder import Recorder
 from openai_lifecycle.pipeline import Pipeline
+from openai_lifecycle.threads import Locked
 
 _logger = logging.getLogger(__name__)
 
@@ -26,12 +26,14 @@ DEPENDENCIES: Final = ("openai >= 1.66",)
 _OLDEST: Final = (1, 66)
 
 
-class Switch:
-    """Whether the client is instrumented, and the pipeline and patches in use."""
+class Switch(Locked):
+    """Whether the client is instrumented, and the pipeline and patches in use.
+
+    The lock is held from the check of ``is_on`` until the switch is done: several threads may switch at once.
+    """
 
     def __init__(self) -> None:
-        #: Held from the check of ``is_on`` until the switch is done: several threads may switch at once.
-        self.lock = threading.RLock()
+        super().__init__()
         self.is_on = False
         self._options: options.Options | None = None
         self._pipeline: Pipeline | None = None

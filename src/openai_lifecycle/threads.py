@@ -1,8 +1,11 @@
-"""Tells whether gevent or eventlet has replaced threads."""
+"""What threads need when a process forks, and when gevent or eventlet has replaced them."""
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
+from typing import Final
 
 
 def are_greenlets() -> bool:
@@ -12,3 +15,22 @@ def are_greenlets() -> bool:
     that waits for it stops all others; and whoever waits for a greenlet runs the application's other ones.
     """
     return threading.get_ident.__module__ != "_thread"
+
+
+class Locked:
+    """Has a reentrant ``lock``. A forked child gets a new one: no thread there would release one that was held."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        _locked.add(self)
+
+
+_locked: Final[weakref.WeakSet[Locked]] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for holder in list(_locked):
+        holder.lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)

@@ -26,7 +26,7 @@ from openai_lifecycle.capture import call as call_module
 from openai_lifecycle.capture.operations.chat import CHAT
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
-from tests import wire
+from tests import wire, wire_responses
 from tests.capture.application import client_for, closing, run
 from tests.observed import Observed, entries
 from tests.scripted_server import ScriptedServer, event_stream, reply
@@ -220,6 +220,37 @@ for _ in stream: pass
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     (entry,) = [e for e in entries() if isinstance(e, LLMGenerationSuccess)]
     assert entry.metadata.custom_fields["finish_reasons"] == "tool_calls"
+
+
+def test_locks_held_at_a_fork(server: ScriptedServer) -> None:
+    """A child forked while another thread holds each lock of ours can switch off and on, join a provider, and call."""
+    server.script(reply(json.dumps(wire_responses.response()).encode()))
+    program = f"""
+import openai, openai_lifecycle, os, sys, threading
+from openai_lifecycle import threads
+openai_lifecycle.instrument()
+def call():
+    openai.OpenAI(base_url={server.base_url!r}, api_key="sk-test-0123456789").responses.create(model="m", input="q")
+call()
+held, done = threading.Event(), threading.Event()
+def hold():
+    for holder in list(threads._locked):
+        holder.lock.acquire()
+    held.set()
+    done.wait()
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    call()
+    openai_lifecycle.uninstrument()
+    openai_lifecycle.instrument()
+    call()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    assert len([e for e in entries() if isinstance(e, LLMGenerationSuccess)]) == 3
 
 
 CHILD = """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -97,6 +99,32 @@ def test_sigterm_in_a_forked_child() -> None:
     status, out, err = child.run("buffered_exit", how="SIGTERM in a child", count=100)
     assert (status, int(out), err) == (0, signal.SIGTERM, "")
     assert written() == {"": list(range(100)), "child": list(range(100))}
+
+
+@pytest.mark.parametrize("how", ["exit", "SIGTERM"])
+def test_one_that_fails_keeps_no_other_from_saving(how: str) -> None:
+    """What one holder raises when the process ends, from a log handler perhaps, costs no other and not the ending."""
+    program = f"""
+import os, signal
+from openai_lifecycle import ending
+class Holder:
+    def __init__(self, name): self.name = name
+    def close(self):
+        print(self.name, flush=True)
+        raise RuntimeError
+    def save(self, timeout): self.close()
+    def is_interrupted(self): return False
+held = [Holder(name) for name in "ab"]
+for holder in held:
+    ending.register(holder)
+if {how!r} == "SIGTERM":
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == (0 if how == "exit" else -signal.SIGTERM), ended.stderr
+    assert sorted(ended.stdout.split()) == ["a", "b"]
 
 
 def test_an_application_s_handler_is_left_alone() -> None:

@@ -170,17 +170,17 @@ def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
         sinks.destination("sqlite:///x.db")
 
 
-MADE: list[str] = []
+MADE: list[tuple[str, Sink]] = []
 
 
 def make(url: str) -> Sink:
     """Make a sink for a URL, as an entry point does."""
-    MADE.append(url)
-    return Sink()
+    MADE.append((url, Sink()))
+    return MADE[-1][1]
 
 
 def test_an_entry_point_adds_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package's own scheme is found in the entry-point group, and its sink gets the URL."""
+    """A package's own scheme is found in the entry-point group, and its sink gets the URL; the one tried is closed."""
     found = entry_points
     mine = EntryPoint("mine", "tests.sinks.test_destinations:make", sinks.GROUP)
     monkeypatch.setattr(
@@ -190,7 +190,9 @@ def test_an_entry_point_adds_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     destination = sinks.destination("mine://user:word@there/x")
     assert isinstance(destination.open(), Sink)
-    assert MADE[-1] == "mine://user:word@there/x"
+    (tried, _) = MADE
+    assert tried[0] == "mine://user:word@there/x"
+    assert tried[1].calls == ["close"]
     assert destination.name == "mine://there/x"
 
 

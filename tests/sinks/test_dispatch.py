@@ -18,6 +18,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from openai_lifecycle import records
 from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.shield import SHIELD
 from openai_lifecycle.sinks import Rejected, SinkError, Unavailable, dispatch
 from tests import generated
 from tests.sinks.conftest import EVENTS, Dispatch, Sink
@@ -216,6 +217,36 @@ def test_flush_and_close_may_fail(dispatcher: Dispatch, caplog: pytest.LogCaptur
     assert "close failed: cannot close" in caplog.text
 
 
+def test_a_log_handler_that_raises_stops_no_sink(
+    dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the report of a loss, or of a sink that does not flush, cannot be logged, the sink gets what comes next."""
+
+    class Raises(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            raise RuntimeError
+
+    class Moody(Sink):
+        def flush(self) -> None:
+            super().flush()
+            raise OSError
+
+    def refuse() -> None:
+        if len(sink.calls) == 1:
+            raise Rejected("no")
+
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    handler = Raises()
+    monkeypatch.setattr(logging.getLogger("openai_lifecycle"), "handlers", [handler])
+    sink = Moody(refuse)
+    dispatching = dispatcher(sink=sink)
+    for event in EVENTS[:2]:
+        put(dispatching, [event])
+        assert dispatching.flush(10)
+    assert sink.taken == EVENTS[1:2]
+    assert dispatcher.lost() == {"sink": 1}
+
+
 def test_a_closed_dispatcher_opens_again(dispatcher: Dispatch) -> None:
     """What is put after ``close`` is delivered too."""
     sink = Sink()
@@ -358,6 +389,35 @@ def test_sigterm_loses_nothing(tmp_path: Path, arguments: list[str], status: int
     run(TERMINATED, tmp_path, *arguments, status=status)
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert lines == list(map(records.to_json, generated.events(20)))
+
+
+INTERRUPTED = """
+import os, signal, threading
+from collections import deque
+from tests import generated
+from openai_lifecycle.sinks import destinations
+from openai_lifecycle.sinks.dispatch import Dispatcher
+class Queue(deque):
+    def append(self, event):
+        super().append(event)
+        if len(self) == len(events):
+            os.kill(os.getpid(), signal.SIGTERM)
+events = list(generated.events(20))
+dispatching = Dispatcher(destinations(["jsonl:out.jsonl"]))
+(worker,) = dispatching._workers
+worker._queue = Queue()
+for event in events:
+    dispatching.put(event)
+threading.Event().wait(60)
+"""
+
+
+def test_sigterm_while_an_event_is_put(tmp_path: Path) -> None:
+    """SIGTERM that strikes while an event is queued waits for that, and what waits is delivered."""
+    ended = run(INTERRUPTED, tmp_path, status=-signal.SIGTERM)
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert lines == list(map(records.to_json, generated.events(20)))
+    assert ended.stderr == ""
 
 
 WAITING = """

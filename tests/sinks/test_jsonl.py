@@ -22,6 +22,20 @@ def lines(path: Path) -> list[LifecycleEvent]:
     return [records.from_object(json.loads(line)) for line in path.read_text(encoding="ascii").splitlines()]
 
 
+def run(program: str) -> str:
+    """Run a program of Python and return what it prints."""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'src'}"}
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+
+
 def test_every_field_is_kept(tmp_path: Path) -> None:
     """Each event, hostile ones too, is a line of ASCII that gives it back; the file is for its owner."""
     sink = JsonLinesSink(f"jsonl://{tmp_path}/with%20space.jsonl")
@@ -44,6 +58,32 @@ def test_a_file_that_was_moved_is_made_again(tmp_path: Path) -> None:
     assert lines(tmp_path / "out.jsonl") == EVENTS[1:]
 
 
+@pytest.mark.parametrize("streams", ["open", "closed"])
+def test_the_applications_descriptors(tmp_path: Path, streams: str) -> None:
+    """A number that the application has closed and used again is not written to or closed; none below 3 is taken."""
+    program = f"""
+import os
+from tests.sinks.conftest import EVENTS
+from openai_lifecycle.sinks.jsonl import JsonLinesSink
+if {streams!r} == "closed":
+    for number in range(3):
+        os.close(number)
+sink = JsonLinesSink("jsonl:out.jsonl")
+sink.write(EVENTS[:1])
+assert sink._descriptor > 2
+os.close(sink._descriptor)
+mine = os.open("mine", os.O_WRONLY | os.O_CREAT)
+os.dup2(mine, sink._descriptor)
+theirs = sink._descriptor
+sink.write(EVENTS[1:2])
+sink.close()
+os.write(theirs, b"mine")
+"""
+    run(program)
+    assert lines(tmp_path / "out.jsonl") == EVENTS[:2]
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+
+
 LIMITED = """
 import resource, signal
 from tests.sinks.conftest import EVENTS
@@ -64,17 +104,7 @@ sink.write(EVENTS[1:])
 
 def test_a_batch_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
     """Where only a part of a batch fits, none of it stays: tried again, it is there once."""
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'src'}"}
-    ended = subprocess.run(
-        [sys.executable, "-c", LIMITED],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert len(ended.stdout.splitlines()) == 2
+    assert len(run(LIMITED).splitlines()) == 2
     assert lines(tmp_path / "out.jsonl") == EVENTS
 
 

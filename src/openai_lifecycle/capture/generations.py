@@ -15,11 +15,11 @@ A response of the Responses API has an id by which it can be read later, and one
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from openai_lifecycle.capture.call import Call
+from openai_lifecycle.threads import Locked
 
 #: How many responses are remembered; the least recently seen is forgotten first.
 LIMIT: Final = 10_000
@@ -50,12 +50,12 @@ _FAILED: Final = Entries(tool_calls=False, success=False, error=True)
 _AWAITED: Final = Entries(tool_calls=True, success=False, error=True)
 
 
-class Generations:
+class Generations(Locked):
     """The responses seen so far, by id."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._responses: OrderedDict[str, _Seen] = OrderedDict()
-        self._lock = threading.RLock()  # reentrant: a garbage collection may end a call in any allocation
 
     def entries(self, call: Call, error: BaseException | None) -> Entries:
         """Return which entries the end of ``call`` writes, and remember its response."""
@@ -77,7 +77,7 @@ class Generations:
 
     def _see(self, response_id: str, now: _Seen) -> _Seen | None:
         """Remember a response as it is ``now``; return what was seen of it before, ``None`` if it is new."""
-        with self._lock:
+        with self.lock:  # reentrant: a garbage collection may end a call in any allocation
             before = self._responses.pop(response_id, None)
             if before is not None:
                 now = _Seen(now.pending and before.pending, now.tool_calls | before.tool_calls)

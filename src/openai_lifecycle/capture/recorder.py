@@ -65,7 +65,8 @@ class Recorder:
         """Start the span of a call and return the call."""
         if not self._checked_others:  # not earlier: another instrumentation may be set up after this one
             self._checked_others = True
-            other_instrumentations.warn()
+            with SHIELD:  # the application's log handler may raise
+                other_instrumentations.warn()
         model = redact_recurring(_read(operation.model, body) or "", secrets)
         # What the conventions want a sampler to see; the rest is set in bulk at the end.
         named: Attributes = {semconv.OPERATION: operation.name, **endpoint.attributes()}

@@ -92,12 +92,7 @@ class Appender:
                 if os.path.samestat(status, self._file):
                     return descriptor
             self._descriptor = None
-        descriptor = _open_path(self.path)
-        if descriptor < 3:
-            # The application has closed its standard streams; what it prints must not land here.
-            low = descriptor
-            descriptor = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
-            os.close(low)
+        descriptor = above_standard(_open_path(self.path))
         self._descriptor, self._end = descriptor, -1
         self._file = status = os.fstat(descriptor)
         self._plain = stat.S_ISREG(status.st_mode) and not _INHERITED.fullmatch(self.path)
@@ -237,6 +232,18 @@ class Appender:
         ready = bool(poll.poll(self._patience * 1000))
         self._patience = self._most_patience if ready else 0.0
         return ready
+
+
+def above_standard(descriptor: int) -> int:
+    """Return ``descriptor`` under a number of at least 3.
+
+    What an application prints after it has closed its standard streams must not land in our file.
+    """
+    if descriptor >= 3:
+        return descriptor
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(descriptor)
+    return moved
 
 
 def _open_path(path: str) -> int:

@@ -117,7 +117,7 @@ def destination(given: str | EventSink) -> Destination:
     if not isinstance(given, str):
         return Destination(type(given).__qualname__, lambda: given, own=False)
     kind = _kind(given)
-    kind(given)  # a URL that is not valid raises now, not in a thread later
+    kind(given).close()  # a URL that is not valid raises now, not in a thread later
     return Destination(address(given), lambda: kind(given))
 
 

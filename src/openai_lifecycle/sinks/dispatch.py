@@ -16,10 +16,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from opentelemetry.metrics import Counter
 
 from openai_lifecycle import ending, losses, threads
 from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.shield import SHIELD
 from openai_lifecycle.sinks import Destination, EventSink, Rejected, SinkError, Unavailable
 
 _logger = logging.getLogger(__name__)
@@ -38,12 +38,25 @@ class Dispatcher:
     """Hands events to every destination, each in a thread of its own."""
 
     def __init__(self, destinations: Iterable[Destination], meter_provider: Any = None) -> None:
-        lost = losses.counter(meter_provider)
-        self._workers = [_Worker(destination, lost) for destination in destinations]
+        self._workers = [_Worker(destination, meter_provider) for destination in destinations]
+        self._puts = 0  # calls of ``put`` that the main thread is in
         ending.register(self)
 
     def put(self, event: LifecycleEvent) -> None:
         """Queue ``event`` for every destination; never blocks."""
+        if (
+            threading.current_thread() is not threading.main_thread()
+        ):  # signal handlers interrupt only that one
+            self._put(event)
+            return
+        self._puts += 1
+        try:
+            self._put(event)
+        finally:
+            self._puts -= 1
+            ending.resume()
+
+    def _put(self, event: LifecycleEvent) -> None:
         for worker in self._workers:
             worker.put(event)
 
@@ -67,8 +80,8 @@ class Dispatcher:
         self.close(timeout)
 
     def is_interrupted(self) -> bool:
-        """Return False: other threads write, and no signal handler interrupts them."""
-        return False
+        """Return whether the calling signal handler interrupted ``put``: the sinks' threads need the lock it holds."""
+        return self._puts > 0
 
     def after_fork(self) -> None:
         """Reset in a child process: the queued events and the connections belong to the parent."""
@@ -79,9 +92,9 @@ class Dispatcher:
 class _Worker:
     """One sink, its queue, and the thread that empties it."""
 
-    def __init__(self, destination: Destination, lost: Counter) -> None:
+    def __init__(self, destination: Destination, meter_provider: Any) -> None:
         self._destination = destination
-        self._lost_counter = lost
+        self._meter_provider = meter_provider
         # Never dropped: closing one would end the parent's connection.
         self._inherited: list[EventSink | None] = []
         self._sink: EventSink | None = None
@@ -253,14 +266,18 @@ class _Worker:
             try:
                 getattr(self._sink, method)()
             except Exception as error:  # noqa: BLE001 - as above
-                _logger.warning("sink %s: %s failed: %s", self._destination.name, method, _described(error))
+                with SHIELD:
+                    _logger.warning(
+                        "sink %s: %s failed: %s", self._destination.name, method, _described(error)
+                    )
 
     # -------------------------------------------------------------- what is lost
     def _lose(self, count: int, reason: str) -> None:
         if count:
-            self._lost_counter.add(count, {"sink": self._destination.name})
             self._lost += count
             self._reason = reason
+            with SHIELD:
+                losses.counter(self._meter_provider).add(count, {"sink": self._destination.name})
             self._report()
 
     def _report(self, *, now: bool = False) -> None:
@@ -272,7 +289,8 @@ class _Worker:
                 moment,
             )
             what = "event" if count == 1 else "events"
-            _logger.error("sink %s: %d %s lost: %s", self._destination.name, count, what, self._reason)
+            with SHIELD:  # the application's log handler may raise
+                _logger.error("sink %s: %d %s lost: %s", self._destination.name, count, what, self._reason)
 
 
 class _Stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -10,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import locks
+from openai_lifecycle.eventslog.appender import above_standard
 from openai_lifecycle.eventslog.file import absolute
 from openai_lifecycle.records import to_json
 
@@ -24,6 +26,7 @@ class JsonLinesSink:
     def __init__(self, url: str) -> None:
         self._path = _path(url)
         self._descriptor: int | None = None
+        self._file = os.stat_result((0,) * 10)  # the open file
 
     def write(self, events: Sequence[LifecycleEvent]) -> None:
         """Append ``events`` with one ``write``, beginning on a new line.
@@ -62,17 +65,20 @@ class JsonLinesSink:
             self.close()
         if self._descriptor is None:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            self._descriptor = os.open(self._path, flags, 0o600)
+            self._descriptor = above_standard(os.open(self._path, flags, 0o600))
+            self._file = os.fstat(self._descriptor)
         return self._descriptor
 
     def flush(self) -> None:
         """Do nothing: the kernel has what was written."""
 
     def close(self) -> None:
-        """Close the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Close the file, unless the application has closed it: the number may be one of its own files by now."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), self._file):
+                    os.close(descriptor)
 
 
 def _path(url: str) -> str:
