@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from openai_lifecycle.events import (
     Metadata,
     ToolCallDetected,
 )
-from openai_lifecycle.eventslog.format import render
+from openai_lifecycle.eventslog.format import KEYS, parse, render
 
 START = datetime(2026, 1, 5, tzinfo=timezone.utc)
 MODELS = (
@@ -153,3 +154,9 @@ def write(path: Path, entries: Iterable[LifecycleEvent]) -> Path:
     """Write ``entries`` to ``path`` as the exporter would."""
     path.write_bytes("".join(map(render, entries)).encode())
     return path
+
+
+def restored(members: Mapping[str, Any]) -> LifecycleEvent:
+    """Return the event of which ``records.to_object`` made ``members``."""
+    (kind,) = [kind for kind in KEYS if kind.event_type == members["event_type"]]
+    return parse(f"[{members['time'].replace('T', ' ')}] [EVENT: {kind.tag}]\n{json.dumps(members)}")

@@ -10,13 +10,13 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final, Literal, TypeAlias
 
 from openai_lifecycle.events import LifecycleEvent
-from openai_lifecycle.eventslog.format import KEYS, METADATA_KEYS, parse, render
+from openai_lifecycle.eventslog.format import KEYS, METADATA_KEYS, render
 
 Kind: TypeAlias = Literal["text", "integer", "number", "instant"]
 
@@ -93,19 +93,6 @@ def _plain(value: Any) -> Any:
         except ValueError:  # more digits than sys.get_int_max_str_digits()
             return None
     return value
-
-
-def from_object(members: Mapping[str, Any]) -> LifecycleEvent:
-    """Return the event whose :func:`to_object` is ``members``.
-
-    Raises:
-        ValueError: ``members`` is not such an object.
-    """
-    kind = next((kind for kind in KEYS if kind.event_type == members.get("event_type")), None)
-    if kind is None:
-        raise ValueError("event_type is not one of the six types")
-    time = str(members.get("time", "")).replace("T", " ")
-    return parse(f"[{time}] [EVENT: {kind.tag}]\n{json.dumps(members)}")
 
 
 def to_json(event: LifecycleEvent) -> str:

@@ -34,7 +34,7 @@ def test_jsonl_keeps_every_field(run: Run, any_log: Path, tmp_path: Path) -> Non
     """The events that a JSON Lines file gives back render to the log, byte by byte."""
     run("convert", "--to", "jsonl", "-o", tmp_path / "out.jsonl", any_log)
     lines = (tmp_path / "out.jsonl").read_text(encoding="ascii").splitlines()
-    back = "".join(render(records.from_object(json.loads(line))) for line in lines)
+    back = "".join(render(generated.restored(json.loads(line))) for line in lines)
     assert back.encode() == any_log.read_bytes()
 
 
@@ -46,7 +46,7 @@ def test_sqlite_keeps_every_field(run: Run, any_log: Path, tmp_path: Path) -> No
         rows = database.execute("SELECT entry FROM openai_lifecycle_events").fetchall()
         (tokens,) = database.execute("SELECT sum(input_tokens) FROM openai_lifecycle_events").fetchone()
     events = list(read_events(any_log))
-    assert sorted(render(records.from_object(json.loads(row[0]))) for row in rows) == sorted(
+    assert sorted(render(generated.restored(json.loads(row[0]))) for row in rows) == sorted(
         map(render, events)
     )
     assert tokens == sum(int(event.metadata.custom_fields.get("input_tokens", 0)) for event in events)

@@ -46,9 +46,9 @@ def test_full_is_the_file(run: Run, real_log: Path) -> None:
 def test_json_is_every_field(run: Run, hostile_log: Path) -> None:
     """``--json`` and ``--jsonl`` give back every event as it was, hostile texts too."""
     events = list(read_events(hostile_log))
-    assert [records.from_object(o) for o in json.loads(run("show", "--json", hostile_log).stdout)] == events
+    assert [generated.restored(o) for o in json.loads(run("show", "--json", hostile_log).stdout)] == events
     lines = run("show", "--jsonl", hostile_log).stdout.splitlines()
-    assert [records.from_object(json.loads(line)) for line in lines] == events
+    assert [generated.restored(json.loads(line)) for line in lines] == events
     assert json.loads(run("show", "--json", "--model", "nobody", hostile_log).stdout) == []
 
 
@@ -164,7 +164,7 @@ def test_tail_shows_the_last(run: Run, log: Path) -> None:
     """``tail -n`` shows the last entries of those that are wanted."""
     shown = run("tail", "-n", "3", "--error", "--jsonl", log).stdout.splitlines()
     errors = [event for event in read_events(log) if isinstance(event, LLMGenerationError)]
-    assert [records.from_object(json.loads(line)) for line in shown] == errors[-3:]
+    assert [generated.restored(json.loads(line)) for line in shown] == errors[-3:]
     assert "never ends" in run("tail", "-f", "--json", log, status=2).stderr
 
 
@@ -185,7 +185,7 @@ def following(*arguments: object) -> Iterator[subprocess.Popen[str]]:
 def next_event(tail: subprocess.Popen[str]) -> LifecycleEvent:
     """Wait for the next entry that ``tail`` shows."""
     assert tail.stdout is not None
-    return records.from_object(json.loads(tail.stdout.readline()))
+    return generated.restored(json.loads(tail.stdout.readline()))
 
 
 def test_tail_follows_across_rotation(log: Path) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from openai_lifecycle.cli import costs, stats
 from openai_lifecycle.cli.costs import Prices
+from openai_lifecycle.cli.sketch import Sketch
 from openai_lifecycle.events import LifecycleEvent, LLMGenerationError, LLMGenerationSuccess, ToolCallDetected
 from openai_lifecycle.eventslog.format import parse, render
 from openai_lifecycle.eventslog.reader import read_events
@@ -267,7 +268,7 @@ def test_the_fast_decoder_refuses_what_is_torn(cut: int) -> None:
 @given(st.lists(st.floats(min_value=1e-3, max_value=1e8), min_size=1, max_size=200))
 def test_percentiles_are_right_to_half_a_percent(values: list[float]) -> None:
     """A percentile is within half a percent of the smallest value that as many values do not exceed; parts add up."""
-    whole, parts = stats.Sketch(), [stats.Sketch(), stats.Sketch()]
+    whole, parts = Sketch(), [Sketch(), Sketch()]
     for index, value in enumerate(values):
         whole.add(value)
         parts[index % 2].add(value)
@@ -280,7 +281,7 @@ def test_percentiles_are_right_to_half_a_percent(values: list[float]) -> None:
 
 def test_a_sketch_of_nothing_and_of_zero() -> None:
     """No value has no percentile; the percentile of zeros is zero."""
-    sketch = stats.Sketch()
+    sketch = Sketch()
     assert sketch.percentile(50) is None
     sketch.add(0.0)
     assert sketch.percentile(99) == 0.0

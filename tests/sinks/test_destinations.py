@@ -15,10 +15,11 @@ import pytest
 from sqlalchemy import make_url
 
 import openai_lifecycle
-from openai_lifecycle import options, records, sinks
+from openai_lifecycle import options, sinks
 from openai_lifecycle.cli import doctor
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.sinks import EventSink
+from tests import generated
 from tests.observed import entries
 from tests.sinks.conftest import Sink
 
@@ -39,7 +40,7 @@ def call(base_url: str, content: str = "hello") -> None:
 def lines(path: str) -> list[LifecycleEvent]:
     """Return the events of a JSON Lines file."""
     return [
-        records.from_object(json.loads(line)) for line in Path(path).read_text(encoding="ascii").splitlines()
+        generated.restored(json.loads(line)) for line in Path(path).read_text(encoding="ascii").splitlines()
     ]
 
 

@@ -19,7 +19,7 @@ from tests.sinks.conftest import EVENTS
 
 def lines(path: Path) -> list[LifecycleEvent]:
     """Return the events in a file."""
-    return [records.from_object(json.loads(line)) for line in path.read_text(encoding="ascii").splitlines()]
+    return [generated.restored(json.loads(line)) for line in path.read_text(encoding="ascii").splitlines()]
 
 
 def run(program: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 from openai_lifecycle import records
 from openai_lifecycle.events import LLMGenerationSuccess, Metadata
 from openai_lifecycle.eventslog.format import parse, render
+from tests import generated
 
 TIME = datetime(2025, 1, 27, 14, 30, 25)  # noqa: DTZ001 - as a header has it
 EAST, WEST = timezone(timedelta(hours=23)), timezone(-timedelta(hours=23))
@@ -52,7 +53,7 @@ def test_a_number_that_json_cannot_say_is_null(given: Any, kept: Any) -> None:
     read = json.loads(records.to_json(event), parse_constant=refuse)
     assert read["temperature"] == read["messages_count"] == kept
     assert read["metadata"].get("top_p") == read["metadata"].get("max_tokens") == kept
-    assert records.from_object(read) == parse(render(event))
+    assert generated.restored(read) == parse(render(event))
     row = records.to_row(event)
     for column in ("temperature", "messages_count", "top_p", "max_tokens"):
         assert row[column] == kept
@@ -86,4 +87,4 @@ def test_when_an_event_happened_can_always_be_said(stated: str, time: datetime, 
 def test_a_time_with_a_zone_is_the_header_s() -> None:
     """The object of an event whose time has a zone gives back the event of its entry, whose header has none."""
     event = LLMGenerationSuccess(time=TIME.replace(tzinfo=timezone.utc))
-    assert records.from_object(records.to_object(event)) == parse(render(event))
+    assert generated.restored(records.to_object(event)) == parse(render(event))

@@ -17,7 +17,7 @@ Fields: TypeAlias = Mapping[str, Any]
 Attributes: TypeAlias = dict[str, Any]
 #: A message, part or tool of the conventions' JSON schemas (``gen-ai-input-messages.json`` and related schemas).
 Json: TypeAlias = dict[str, Any]
-#: Key that ``patches.py`` adds to a multipart request's body: the names of the form fields that carry files.
+#: Key that ``requests.py`` adds to a multipart request's body: the names of the form fields that carry files.
 FILES = "files"
 #: Content attribute → the values sent, and the converter of one of them into the conventions' JSON.
 Content: TypeAlias = Mapping[str, tuple[Sequence[Any], Callable[[Any], Json]]]

@@ -13,8 +13,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from openai_lifecycle.capture import content
 from openai_lifecycle.capture.facts import Choice, Fields, Json, Reply, ToolCall, fields, items, text
+from openai_lifecycle.capture.tools import TOOLS, chat_call, item_call, output_of, plain
 from openai_lifecycle.encoding import parse_json
 from openai_lifecycle.redaction import MARGIN, redact_start
 
@@ -36,7 +36,7 @@ def response_item(item: object) -> Json:
         return _message("user", list(parts(item)))
     i = fields(item)
     kind = text(i.get("type"))
-    by_model = kind in content.TOOLS or kind in ("reasoning", "compaction", "agent_message")
+    by_model = kind in TOOLS or kind in ("reasoning", "compaction", "agent_message")
     role = text(i.get("role")) or (
         "tool" if kind.endswith("_output") else "assistant" if by_model else "user"
     )
@@ -111,12 +111,12 @@ def item_parts(item: object) -> Iterator[Json]:
     """Yield the message parts of an item of the Responses API, sent or received."""
     i = fields(item)
     kind = text(i.get("type"))
-    call = content.tool_called(i)
+    call = item_call(i)
     if call is not None:
         yield tool_part(call)
         yield from _hosted_result(i, call)
     elif kind.endswith("_output"):
-        yield _result(text(i.get("call_id")) or text(i.get("id")), content.output_of(i))
+        yield _result(text(i.get("call_id")) or text(i.get("id")), output_of(i))
     elif kind == "reasoning":
         for thought in (*items(i.get("summary")), *items(i.get("content"))):
             yield _part("reasoning", content=text(fields(thought).get("text")))
@@ -165,7 +165,7 @@ def _chat_calls(message: Fields) -> Iterator[Json]:
     if message.get("function_call"):
         calls.append({"function": message["function_call"]})
     for call in calls:
-        call_id, name, kind, arguments = content.called(call)
+        call_id, name, kind, arguments = chat_call(call)
         yield tool_part(ToolCall(id=call_id, name=name, kind=kind, fragments=[arguments]))
 
 
@@ -179,7 +179,7 @@ _RESULTS: Final = ("output", "outputs", "results", "error")
 
 
 def _hosted_result(item: Fields, call: ToolCall) -> Iterator[Json]:
-    found = {name: content.plain(item[name]) for name in _RESULTS if item.get(name) is not None}
+    found = {name: plain(item[name]) for name in _RESULTS if item.get(name) is not None}
     image = item.get("result")
     if isinstance(image, str):
         found["image"] = _blob("image", image)

@@ -162,7 +162,7 @@ def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | Non
     Latencies are those of successful calls. Percentiles are exact to half a percent, everything else is exact. An
     unknown cost is shown as ?, and "+ ?" means that the price of some calls is unknown.
     """
-    from openai_lifecycle.cli import stats
+    from openai_lifecycle.cli import stats, tables
 
     paths = logs.expand(log)
     numbers = stats.Numbers(tuple(dict.fromkeys(by)), prices)
@@ -171,12 +171,12 @@ def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | Non
             if entry is not None:
                 numbers.add(entry)
     if form == "json":
-        click.echo(stats.as_json(numbers))
+        click.echo(tables.as_json(numbers))
     elif form == "csv":
-        click.echo(stats.as_csv(numbers), nl=False)
+        click.echo(tables.as_csv(numbers), nl=False)
     else:
         width = terminal.width() if terminal.on_terminal() else 0
-        terminal.page(stats.as_table(numbers, width).splitlines())
+        terminal.page(tables.as_table(numbers, width).splitlines())
 
 
 @cli.command("report", epilog="Example: openai-lifecycle report -o report.html --since 7d")
@@ -324,7 +324,7 @@ def doctor_(command: Sequence[str]) -> None:
 
 def _captured(command: Sequence[str]) -> bool:
     """Run ``command``, print what its log holds, and return whether that is something and whole."""
-    from openai_lifecycle.cli import doctor, stats
+    from openai_lifecycle.cli import doctor, stats, tables
     from openai_lifecycle.cli.check import Check
     from openai_lifecycle.cli.costs import Prices
 
@@ -350,5 +350,5 @@ def _captured(command: Sequence[str]) -> bool:
         for line in check.lines():
             click.echo(line)
         if numbers.groups:
-            click.echo(stats.as_table(numbers, terminal.width() if terminal.on_terminal() else 0))
+            click.echo(tables.as_table(numbers, terminal.width() if terminal.on_terminal() else 0))
         return check.whole

@@ -19,7 +19,7 @@ _BATCH: Final = 500
 
 
 def to_jsonl(events: Iterable[LifecycleEvent], out: TextIO) -> int:
-    """Write a line of JSON per event; returns how many. ``records.from_object`` restores the events."""
+    """Write a line of JSON per event; returns how many."""
     count = 0
     for count, event in enumerate(events, 1):  # noqa: B007 - the last count is the result
         out.write(f"{to_json(event)}\n")

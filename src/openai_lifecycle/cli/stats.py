@@ -1,33 +1,24 @@
 """The numbers of a log, in one pass and constant memory: calls, errors, tokens, cost, latency, tools.
 
 msgspec decodes only the few fields that count and skips the rest, so a gigabyte takes seconds. All counts are exact
-except percentiles, which are accurate to half a percent (:class:`Sketch`).
+except percentiles (``sketch.py``).
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
-from rich import box
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
 
 from openai_lifecycle import semconv
 from openai_lifecycle.cli.costs import Prices, Rate
 from openai_lifecycle.cli.select import Filter
-from openai_lifecycle.cli.terminal import cell, clean
+from openai_lifecycle.cli.sketch import Sketch
 from openai_lifecycle.eventslog.format import KEYS as EVENT_KEYS
 from openai_lifecycle.eventslog.format import parse
 from openai_lifecycle.records import whole
@@ -89,45 +80,6 @@ def decoder(wanted: Filter) -> Callable[[bytes], Entry | None]:
     if wanted.everything:
         return decode
     return lambda raw: decode(raw) if wanted(parse(raw)) else None
-
-
-# ------------------------------------------------------------------ percentiles
-_GAMMA: Final = 1.01
-_SCALE: Final = 1 / math.log(_GAMMA)
-
-
-class Sketch:
-    """Counts values in buckets that each span one percent: any percentile is accurate to half a percent.
-
-    Memory depends on the range of the values, not on their number: 1 µs to 1 day are 2500 buckets.
-    """
-
-    __slots__ = ("_buckets", "count")
-
-    def __init__(self) -> None:
-        self._buckets: dict[int, int] = {}
-        self.count = 0
-
-    def add(self, value: float) -> None:
-        """Count ``value``, 0 or more and finite."""
-        bucket = math.ceil(math.log(value) * _SCALE) if value > 1e-6 else -1400
-        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
-        self.count += 1
-
-    def percentile(self, percent: float) -> float | None:
-        """Return the smallest value that ``percent`` of the values do not exceed; ``None`` when there are none."""
-        rank = math.ceil(self.count * percent / 100)
-        for bucket in sorted(self._buckets):
-            rank -= self._buckets[bucket]
-            if rank <= 0:
-                return 2 * _GAMMA**bucket / (_GAMMA + 1) if bucket > -1400 else 0.0
-        return None
-
-    def merge(self, other: Sketch) -> None:
-        """Count what ``other`` counted."""
-        self.count += other.count
-        for bucket, count in other._buckets.items():
-            self._buckets[bucket] = self._buckets.get(bucket, 0) + count
 
 
 # ------------------------------------------------------------------ the numbers of one group
@@ -288,14 +240,9 @@ def _measure(sketch: Sketch, text: str) -> None:
         sketch.add(value)
 
 
-# ------------------------------------------------------------------ as text
-_PERCENTILES: Final = (50, 95, 99)
-
-
-def rows(numbers: Numbers) -> Iterator[dict[str, Any]]:
-    """Yield one flat row a group: what ``--json`` and ``--csv`` show. Latencies are milliseconds, costs dollars."""
-    for key, group in numbers.ordered():
-        yield {**dict(zip(numbers.by, key, strict=True)), **measures(group)}
+# ------------------------------------------------------------------ the numbers by name
+#: Of latencies and of times to the first token.
+PERCENTILES: Final = (50, 95, 99)
 
 
 def measures(group: Group) -> dict[str, Any]:
@@ -310,8 +257,8 @@ def measures(group: Group) -> dict[str, Any]:
         "reasoning_tokens": group.reasoning_tokens,
         "cost_usd": None if group.cost is None else float(group.cost),
         "unpriced_calls": group.unpriced,
-        **{f"latency_p{p}_ms": _rounded(group.latency.percentile(p)) for p in _PERCENTILES},
-        **{f"first_token_p{p}_ms": _rounded(group.first_token.percentile(p)) for p in _PERCENTILES},
+        **{f"latency_p{p}_ms": _rounded(group.latency.percentile(p)) for p in PERCENTILES},
+        **{f"first_token_p{p}_ms": _rounded(group.first_token.percentile(p)) for p in PERCENTILES},
         "tool_calls": sum(group.tools.values()),
         "tools": dict(group.tools.most_common()),
     }
@@ -319,113 +266,3 @@ def measures(group: Group) -> dict[str, Any]:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
-
-
-def as_json(numbers: Numbers) -> str:
-    """Return the rows and their total as one JSON object."""
-    return json.dumps(
-        {"by": numbers.by, "groups": list(rows(numbers)), "total": measures(numbers.total())}, indent=2
-    )
-
-
-def as_csv(numbers: Numbers) -> str:
-    """Return the rows as CSV; error types and tools as JSON within their cell."""
-    out = io.StringIO()
-    names = [*numbers.by, *measures(Group())]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows(numbers):
-        writer.writerow(json.dumps(v) if isinstance(v, dict) else cell(v) for v in row.values())
-    return out.getvalue()
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """A column of the table; on a narrow terminal, the lowest rank is dropped first."""
-
-    heading: str
-    rank: int
-    text: Callable[[Group], str]
-
-
-def _seconds(sketch: Sketch) -> str:
-    values = [sketch.percentile(percent) for percent in _PERCENTILES]
-    return " ".join("-" if value is None else f"{value / 1000:.3g}" for value in values)
-
-
-def _counted(counter: Counter[str]) -> str:
-    return ", ".join(f"{clean(name)} {count}" for name, count in counter.most_common(5)) or "-"
-
-
-def dollars(group: Group) -> str:
-    """Return what is known of the cost: ``?`` for unknown, ``$1.20 + ?`` when some calls have no price."""
-    if group.cost is None:
-        return "?"
-    places = max(2, 1 - group.cost.adjusted()) if group.cost else 2  # two digits at least
-    known = f"${group.cost:.{places}f}"
-    return f"{known} + ?" if group.unpriced else known
-
-
-_SHOWN: Final = (
-    _Shown("calls", 99, lambda g: str(g.calls)),
-    _Shown("errors", 98, lambda g: str(sum(g.errors.values()))),
-    _Shown("in", 96, lambda g: str(g.input_tokens)),
-    _Shown("out", 95, lambda g: str(g.output_tokens)),
-    _Shown("cached", 40, lambda g: str(g.cached_tokens)),
-    _Shown("reasoning", 30, lambda g: str(g.reasoning_tokens)),
-    _Shown("cost", 97, dollars),
-    _Shown("latency s p50 p95 p99", 90, lambda g: _seconds(g.latency)),
-    _Shown("first token s p50 p95 p99", 50, lambda g: _seconds(g.first_token)),
-    _Shown("error types", 20, lambda g: _counted(g.errors)),
-    _Shown("tools", 10, lambda g: _counted(g.tools)),
-)
-
-
-def as_table(numbers: Numbers, width: int = 0) -> str:
-    """Return the rows as a table: plain, or with ``width`` coloured and at most that wide."""
-    console = Console(
-        width=width or 100_000,
-        force_terminal=bool(width),
-        color_system="standard" if width else None,
-        highlight=False,
-    )
-    unbounded = console.options.update(width=100_000)
-    shown = list(_SHOWN)
-    table = _table(numbers, shown)
-    while width and len(shown) > 3 and Measurement.get(console, unbounded, table).maximum > width:
-        shown.remove(min(shown, key=lambda column: column.rank))
-        table = _table(numbers, shown)
-    with console.capture() as captured:
-        console.print(table)
-    left_out = [column.heading for column in _SHOWN if column not in shown]
-    note = (
-        f"Not shown for lack of width: {', '.join(left_out)}. --json and --csv show everything."
-        if left_out
-        else ""
-    )
-    return "\n".join(line.rstrip() for line in captured.get().split("\n")) + textwrap.fill(note, width or 70)
-
-
-def _table(numbers: Numbers, shown: Sequence[_Shown]) -> Table:
-    several = len(numbers.groups) > 1
-    table = Table(
-        box=box.SIMPLE_HEAD, show_footer=several, footer_style="bold", show_edge=False, pad_edge=False
-    )
-    total = numbers.total()
-    for index, name in enumerate(numbers.by):
-        table.add_column(name, footer="total" if index == 0 else "", no_wrap=True)
-    for column in shown:
-        textual = column.heading in ("error types", "tools")
-        table.add_column(
-            column.heading,
-            footer=Text(column.text(total)),
-            justify="left" if textual else "right",
-            no_wrap=True,
-        )
-    for key, group in numbers.ordered():
-        texts = (*(clean(part) or "-" for part in key), *(column.text(group) for column in shown))
-        table.add_row(
-            *map(Text, texts),
-            style="red" if group.calls and group.calls == sum(group.errors.values()) else None,
-        )
-    return table

@@ -32,6 +32,7 @@ from openai_lifecycle.capture.facts import (
     texts,
 )
 from openai_lifecycle.capture.operations.usage import usage
+from openai_lifecycle.capture.tools import chat_call
 from openai_lifecycle.encoding import encodable
 
 
@@ -196,7 +197,7 @@ def _tool_calls(reply: Reply, choice: int, message: Fields, *, in_fragments: boo
 
 
 def _fragment(reply: Reply, key: object, fragment: object) -> None:
-    call_id, name, kind, arguments = content.called(fragment)
+    call_id, name, kind, arguments = chat_call(fragment)
     call = reply.tool_call(key)
     call.id = call_id or call.id
     call.name += name

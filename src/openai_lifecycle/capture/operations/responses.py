@@ -41,6 +41,7 @@ from openai_lifecycle.capture.facts import (
     text,
 )
 from openai_lifecycle.capture.operations.usage import usage
+from openai_lifecycle.capture.tools import item_call
 
 
 def _id(value: object) -> str | None:
@@ -173,7 +174,7 @@ def _is_answer(item: Fields) -> bool:
 
 def _item(reply: Reply, item: Fields, position: int | None, arrived: Mapping[Any, ToolCall]) -> None:
     """Fold a finished output item; a tool call that has already ``arrived`` keeps its time of detection."""
-    call = content.tool_called(item)
+    call = item_call(item)
     if call is not None:
         key = ("item", call.id if position is None else position)
         known = arrived.get(key)

@@ -1,0 +1,43 @@
+"""Percentiles of any number of values in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+_GAMMA: Final = 1.01
+_SCALE: Final = 1 / math.log(_GAMMA)
+
+
+class Sketch:
+    """Counts values in buckets that each span one percent: any percentile is accurate to half a percent.
+
+    Memory depends on the range of the values, not on their number: 1 µs to 1 day are 2500 buckets.
+    """
+
+    __slots__ = ("_buckets", "count")
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, int] = {}
+        self.count = 0
+
+    def add(self, value: float) -> None:
+        """Count ``value``, 0 or more and finite."""
+        bucket = math.ceil(math.log(value) * _SCALE) if value > 1e-6 else -1400
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+        self.count += 1
+
+    def percentile(self, percent: float) -> float | None:
+        """Return the smallest value that ``percent`` of the values do not exceed; ``None`` when there are none."""
+        rank = math.ceil(self.count * percent / 100)
+        for bucket in sorted(self._buckets):
+            rank -= self._buckets[bucket]
+            if rank <= 0:
+                return 2 * _GAMMA**bucket / (_GAMMA + 1) if bucket > -1400 else 0.0
+        return None
+
+    def merge(self, other: Sketch) -> None:
+        """Count what ``other`` counted."""
+        self.count += other.count
+        for bucket, count in other._buckets.items():
+            self._buckets[bucket] = self._buckets.get(bucket, 0) + count
