@@ -38,7 +38,10 @@ async def chat(question: str) -> fastapi.responses.StreamingResponse:
     """Stream the model's answer as plain text."""
     try:
         stream = await app.state.client.chat.completions.create(
-            model=MODEL, messages=[{"role": "user", "content": question}], stream=True
+            model=MODEL,
+            messages=[{"role": "user", "content": question}],
+            stream=True,
+            stream_options={"include_usage": True},  # or events.log has no tokens, and no cost is known
         )
     except openai.APIStatusError as error:
         raise fastapi.HTTPException(error.status_code, error.message) from error

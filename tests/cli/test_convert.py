@@ -130,6 +130,16 @@ def test_convert_says_how_many(run: Run, tmp_path: Path) -> None:
     assert told("sqlite") == f"out: {len(events)} entries read, {len(events) - 1} new\n"
 
 
+def test_what_fails_leaves_the_old_file(run: Run, log: Path, tmp_path: Path) -> None:
+    """A conversion that cannot read its log leaves the file of the one before as it was, and nothing beside it."""
+    (tmp_path / "folder").mkdir()
+    run("convert", "--to", "csv", "-o", tmp_path / "out.csv", log)
+    before = (tmp_path / "out.csv").read_bytes()
+    run("convert", "--to", "csv", "-o", tmp_path / "out.csv", tmp_path / "folder", status=2)
+    assert (tmp_path / "out.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.log", "folder", "out.csv"]
+
+
 def test_a_database_of_others_gets_a_table(run: Run, log: Path, tmp_path: Path) -> None:
     """A database that holds other things keeps them, and all events are new in it."""
     with closing(sqlite3.connect(tmp_path / "out.db")) as database:
@@ -153,7 +163,7 @@ def test_a_whole_log_is_whole(run: Run, real_log: Path, log: Path) -> None:
 def test_a_log_that_is_none_is_not_whole(run: Run, tmp_path: Path) -> None:
     """A pattern that names only folders names no log: that is an error, and nothing is called whole."""
     (tmp_path / "logs" / "a.log").mkdir(parents=True)
-    result = run("check", "logs/*.log", status=1)
+    result = run("check", "logs/*.log", status=2)
     assert "logs/*.log: there is no such log" in result.stderr
     assert result.stdout == ""
 

@@ -173,6 +173,14 @@ def test_a_program_without_calls(run: Run) -> None:
     assert "nothing was captured: the command made no OpenAI client" in shown
 
 
+def test_options_belong_to_the_command(run: Run) -> None:
+    """What follows the command's name is the command's; before it, a wrong option is an error."""
+    program = "import sys; print(*sys.argv[1:])"
+    shown = run("doctor", sys.executable, "-c", program, "--help", status=1).stdout
+    assert "-c import sys; print(*sys.argv[1:]) --help: exit status 0" in shown
+    assert "No such option" in run("doctor", "--jsn", status=2).stderr
+
+
 def test_a_command_that_does_not_exist(run: Run) -> None:
     """A command that cannot be found is one line, and the status is 1."""
     result = run("doctor", "--", "nosuchcmd", status=1)

@@ -19,6 +19,7 @@ from click.testing import Result
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from openai_lifecycle.cli import stats
@@ -52,7 +53,7 @@ def test_the_page_has_the_numbers_of_the_log(
         assert {name: sum(group[name] for group in part) for name in expected} == expected
     for point in page["timeline"]["points"]:
         assert sum(point["calls_by_model"]) == point["calls"]
-    assert [entry[1] for entry in page["entries"]] == [event.tag for event in read_events(log)]
+    assert [entry[1] for entry in reversed(page["entries"])] == [event.tag for event in read_events(log)]
     assert page["left_out"] == 0
     assert sum(error["count"] for error in page["errors"]) >= expected["errors"]
     durations = [float(call["duration_ms"]) for call in page["slowest"]]
@@ -62,12 +63,11 @@ def test_the_page_has_the_numbers_of_the_log(
 
 
 def test_the_list_may_be_shorter_than_the_log(run: Run, log: Path, tmp_path: Path) -> None:
-    """``--entries`` keeps the newest; the numbers stay those of all."""
+    """``--entries`` keeps the newest, the last first; the numbers stay those of all."""
     run("report", "--entries", "5", "-o", tmp_path / "report.html", log)
     page = data(tmp_path / "report.html")
-    assert [entry[8] for entry in page["entries"]] == [
-        event.trace_id for event in list(read_events(log))[-5:]
-    ]
+    newest = [event.trace_id for event in read_events(log)][:-6:-1]
+    assert [entry[8] for entry in page["entries"]] == newest
     assert page["left_out"] == len(list(read_events(log))) - 5
     assert page["total"]["calls"] == 300
 
@@ -83,15 +83,15 @@ def test_what_only_the_numbers_can_read_is_listed_with_its_reason(
         file.write(f"{unknown}{wrong}glued {second}")
     run("report", "-o", tmp_path / "report.html", log)
     page = data(tmp_path / "report.html")
-    assert [entry[9] for entry in page["entries"][-3:]] == [
-        "cannot be read: unknown event FUTURE",
-        "cannot be read: message_content has a value of the wrong type",
+    assert [entry[9] for entry in page["entries"][:3]] == [
         "cannot be read: not an entry: the first line is not a header",
+        "cannot be read: message_content has a value of the wrong type",
+        "cannot be read: unknown event FUTURE",
     ]
-    assert [entry[1] for entry in page["entries"][-3:]] == [
+    assert [entry[1] for entry in page["entries"][:3]] == [
+        "LLM_GENERATION_SUCCESS",
+        "LLM_GENERATION_SUCCESS",
         "LLM_FUTURE",
-        "LLM_GENERATION_SUCCESS",
-        "LLM_GENERATION_SUCCESS",
     ]
     assert page["total"]["calls"] == 302
 
@@ -234,6 +234,23 @@ def test_the_page_works(run: Run, log: Path, tmp_path: Path, browser: webdriver.
     assert complaints(browser) == []
 
 
+def test_the_list_works_by_keyboard(run: Run, log: Path, tmp_path: Path, browser: webdriver.Chrome) -> None:
+    """Down and up choose entries and scroll to them; what a screen reader announces has names."""
+    run("report", "-o", tmp_path / "report.html", log)
+    opened(browser, tmp_path / "report.html")
+    newest = [event.trace_id for event in read_events(log)][::-1]
+    entries = browser.find_element(By.CSS_SELECTOR, "#list")
+    entries.send_keys(Keys.ARROW_DOWN * 60 + Keys.ARROW_UP)
+    assert newest[58] in text(browser, "#entry")
+    chosen = browser.find_elements(By.CSS_SELECTOR, '.row[aria-selected="true"]')
+    assert [row.is_displayed() for row in chosen] == [True]
+    unnamed = (
+        "figure:not([aria-label]):not([hidden]), table:not([aria-label]), [role=listbox]:not([aria-label])"
+    )
+    assert browser.find_elements(By.CSS_SELECTOR, unnamed) == []
+    assert complaints(browser) == []
+
+
 def test_nothing_in_a_log_runs(
     run: Run, hostile_log: Path, tmp_path: Path, browser: webdriver.Chrome
 ) -> None:
@@ -257,14 +274,11 @@ def test_nothing_in_a_log_runs(
 
 
 def test_a_hundred_thousand_entries(run: Run, tmp_path: Path, browser: webdriver.Chrome) -> None:
-    """A page of 100 000 entries holds a few rows at a time, scrolls to the last, and searches."""
-    unit = "".join(map(render, generated.events(1000)))
-    entries = len(list(generated.events(1000)))
-    times = -(-100_000 // entries)
-    last = next(event for event in generated.events(9, seed=9) if isinstance(event, LLMGenerationSuccess))
-    (tmp_path / "events.log").write_text(
-        unit * times + render(replace(last, message_content="needle")), encoding="utf-8"
-    )
+    """A page of 100 000 entries holds a few rows at a time, scrolls to the oldest, and searches."""
+    unit = list(map(render, generated.events(1000)))
+    first = next(event for event in generated.events(9, seed=9) if isinstance(event, LLMGenerationSuccess))
+    needle = render(replace(first, message_content="needle"))
+    (tmp_path / "events.log").write_text("".join([needle, *(unit * 100)[: 100_000 - 1]]), encoding="utf-8")
     run("report", "-o", tmp_path / "report.html", tmp_path / "events.log")
     opened(browser, tmp_path / "report.html")
     assert "100,000 of 100,000 entries" in text(browser, "#found")

@@ -65,6 +65,7 @@ def test_json_is_every_field(run: Run, hostile_log: Path) -> None:
         (["--trace", "0000000000000000000000000000000A"], lambda e: e.trace_id == f"{10:032x}"),
         (["--grep", "reykjav"], lambda e: isinstance(e, ToolCallDetected)),
         (["--grep", "Reykjav.k.*x"], lambda e: False),
+        (["--grep", r'weather\(\{"'], lambda e: isinstance(e, ToolCallDetected)),
         (["--since", "2026-01-05T01:00:00Z", "--until", "2026-01-05T02:00:00Z"], lambda e: records.instant(e).hour == 1),
         (["--since", "1h"], lambda e: False),
         (["--until", "1h ago"], lambda e: True),
@@ -129,7 +130,7 @@ def test_one_log_is_all_its_files(run: Run, log: Path) -> None:
         [*COMMAND, "show", "--full", "-"], input=entries, capture_output=True, check=True, timeout=30
     )
     assert piped.stdout == entries
-    assert "there is no such log" in run("show", "nowhere.log", status=1).stderr
+    assert "there is no such log" in run("show", "nowhere.log", status=2).stderr
 
 
 def test_where_the_log_is_switched_off_one_must_be_named(

@@ -6,6 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -178,6 +179,21 @@ def test_prices_of_one_s_own_come_first(run: Run, log: Path, tmp_path: Path) -> 
     assert groups["openai", "gpt-4o"]["cost_usd"] > 0
 
 
+def test_an_own_price_of_the_requested_model(run: Run, tmp_path: Path) -> None:
+    """It comes before what genai-prices has for the model that answered; an own price of that one comes first."""
+    event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
+    fields = {"response_model": "gpt-4.1-mini-2025-04-14", "input_tokens": "1000000", "output_tokens": "0"}
+    custom = {**event.metadata.custom_fields, **fields, "cached_tokens": "0"}
+    asked = replace(event, model_id="gpt-4.1-mini", metadata=replace(event.metadata, custom_fields=custom))
+    log = generated.write(tmp_path / "events.log", [asked])
+    prices = {"gpt-4.1-mini": {"input": 1000}}
+    for expected in (1000, 7):
+        (tmp_path / "prices.json").write_text(json.dumps(prices))
+        result = run("stats", "--json", "--prices", tmp_path / "prices.json", log).stdout
+        assert json.loads(result)["total"]["cost_usd"] == expected
+        prices["gpt-4.1-mini-2025-04-14"] = {"input": 7}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -217,7 +233,7 @@ def test_a_price_by_tier_and_date_is_that_of_the_call() -> None:
                     provider_id=provider,
                     genai_request_timestamp=datetime.fromisoformat(when),
                 ).total_price
-                rate = Prices().rate(ours, model, when, sent)
+                rate = Prices().rate(ours, (model,), when, sent)
                 assert rate is not None
                 assert rate.cost(sent, sent // 4, 700) == expected
                 checked += 1
@@ -226,8 +242,8 @@ def test_a_price_by_tier_and_date_is_that_of_the_call() -> None:
 
 def test_a_model_priced_by_something_else_is_unknown() -> None:
     """A model whose price is by the second or the image has no price by the token."""
-    assert Prices().rate("openai", "no-such-model", "2026-01-01T00:00:00+00:00", 1) is None
-    assert Prices().rate("no-such-provider", "gpt-4o", "2026-01-01T00:00:00+00:00", 1) is None
+    assert Prices().rate("openai", ("no-such-model",), "2026-01-01T00:00:00+00:00", 1) is None
+    assert Prices().rate("no-such-provider", ("gpt-4o",), "2026-01-01T00:00:00+00:00", 1) is None
 
 
 @pytest.mark.parametrize("provider", sorted(costs._PROVIDERS))

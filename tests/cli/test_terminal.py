@@ -126,7 +126,7 @@ def test_a_narrow_row_says_what_and_when(columns: int) -> None:
             COLOUR.sub("", show.row(replace(event, time=time), columns)) for time in (now, now - timedelta(1))
         )
         assert new.startswith(f"{now:%H:%M:%S} ")
-        assert old.startswith(f"{now - timedelta(1)} ")
+        assert old.startswith(f"{now - timedelta(1):%m-%d %H:%M} ")
         assert new.split()[1] == old.split()[2]
         told.add(new.split()[1])
     assert told == {"START", "READY", "FAILED", "OK", "ERROR", "TOOL"}
@@ -170,9 +170,7 @@ def test_an_empty_log_is_no_error(run: Run, tmp_path: Path, command: str) -> Non
 
 
 # ------------------------------------------------------------------ where output goes
-@pytest.mark.parametrize(
-    "command", ["show", "show --full", "tail", "convert --to csv", "stats --csv", "check"]
-)
+@pytest.mark.parametrize("command", ["show", "show --full", "tail", "stats --csv", "check"])
 def test_what_an_encoding_lacks_is_escaped(log: Path, command: str) -> None:
     """Where standard output cannot take every character, a log is shown all the same, with those escaped."""
     first = generated.write(log, [replace(event, message_content="\u4e16") for event in _answers(log)])
@@ -185,6 +183,32 @@ def test_what_an_encoding_lacks_is_escaped(log: Path, command: str) -> None:
     )
     assert shown.stderr == b""
     assert (b"\\u4e16" in shown.stdout) == (command not in ("stats --csv", "check"))
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_data_is_the_same_in_a_pipe_and_in_a_file(log: Path, tmp_path: Path, form: str) -> None:
+    """What ``convert`` writes is UTF-8 with plain line ends, whatever the locale."""
+    generated.write(log, [replace(event, message_content="\u4e16") for event in _answers(log)])
+    command = [*COMMAND, "convert", "--to", form, str(log)]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    piped = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=30)
+    subprocess.run([*command, "-o", tmp_path / "out"], check=True, capture_output=True, timeout=30)
+    assert piped.stdout == (tmp_path / "out").read_bytes()
+
+
+@pytest.mark.parametrize(("closed", "command"), [("1", "stats"), ("2", "report -o page.html")])
+def test_a_closed_stream_is_no_error(log: Path, tmp_path: Path, closed: str, command: str) -> None:
+    """Started with standard output or standard error closed, a command does its work."""
+    line = f"exec {closed}>&-; exec {shlex.join([*COMMAND, *command.split(), str(log)])}"
+    subprocess.run(["sh", "-c", line], check=True, timeout=30)
+    assert (tmp_path / "page.html").exists() == (closed == "2")
+
+
+@pytest.mark.parametrize("command", ["show", "tail", "stats", "convert --to csv", "report"])
+def test_a_filter_that_nothing_passes_says_so(run: Run, log: Path, command: str) -> None:
+    """Where a filter lets no entry through, a line on standard error says it, and that is no error."""
+    assert run(*command.split(), "--model", "gpt4", log).stderr.startswith("no entry matches\n")
+    assert "no entry" not in run(*command.split(), "--model", "gpt-4o", log).stderr
 
 
 def _answers(log: Path) -> list[LLMGenerationSuccess]:

@@ -88,8 +88,8 @@ class Check:
         """Yield the findings as text."""
         tags = ", ".join(f"{tag} {count}" for tag, count in self.counts.most_common())
         yield amount(self.counts.total(), "entry", "entries") + (f": {tags}" if tags else "")
-        skipped = sum(damage.length for damage in self.damage)
-        yield f"damaged places: {len(self.damage)}, {amount(skipped, 'byte', 'bytes')}"
+        sizes = [damage.length for damage in self.damage]
+        yield f"damaged places: {len(sizes)}, {amount(sum(sizes), 'byte', 'bytes') if all(sizes) else 'of unknown size'}"
         yield from _first(clean(str(damage)) for damage in self.damage)
         yield f"duplicates: {len(self.duplicates)}"
         yield from _first(map(str, self.duplicates))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -64,7 +65,7 @@ def show_(log: Sequence[str], wanted: Filter, form: str | None) -> None:
     """Show entries, one line each.
 
     On a narrow terminal, types are shortened to START, READY and FAILED for INIT_*, OK and ERROR for GENERATION_*, and
-    TOOL; a time without a date is today's.
+    TOOL; a time without a date is today's, a date without a year this or the last year's.
 
     In a pipe, the fields are separated by tabs: time, event, provider, model, duration_ms, input_tokens,
     output_tokens, trace_id, text.
@@ -101,7 +102,7 @@ def tail(log: Sequence[str], *, follow: bool, lines: int, wanted: Filter, form: 
         sys.stdout.flush()
         last, printing = deque(), True
 
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(*[KeyboardInterrupt] if follow else []):
         for event in logs.read(paths, wanted, follow=follow, idle=catch_up):
             last.append(event)
             if printing:
@@ -170,6 +171,7 @@ def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | Non
         for entry, _ in entries:
             if entry is not None:
                 numbers.add(entry)
+    logs.tell_if_none(wanted, found=bool(numbers.groups))
     if form == "json":
         click.echo(tables.as_json(numbers))
     elif form == "csv":
@@ -215,9 +217,14 @@ def report_(log: Sequence[str], output: str, entries: int, prices: Any, wanted: 
         for (entry, raw), _ in found:
             if entry is not None:
                 page.add(entry, raw)
+    logs.tell_if_none(wanted, found=page.count > 0)
     with _writing(output) as out:
         out.write(page.page(paths))
-    click.echo(f"{terminal.clean(output)}: written", err=True)
+    if output != "-":
+        click.echo(
+            f"{terminal.clean(output)}: written with {terminal.amount(page.count, 'entry', 'entries')}",
+            err=True,
+        )
 
 
 @cli.command("convert", epilog="Example: openai-lifecycle convert --to sqlite -o events.db events.log")
@@ -258,14 +265,24 @@ def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None
 
 @contextlib.contextmanager
 def _writing(path: str) -> Iterator[TextIO]:
+    """Open ``path`` for text in UTF-8; a file appears whole or not at all, readable by its owner only, as the log is."""
     if path == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", newline="")
         yield sys.stdout
         return
+    whole = os.path.realpath(path)
+    part = f"{whole}.{os.getpid()}.part" if os.path.isfile(whole) or not os.path.exists(whole) else ""
     try:
-        # Readable by the owner only, as the log is.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8", newline="") as file:
-            yield file
+        with contextlib.ExitStack() as on_failure:
+            descriptor = os.open(part or whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            if part:
+                on_failure.callback(os.unlink, part)
+            with open(descriptor, "w", encoding="utf-8", newline="") as file:
+                yield file
+            if part:
+                os.replace(part, whole)
+            on_failure.pop_all()
     except OSError as error:
         raise click.ClickException(f"{terminal.clean(path)}: {error.strerror}") from None
 
@@ -276,9 +293,8 @@ def _writing(path: str) -> Iterator[TextIO]:
 def check_(log: Sequence[str], form: str | None) -> None:
     """Check a log for damage, duplicates and missing endings.
 
-    An ending is missing where an INIT_START has no INIT_SUCCESS or INIT_ERROR, or a TOOL_CALL_DETECTED has no
-    GENERATION_SUCCESS or GENERATION_ERROR. Findings have byte offsets. The exit status is 0 if the log is whole, 1 if
-    not, and 2 if the command was used wrongly.
+    An ending is missing where an INIT_START has no INIT_SUCCESS or INIT_ERROR. Findings have byte offsets. The exit
+    status is 0 if the log is whole, 1 if not, and 2 if it cannot be read or the command was used wrongly.
     """
     from openai_lifecycle.cli.check import Check
 
@@ -299,7 +315,7 @@ def check_(log: Sequence[str], form: str | None) -> None:
 @cli.command(
     "doctor",
     epilog="Example: openai-lifecycle doctor -- python app.py",
-    context_settings={"ignore_unknown_options": True},
+    context_settings={"allow_interspersed_args": False},  # what follows the command's name is the command's
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def doctor_(command: Sequence[str]) -> None:

@@ -58,33 +58,34 @@ class Prices:
 
     def __init__(self, overrides: Mapping[str, Rate] | None = None) -> None:
         self._overrides = overrides or {}
-        self._models: dict[tuple[str, str], Rate | ModelInfo | None] = {}
+        self._found: dict[tuple[str, tuple[str, ...]], tuple[Rate | ModelInfo, ...]] = {}
         self._rates: dict[tuple[int, int], Rate | None] = {}
 
-    def rate(self, provider: str, model: str, timestamp: str, input_tokens: int) -> Rate | None:
+    def rate(self, provider: str, models: tuple[str, ...], timestamp: str, input_tokens: int) -> Rate | None:
         """Return the rate of a call made at ``timestamp`` (RFC 3339) with ``input_tokens`` input tokens.
 
-        Some prices depend on the date, some on the hour, some on how much was sent.
+        It is that of the first of ``models`` with a price; an override of any of them comes first. Some prices depend
+        on the date, some on the hour, some on how much was sent.
         """
-        key = (provider, model)
-        found = self._models.get(key, self)
-        if found is self:
-            found = self._models[key] = self._find(provider, model)
-        return self._rate(found, timestamp, input_tokens) if isinstance(found, ModelInfo) else found  # type: ignore[return-value]
+        key = (provider, models)
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = self._find(provider, models)
+        for price in found:
+            rate = self._rate(price, timestamp, input_tokens) if isinstance(price, ModelInfo) else price
+            if rate is not None:
+                return rate
+        return None
 
-    def _find(self, provider: str, model: str) -> Rate | ModelInfo | None:
-        override = self._overrides.get(f"{provider}/{model}") or self._overrides.get(model)
-        if override is not None:
-            return override
-        try:
-            found = calc_price(
-                Usage(input_tokens=0, output_tokens=0), model, provider_id=_PROVIDERS.get(provider, provider)
-            ).model
-        except (LookupError, ValueError):
-            return None
-        if isinstance(found.prices, ModelPrice) and not _tiers(found.prices):
-            return _linear(found.prices, 1)
-        return found
+    def _find(self, provider: str, models: tuple[str, ...]) -> tuple[Rate | ModelInfo, ...]:
+        own = [
+            self._overrides[name]
+            for model in models
+            for name in (f"{provider}/{model}", model)
+            if name in self._overrides
+        ]
+        listed = (_listed(provider, model) for model in models if model)
+        return tuple(own) or tuple(price for price in listed if price is not None)
 
     def _rate(self, model: ModelInfo, timestamp: str, input_tokens: int) -> Rate | None:
         try:
@@ -98,6 +99,19 @@ class Prices:
         if key not in self._rates:
             self._rates[key] = _linear(price, tiers[tier - 1] + 1 if tier else 1)
         return self._rates[key]
+
+
+def _listed(provider: str, model: str) -> Rate | ModelInfo | None:
+    """Return what genai-prices has for a model: its rate if it is always the same."""
+    try:
+        found = calc_price(
+            Usage(input_tokens=0, output_tokens=0), model, provider_id=_PROVIDERS.get(provider, provider)
+        ).model
+    except (LookupError, ValueError):
+        return None
+    if isinstance(found.prices, ModelPrice) and not _tiers(found.prices):
+        return _linear(found.prices, 1)
+    return found
 
 
 def _tiers(price: ModelPrice) -> list[int]:

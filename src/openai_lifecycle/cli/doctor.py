@@ -164,7 +164,11 @@ def _exporters() -> Iterator[Finding]:
                 yield _reachable(signal, name)
         if not names:
             level: Level = "note" if signal is sdk.TRACES else "ok"
-            yield Finding(level, "exporter", f"{signal.name}: none; set {signal.endpoints[0]} to export them")
+            yield Finding(level, "exporter", f"{signal.name}: none; set {_ASKING[signal]} to export them")
+
+
+#: Signal → the variable that asks for its export.
+_ASKING: Final = {sdk.TRACES: "OTEL_EXPORTER_OTLP_ENDPOINT", sdk.METRICS: "OTEL_METRICS_EXPORTER=otlp"}
 
 
 def _reachable(signal: sdk.Signal, name: str) -> Finding:

@@ -21,6 +21,13 @@ from openai_lifecycle.eventslog.reader import Damage, OnDamage, Place, read_entr
 
 T = TypeVar("T")
 
+
+class Unreadable(click.ClickException):
+    """A log does not exist or cannot be read."""
+
+    exit_code = 2  # 1 is what ``check`` says of a log that is not whole
+
+
 VARIABLE = env.OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG
 STDIN = "/dev/stdin"
 _SOON = 20_000_000  # bytes that are read before a progress bar would show
@@ -33,7 +40,8 @@ def expand(given: Sequence[str], *, awaited: bool = False) -> list[str]:
     Without any, it is the log that the application would write. An ``awaited`` log need not exist yet.
 
     Raises:
-        click.ClickException: one of them does not exist, or there is none.
+        Unreadable: one of them does not exist, or there is none.
+        click.UsageError: events.log is switched off and no other is named.
     """
     if not given and os.environ.get(VARIABLE, "").strip().lower() == "none":
         raise click.UsageError(f"{VARIABLE}=none switches events.log off: name a LOG")
@@ -49,7 +57,7 @@ def expand(given: Sequence[str], *, awaited: bool = False) -> list[str]:
             click.echo(f"{clean(name)} does not exist yet: waiting for it", err=True)
             paths.append(name)
         else:
-            raise click.ClickException(f"{clean(name)}: there is no such log")
+            raise Unreadable(f"{clean(name)}: there is no such log")
     return paths
 
 
@@ -102,8 +110,11 @@ def read(
     progress: bool = False,
     idle: Callable[[], None] | None = None,
 ) -> Iterator[LifecycleEvent]:
-    """Yield the events that are ``wanted``. Entries without the digits of the wanted trace are not parsed."""
-    digits = wanted.trace.encode()
+    """Yield the events that are ``wanted``, and say so if there are none.
+
+    Entries without the digits of the wanted trace are not parsed.
+    """
+    digits, found = wanted.trace.encode(), False
 
     def decode(raw: bytes) -> LifecycleEvent | None:
         return parse(raw) if digits in raw else None
@@ -111,7 +122,15 @@ def read(
     with reading(paths, decode, follow=follow, progress=progress, idle=idle) as entries:
         for event, _ in entries:
             if event is not None and wanted(event):
+                found = True
                 yield event
+    tell_if_none(wanted, found=found)
+
+
+def tell_if_none(wanted: Filter, *, found: bool) -> None:
+    """Say on standard error that the filter has let nothing through."""
+    if not found and not wanted.everything:
+        click.echo("no entry matches", err=True)
 
 
 @contextlib.contextmanager
@@ -127,7 +146,7 @@ def reading(
     """Read entries as ``read_entries`` does; reports what was skipped at the end unless ``on_damage`` takes it.
 
     Raises:
-        click.ClickException: a log cannot be read.
+        Unreadable: a log cannot be read.
     """
     skipped = Skipped()
     entries = read_entries(paths, decode, follow=follow, on_idle=idle, on_damage=on_damage or skipped)
@@ -136,7 +155,7 @@ def reading(
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        raise click.ClickException(f"{clean(str(error.filename or ''))}: {error.strerror}") from None
+        raise Unreadable(f"{clean(str(error.filename or ''))}: {error.strerror}") from None
     finally:
         skipped.tell()
 
@@ -147,7 +166,7 @@ def _with_progress(paths: Sequence[str], entries: Iterator[tuple[T, Place]]) -> 
     A compressed file's share is unknown before its end, so it counts when it is done.
     """
     total = _size(paths)
-    if not sys.stderr.isatty() or (total is not None and total < _SOON):
+    if sys.stderr is None or not sys.stderr.isatty() or (total is not None and total < _SOON):
         yield from entries
         return
     from rich.console import Console

@@ -14,8 +14,8 @@
   };
   const number = (value) => value === null || value === undefined ? "–" : value.toLocaleString("en-US");
   const amount = (value, one, many) => `${number(value)} ${value === 1 ? one : many}`;
-  const seconds = (ms) => ms === null || ms === "" ? "–" : (Number(ms) / 1000).toPrecision(3);
-  const exact = (usd) => "$" + (usd >= 1 ? usd.toFixed(2) : usd === 0 ? "0.00" : usd.toPrecision(2));
+  const seconds = (ms) => ms === null || ms === "" ? "–" : String(Number((Number(ms) / 1000).toPrecision(3)));
+  const exact = (usd) => "$" + (usd >= 1 ? usd.toFixed(2) : usd === 0 ? "0.00" : usd.toFixed(Math.min(20, 1 - Math.floor(Math.log10(usd)))));
   const dollars = (m) => m.cost_usd === null ? "unknown" : exact(m.cost_usd) + (m.unpriced_calls ? " + unknown" : "");
   const counted = (pairs) => pairs.map(([name, count]) => `${name} ${count}`).join(", ") || "–";
 
@@ -34,6 +34,7 @@
   const chart = (id, title, traces, axis) => {
     const shown = traces.filter((trace) => trace.y.some((value) => value));
     at(id).hidden = !shown.length;
+    at(id).setAttribute("aria-label", title);
     if (shown.length) Plotly.newPlot(at(id), shown, {
       title: { text: title, font: { size: 14 }, x: 0.01 }, barmode: "stack", bargap: 0.1,
       margin: { l: 55, r: 10, t: 34, b: 40 }, legend: { orientation: "h", y: -0.22, font: { size: 11 } },
@@ -112,16 +113,27 @@
     rows.replaceChildren(...found.slice(first, last).map((index) => {
       const entry = entries[index];
       const row = make("div", undefined, "row" + (entry[1].endsWith("ERROR") ? " bad" : "") + (index === chosen ? " chosen" : ""));
+      row.setAttribute("role", "option");
+      row.setAttribute("aria-selected", index === chosen);
       for (const field of SHOWN) row.append(make("span", entry[field]));
-      row.addEventListener("click", () => {
-        chosen = index;
-        at("entry").hidden = false;
-        at("entry").textContent = FIELDS.map((name, i) => `${name.padEnd(14)} ${entry[i]}`).join("\n");
-        draw();
-      });
+      row.addEventListener("click", () => choose(index));
       return row;
     }));
   };
+  const choose = (index) => {
+    chosen = index;
+    at("entry").hidden = false;
+    at("entry").textContent = FIELDS.map((name, i) => `${name.padEnd(14)} ${entries[index][i]}`).join("\n");
+    draw();
+  };
+  list.addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step || !found.length) return;
+    event.preventDefault();
+    const next = Math.min(found.length - 1, Math.max(0, found.indexOf(chosen) + step));
+    list.scrollTop = Math.min(next * HEIGHT, Math.max(list.scrollTop, (next + 1) * HEIGHT - list.clientHeight));
+    choose(found[next]);
+  });
   const search = () => {
     const words = at("search").value.toLowerCase().split(/\s+/).filter(Boolean), event = at("event").value;
     found = [];

@@ -131,6 +131,11 @@ class Report:
             failure.count += 1
             failure.last = raw
 
+    @property
+    def count(self) -> int:
+        """How many entries were taken."""
+        return self._types.total()
+
     # -------------------------------------------------------------- the page
     def page(self, names: Iterable[str]) -> str:
         """Return the page about the logs ``names``."""
@@ -173,8 +178,8 @@ class Report:
             "most_expensive": [
                 {**_listed(raw), "cost": value} for value, raw in self._most_expensive.ordered() if value
             ],
-            "entries": [list(_listed(raw).values()) for raw in self._newest],
-            "left_out": self._types.total() - len(self._newest),
+            "entries": [list(_listed(raw).values()) for raw in reversed(self._newest)],
+            "left_out": self.count - len(self._newest),
         }
 
     def _timeline(self) -> dict[str, Any]:

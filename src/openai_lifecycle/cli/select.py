@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import click
 
+from openai_lifecycle.cli.show import summary
 from openai_lifecycle.events import (
     LifecycleEvent,
     LLMGenerationError,
@@ -72,7 +73,7 @@ class Filter:
             and event.trace_id.startswith(self.trace)
             and (self.since is None or instant(event) >= self.since)
             and (self.until is None or instant(event) < self.until)
-            and (self.grep is None or self.grep.search(render(event)) is not None)
+            and (self.grep is None or any(map(self.grep.search, (summary(event), render(event)))))
         )
 
 
@@ -156,7 +157,7 @@ _OPTIONS: Final = (
         "--grep",
         callback=_regex,
         metavar="REGEX",
-        help="Only entries whose text matches; a lower-case pattern ignores case.",
+        help="Only entries that match, as shown or as in the file, keys included; a lower-case pattern ignores case.",
     ),
     click.option("--user", multiple=True, metavar="GLOB", help="Only this user; may be repeated."),
 )

@@ -89,8 +89,8 @@ def row(event: LifecycleEvent, width: int = 0) -> str:
     left = width - sum(size + 1 for _, size in COLUMNS[:-1])
     if left < 10:  # too narrow for columns
         today = event.time.date() == datetime.now().astimezone().date()
-        time = values[0][11:] if today else values[0]
-        line = f"{time} {SHORT_TAGS[type(event)]:6} {_fit(values[3], 20)} {values[-1]}"
+        time = values[0][11:] if today else values[0][5:16]
+        line = f"{time} {SHORT_TAGS[type(event)]:6} {_fit(values[3], min(20, width // 4))} {values[-1]}"
         return style(_fit(line, width), fg=COLOURS[type(event)])
     fitted = [_fit(value, size) for value, (_, size) in zip(values, COLUMNS[:-1], strict=False)]
     fitted[4:7] = [text.strip().rjust(len(text)) for text in fitted[4:7]]

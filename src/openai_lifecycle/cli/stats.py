@@ -214,11 +214,7 @@ _COUNTED: Final = frozenset(
 def _rate(prices: Prices, entry: Entry, sent: int) -> Rate | None:
     """Return the rate of the call: by the model that answered, else by the requested one."""
     custom = entry.metadata.custom_fields
-    for model in (custom.response_model, entry.model_id):
-        rate = prices.rate(entry.provider, model, custom.timestamp, sent) if model else None
-        if rate is not None:
-            return rate
-    return None
+    return prices.rate(entry.provider, (custom.response_model, entry.model_id), custom.timestamp, sent)
 
 
 def cost(prices: Prices, entry: Entry) -> Decimal | None:

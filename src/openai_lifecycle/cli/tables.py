@@ -57,7 +57,12 @@ class _Shown:
 
 def _seconds(sketch: Sketch) -> str:
     values = [sketch.percentile(percent) for percent in PERCENTILES]
-    return " ".join("-" if value is None else f"{value / 1000:.3g}" for value in values)
+    return " ".join("-" if value is None else _three_digits(value / 1000) for value in values)
+
+
+def _three_digits(value: float) -> str:
+    """Return ``value`` with three digits that count, as 1530 and not as 1.53e+03."""
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def _counted(counter: Counter[str]) -> str:
@@ -99,7 +104,7 @@ def as_table(numbers: Numbers, width: int = 0) -> str:
     unbounded = console.options.update(width=100_000)
     shown = list(_SHOWN)
     table = _table(numbers, shown)
-    while width and len(shown) > 3 and Measurement.get(console, unbounded, table).maximum > width:
+    while width and len(shown) > 1 and Measurement.get(console, unbounded, table).maximum > width:
         shown.remove(min(shown, key=lambda column: column.rank))
         table = _table(numbers, shown)
     with console.capture() as captured:
