@@ -479,6 +479,34 @@ trace.set_tracer_provider(TracerProvider())
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "openai._base_client.SyncAPIClient.request",
+        "openai._base_client.SyncAPIClient._process_response",
+        "openai.OpenAI.__init__",
+    ],
+)
+def test_a_mock_in_place_of_a_method(target: str) -> None:
+    """A mock that a test of the application has put into the client before we switch on answers as without us."""
+    program = f"""
+import openai, openai_lifecycle, os
+from unittest import mock
+def seen():
+    try:
+        client = openai.OpenAI(api_key="sk-test-0123456789", base_url=os.environ["SERVER"])
+        return client.chat.completions.create(model="m", messages=[])
+    except Exception as error:
+        return type(error), str(error)
+with mock.patch({target!r}, return_value=None):
+    bare = seen()
+    openai_lifecycle.instrument()
+    assert seen() == bare, (seen(), bare)
+"""
+    done = start(program)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_provider_that_takes_no_processor() -> None:
     """Beside such a provider, and a log handler that raises when this is reported, entries are written."""
     program = """

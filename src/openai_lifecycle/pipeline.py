@@ -11,6 +11,7 @@ import copy
 import logging
 import os
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
@@ -18,7 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from openai_lifecycle import ending, losses, sdk, semconv
-from openai_lifecycle.capture.call import end_all
+from openai_lifecycle.capture.call import LOCKING, end_all
 from openai_lifecycle.capture.metrics import Instruments, is_unset
 from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProcessor
 from openai_lifecycle.options import Options
@@ -94,6 +95,7 @@ class Pipeline(Locked):
                     )
             target, how = self._own_provider(), "started a TracerProvider of its own"
         tracer = target.get_tracer(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
+        LOCKING.update(_modules_of_processors(target))
         _lift_event_limit(tracer)
         if self._exporter is not None:
             self._attach(target, self._exporter)
@@ -137,6 +139,13 @@ class Pipeline(Locked):
         if isinstance(sampler, Sampler) and not isinstance(sampler, RecordAll):
             self._samplers.append((tracer, sampler))
             tracer.sampler = RecordAll(sampler)
+
+
+def _modules_of_processors(provider: Any) -> Iterator[str]:
+    """Yield the modules of a provider's span processors and of their exporters."""
+    for processor in getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ()):
+        yield type(processor).__module__
+        yield type(getattr(processor, "span_exporter", processor)).__module__
 
 
 def _lift_event_limit(tracer: Any) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any, Final
 
 from openai_lifecycle.encoding import encodable
 
 REDACTED: Final = "[REDACTED]"
-#: How many characters beyond a cut must be searched, so that no credential is cut in two and missed.
-MARGIN: Final = 512
+_MARGIN: Final = 512
 
 # Keys of OpenAI (``sk-…``, also as its 401 message masks them: ``sk-abc***xyz``; ``sess-…``) and of
 # compatible providers, values after an authorization scheme or a key header, and credentials before the host
@@ -55,14 +54,20 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     return encodable(text)
 
 
-def redact_start(text: str, length: int, secrets: Iterable[str] = ()) -> str:
+def redact_start(text: str, length: int, secrets: Collection[str] = ()) -> str:
     """Return the redacted start of ``text``, of which the caller keeps at most ``length`` characters.
 
-    :data:`MARGIN` more are searched. If the text is longer still, as many are dropped from the end: they may end in
-    half a credential, which the replacement of longer ones before it moves forward.
+    Some more are searched (:func:`margin`). If the text is longer still, as many are dropped from the end: they may
+    end in half a credential, which the replacement of longer ones before it moves forward.
     """
-    shown = redact(text[: length + MARGIN], secrets)
-    return shown if len(text) <= length + MARGIN else shown[:-MARGIN]
+    more = margin(secrets)
+    shown = redact(text[: length + more], secrets)
+    return shown if len(text) <= length + more else shown[:-more]
+
+
+def margin(secrets: Collection[str]) -> int:
+    """Return how many characters behind a cut must be searched, so that no credential is cut in two and missed."""
+    return max([_MARGIN, *map(len, secrets)])
 
 
 def _replacement(match: re.Match[str]) -> str:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import openai._base_client
 import pytest
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.sdk.trace import SpanProcessor
 
 import openai_lifecycle
 from openai_lifecycle.capture import call as call_module
@@ -153,11 +155,20 @@ def test_an_abandoned_stream_is_recorded_when_it_is_collected(
     assert not call_module._open
 
 
-def test_collection_inside_the_sdk_does_not_record_there(server: ScriptedServer, observed: Observed) -> None:
-    """A stream collected while a lock of the SDK may be held is recorded after, not inside."""
+@pytest.mark.parametrize("read", [0, 3], ids=["not read", "half read"])
+@pytest.mark.parametrize("module", ["opentelemetry.sdk.trace", "app_tracing"])
+def test_collection_under_a_lock_does_not_record_there(
+    server: ScriptedServer, observed: Observed, module: str, read: int
+) -> None:
+    """A stream collected while a lock may be held, the SDK's or a span processor's, is recorded after, not inside."""
+    processor = type("Locking", (SpanProcessor,), {"__module__": "app_tracing"})
+    observed.provider.add_span_processor(processor())
+    observed.instrument()
     server.script(event_stream(*wire.chunks()))
     client = client_for(server, is_async=False)
     streams = [client.chat.completions.create(**wire.REQUEST, stream=True)]
+    for _ in range(read):
+        next(streams[0])
     inside: list[int] = []
 
     def collect() -> None:
@@ -165,14 +176,37 @@ def test_collection_inside_the_sdk_does_not_record_there(server: ScriptedServer,
         gc.collect()
         inside.append(len(observed.spans()))
 
-    collect_in_the_sdk: dict[str, Any] = {"__name__": "opentelemetry.sdk.trace", "collect": collect}
-    exec("def inner(): collect()", collect_in_the_sdk)
-    collect_in_the_sdk["inner"]()
+    called_in(module, collect)
     assert inside == [0]
     server.script(WHOLE)
     once(server)
     client.close()
     assert len(observed.spans()) == 2
+
+
+def test_any_number_of_streams_may_be_abandoned_at_once(observed: Observed) -> None:
+    """However many calls wait for a safe moment, the next call records them all, and the application's succeeds."""
+    http = pytest.importorskip("httpx2" if int(openai.__version__.split(".")[0]) >= 3 else "httpx")
+    body, count = json.dumps(wire.completion()).encode(), sys.getrecursionlimit()
+    transport = http.MockTransport(lambda _: http.Response(200, content=body))
+    with openai.OpenAI(api_key="sk-test-0123456789", http_client=http.Client(transport=transport)) as client:
+        create = client.chat.completions.create
+        streams = [create(**wire.REQUEST, stream=True) for _ in range(count)]
+
+        def collect() -> None:
+            streams.clear()
+            gc.collect()
+
+        called_in("opentelemetry.sdk.trace", collect)
+        assert create(**wire.REQUEST).id == "chatcmpl-1"
+    assert len(observed.spans()) == count + 1
+
+
+def called_in(module: str, function: Callable[[], None]) -> None:
+    """Call ``function`` from a frame of ``module``."""
+    names: dict[str, Any] = {"__name__": module, "function": function}
+    exec("def caller(): function()", names)
+    names["caller"]()
 
 
 def test_calls_open_at_exit_are_recorded(server: ScriptedServer, tmp_path: Any) -> None:

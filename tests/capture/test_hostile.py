@@ -18,6 +18,7 @@ import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -28,11 +29,13 @@ from openai._base_client import make_request_options
 from openai.types.chat import ChatCompletion
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import SpanProcessor
 from typing_extensions import Self
 
 import openai_lifecycle
-from openai_lifecycle.capture import call, patches
+from openai_lifecycle.capture import call, facts, patches
+from openai_lifecycle.capture.operations import chat
 from openai_lifecycle.capture.patches import Patches
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
@@ -63,6 +66,7 @@ def test_patched_methods_are_functions(observed: Observed) -> None:
         assert copy.copy(function) is copy.deepcopy(function) is function
         assert pickle.loads(pickle.dumps(function)) is function
         assert inspect.signature(function) == inspect.signature(inspect.unwrap(function))
+        assert inspect.getfullargspec(function) == inspect.getfullargspec(inspect.unwrap(function))
     assert inspect.iscoroutinefunction(ASYNC.request)
     assert not inspect.iscoroutinefunction(SYNC.request)
     assert weakref.WeakMethod(client.request)() == client.request
@@ -214,6 +218,28 @@ def test_a_subclass_that_replaces_the_post_parser(
 
 
 @pytest.mark.parametrize("prepare", [_wraps, _rebuilds])
+def test_a_suppressed_request_on_the_way(
+    server: ScriptedServer, observed: Observed, prepare: Callable[[Any], Any]
+) -> None:
+    """A call that is not to be recorded, made by such a subclass meanwhile, is not taken for the call's own."""
+
+    class Asks(openai.OpenAI):
+        def _prepare_options(self, options: Any) -> Any:
+            if isinstance(options.json_data, dict) and options.json_data["model"] != "inner":
+                with suppress_instrumentation():
+                    self.chat.completions.with_raw_response.create(model="inner", messages=[])
+            return prepare(options)
+
+    inner = json.dumps(wire.completion(id="inner")).encode()
+    server.script(reply(inner, x_request_id="inner"), WHOLE)
+    with Asks(base_url=server.base_url, api_key="sk-test-0123456789") as client:
+        client.chat.completions.create(**wire.REQUEST)
+    assert recorded_whole(observed)
+    assert observed.attributes()["gen_ai.response.id"] == "chatcmpl-1"
+    assert "openai_lifecycle.request_id" not in observed.attributes()
+
+
+@pytest.mark.parametrize("prepare", [_wraps, _rebuilds])
 def test_another_request_on_the_way(
     server: ScriptedServer, observed: Observed, prepare: Callable[[Any], Any]
 ) -> None:
@@ -247,6 +273,43 @@ def test_a_subclass_that_waits_in_its_own_way(server: ScriptedServer, observed: 
     ):
         client.chat.completions.create(**wire.REQUEST)
     assert observed.attributes()["openai_lifecycle.retries"] == 2
+
+
+def test_a_subclass_that_takes_turns(server: ScriptedServer) -> None:
+    """Properties that choose a key and a server at each access are accessed as often as without us."""
+
+    class TakesTurns(openai.OpenAI):
+        def __init__(self) -> None:
+            self.seen: list[str] = []
+            super().__init__(api_key="sk-test-0123456789", max_retries=0)
+
+        @property
+        def api_key(self) -> str:
+            self.seen.append("key")
+            return f"sk-test-{len(self.seen)}"
+
+        @api_key.setter
+        def api_key(self, _: str) -> None:
+            """Keep nothing."""
+
+        @property  # type: ignore[misc]
+        def base_url(self) -> Any:
+            self.seen.append("url")
+            return type(self._base_url)(server.base_url)
+
+    def accesses() -> list[str]:
+        with TakesTurns() as client:
+            client.chat.completions.create(**wire.REQUEST)
+            client.post("/chat/completions", cast_to=object, body=wire.REQUEST)
+            return client.seen
+
+    server.script(*[WHOLE] * 4)
+    bare = accesses()
+    with Observed() as observed:
+        assert accesses() == bare
+        assert {dict(span.attributes or {})["server.port"] for span in observed.spans()} == {
+            int(server.base_url.rpartition(":")[2].partition("/")[0])
+        }
 
 
 def test_a_subclass_that_chooses_its_url(server: ScriptedServer, observed: Observed) -> None:
@@ -461,6 +524,38 @@ def test_what_the_request_carried_is_redacted(
     assert TOKEN not in observed.span().to_json()
 
 
+@pytest.mark.parametrize("capture", ["event_only", "no_content"])
+def test_a_key_as_an_errors_code(server: ScriptedServer, capture: str) -> None:
+    """What a server puts into the code of a failed response's error is redacted like its message."""
+    error = {"code": TOKEN, "message": TOKEN}
+    server.script(reply(json.dumps(wire_responses.response(status="failed", error=error)).encode()))
+    with (
+        Observed(capture=capture) as observed,
+        openai.OpenAI(base_url=server.base_url, api_key=TOKEN) as client,
+    ):
+        client.responses.create(model="m", input="Hi")
+        assert isinstance(observed.generation(), LLMGenerationError)
+        assert TOKEN not in Path("events.log").read_text(encoding="utf-8")
+        assert TOKEN not in observed.span().to_json()
+
+
+def test_every_secret_of_a_client(server: ScriptedServer, observed: Observed) -> None:
+    """A prompt that quotes the client's webhook secret or Azure AD token does not put it on record."""
+    server.script(WHOLE, WHOLE)
+    secrets = {"webhook_secret": f"{TOKEN}-1", "azure_ad_token": f"{TOKEN}-2"}
+    prompt = [{"role": "user", "content": " ".join(secrets.values())}]
+    clients: list[tuple[Any, str, dict[str, str]]] = [
+        (openai.OpenAI, "webhook_secret", {"base_url": server.base_url, "api_key": "sk-test-0123456789"}),
+        (openai.AzureOpenAI, "azure_ad_token", {"azure_endpoint": server.base_url, "api_version": "1"}),
+    ]
+    for make, name, more in clients:
+        with make(**{name: secrets[name]}, **more) as client:
+            client.chat.completions.create(model="m", messages=prompt)
+    first, second = [e for e in entries() if isinstance(e, LLMGenerationSuccess)]
+    assert first.message_content == f"user: [REDACTED] {secrets['azure_ad_token']}"
+    assert second.message_content == f"user: {secrets['webhook_secret']} [REDACTED]"
+
+
 # ------------------------------------------------------------------ what no exporter can write
 BROKEN = "half of an emoji: \ud83d"
 
@@ -518,6 +613,19 @@ def test_numbers_beyond_64_bits(server: ScriptedServer, observed: Observed) -> N
     )
     sent = encode_spans([observed.span()]).resource_spans[0].scope_spans[0].spans[0]
     assert {a.key for a in sent.attributes} == set(attributes)
+
+
+def test_a_stream_without_end_of_names_and_choices() -> None:
+    """What is kept of a stream is bounded, however many choices it begins and however long it makes a name."""
+    state, count = facts.Reply(), 5_000
+    for number in range(count):
+        fragment = wire.fragment(0, "", id="c", name="f" * 100)
+        chunk = wire.chunk(choices=[{"index": number, "delta": fragment, "finish_reason": "stop"}])
+        chat.chunk(state, chunk)
+        chunk["choices"][0]["index"] = 0
+        chat.chunk(state, chunk)
+    assert len(state.choices) < count / 2
+    assert len(state.tool_calls[0, 0].name) < count
 
 
 # ------------------------------------------------------------------ contexts, threads, timing

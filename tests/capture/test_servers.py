@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
+import weakref
 from typing import Any
 
 import openai
@@ -377,7 +379,9 @@ def test_a_raw_stream_from_memory_that_is_not_parsed(observed: Observed, *, is_a
         return content
 
     assert asyncio.run(application()) == body
-    assert observed.generation().metadata.custom_fields["output_tokens"] == "10"
+    custom = observed.generation().metadata.custom_fields
+    assert custom["output_tokens"] == "10"
+    assert "time_to_first_token_ms" not in custom  # all came at once
 
 
 @BOTH
@@ -417,6 +421,28 @@ def test_a_body_that_breaks(
     entry = observed.generation()
     assert isinstance(entry, LLMGenerationError)
     assert entry.metadata.custom_fields["error_type"] == raised.type.__qualname__
+
+
+@BOTH
+def test_a_body_that_is_closed_unread(server: ScriptedServer, observed: Observed, *, is_async: bool) -> None:
+    """A response that is closed unread is freed without the garbage collector, as it is without us."""
+    server.script(reply(json.dumps(wire.completion()).encode()))
+
+    async def application() -> weakref.ref[Any]:
+        client = client_for(server, is_async=is_async)
+        create = client.chat.completions.with_streaming_response.create
+        async with entered(create(**wire.REQUEST)) as response:
+            http_response = weakref.ref(response.http_response)
+        del response
+        await settle(client.close())
+        return http_response
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(application())() is None
+    finally:
+        gc.enable()
 
 
 @BOTH

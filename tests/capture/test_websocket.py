@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.trace import StatusCode
 
 import openai_lifecycle
+from openai_lifecycle.capture import call as call_module
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess, ToolCallDetected
 from tests import scripted_sockets as ws
 from tests.capture.application import each, entered, seen, settle
@@ -439,6 +441,33 @@ def test_raw_use_of_a_connection(sockets: SocketServer, *, is_async: bool) -> No
         entry = observed.generation()
     assert isinstance(entry, LLMGenerationSuccess)
     assert (entry.message_content, entry.response_length) == ("user: raw", 5)
+
+
+@BOTH
+def test_connection_that_is_dropped(sockets: SocketServer, *, is_async: bool) -> None:
+    """A connection that is forgotten after the server has closed it ends, and its response with what had arrived."""
+
+    async def work() -> None:
+        client = client_for(sockets, is_async=is_async)
+        connection = await settle(manager_of(client, "responses").enter())
+        await settle(connection.response.create(model="m", input="first"))
+        for _ in range(2):
+            await settle(connection.recv())
+        reader = getattr(connection._connection, "recv_events_thread", None)  # of the sync class
+        del connection
+        if reader is not None:
+            reader.join(10)
+        await settle(client.close())
+
+    sockets.script(turn("responses", "cut"))
+    with Observed() as observed:
+        asyncio.run(work())
+        gc.collect()
+        assert not call_module._open
+        assert len(observed.spans("connect")) == 1
+        (only,) = generations()
+    assert isinstance(only, LLMGenerationSuccess)
+    assert only.response_length == len("Hel")
 
 
 @BOTH

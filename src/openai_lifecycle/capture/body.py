@@ -106,6 +106,7 @@ def read_now(response: Any, call: Call) -> None:
     body = _reader(response, call)
     body.feed(response.content)
     body.finish()
+    call.chunks = 0  # it came as one: no chunk was the first
 
 
 def read_along(response: Any, call: Call, *, is_async: bool) -> None:

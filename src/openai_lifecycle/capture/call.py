@@ -124,8 +124,12 @@ class Call:
         Only a weak reference is kept: a strong one would keep an abandoned response alive.
         """
         self.deferred = True
-        self._watched = weakref.ref(response, self.abandon)
+        self.watch(response, self.abandon)
         watch_close(response, self, is_async=is_async)
+
+    def watch(self, source: Any, dropped: Callable[[Any], None]) -> None:
+        """Call ``dropped`` if ``source``, what the call is read from, is collected while the call is open."""
+        self._watched = weakref.ref(source, dropped)
 
     def retried(self, cause: str, delay: float) -> None:
         """Note that the client retries in ``delay`` seconds."""
@@ -175,7 +179,7 @@ class Call:
         and :func:`observe` sees the outcome.
         """
         if not self._is_running():
-            self.end()
+            self.abandon()  # the garbage collector may be closing it, with the stream's generator
 
     def _is_running(self) -> bool | None:
         """Whether the generator being read is running; ``None`` if there is none, or another kind of iterator."""
@@ -191,14 +195,18 @@ class Call:
 
     def end(self, error: BaseException | None = None) -> None:
         """Record the end once: success, or the error that the application gets."""
+        if self._end(error) and _abandoned:
+            end_abandoned()
+
+    def _end(self, error: BaseException | None) -> bool:
+        """Return whether the call had not ended."""
         try:
             _open.remove(self)
         except KeyError:
-            return
+            return False
         with SHIELD:
             self.recording.finish(self, error)
-        if _abandoned:
-            end_abandoned()
+        return True
 
     def abandon(self, reason: object = None) -> None:
         """End a call whose response was dropped, and record what was received.
@@ -224,7 +232,7 @@ def end_abandoned() -> None:
     """End the calls that could not be ended when their responses were collected."""
     with contextlib.suppress(IndexError):  # several threads may empty it
         while True:
-            _abandoned.popleft().end()
+            _abandoned.popleft()._end(None)
 
 
 def end_all() -> None:
@@ -233,12 +241,16 @@ def end_all() -> None:
         call.end(None if call.deferred else SystemExit("the process ended during the call"))
 
 
+#: Names of modules whose code may hold a lock that recording needs; ``pipeline.py`` adds those of the application's
+#: span processors.
+LOCKING: Final = {"opentelemetry.sdk", "opentelemetry.exporter", "openai_lifecycle.eventslog"}
+
+
 def _holding_locks() -> bool:
-    """Whether a caller's frame may hold a lock that recording needs: the SDK's, an exporter's or ours."""
-    frame = sys._getframe(2)
+    """Whether a caller's frame is of a module in :data:`LOCKING`, or below one."""
+    frame, locking = sys._getframe(2), tuple(LOCKING)
     while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "openai_lifecycle.eventslog")):
+        if frame.f_globals.get("__name__", "").startswith(locking):
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
@@ -315,18 +327,24 @@ def watch_close(response: Any, call: Call, *, is_async: bool) -> None:
     method form a reference cycle. A weak reference would not do: it would be cleared when both are collected
     together with their stream, whose generator then closes the response.
     """
-    name = "aclose" if is_async else "close"
+    prefix = "a" if is_async else ""
+    name = f"{prefix}close"
+    replaced = (name, f"{prefix}iter_bytes", f"{prefix}iter_raw")  # the last two by body.py
     method = getattr(response, name)
 
+    def restore() -> None:
+        for own in replaced:
+            response.__dict__.pop(own, None)
+
     def close() -> None:
-        response.__dict__.pop(name, None)
+        restore()
         try:
             method()
         finally:
             call.closed()
 
     async def aclose() -> None:
-        response.__dict__.pop(name, None)
+        restore()
         try:
             await method()
         finally:

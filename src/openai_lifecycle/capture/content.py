@@ -6,13 +6,13 @@ parts. Images, audio and files appear by kind, never by value. The conventions' 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from openai_lifecycle.capture.facts import Fields, fields, items, text
 from openai_lifecycle.capture.tools import chat_call, item_call, output_of
 from openai_lifecycle.encoding import shortened
-from openai_lifecycle.redaction import MARGIN, redact_start
+from openai_lifecycle.redaction import margin, redact_start
 
 _PLACEHOLDERS: Final = {
     "image_url": "[image]",
@@ -26,12 +26,12 @@ _PLACEHOLDERS: Final = {
 }
 
 
-def one_line(pieces: Iterable[str], limit: int, secrets: Iterable[str] = ()) -> str:
+def one_line(pieces: Iterable[str], limit: int, secrets: Collection[str] = ()) -> str:
     """Join ``pieces`` with `` | ``, redact, cut after ``limit`` characters and say how many are missing."""
     if limit <= 0:
         return ""
     kept: list[str] = []
-    room, total = limit + MARGIN + 1, 0  # one more tells that the text is longer
+    room, total = limit + margin(secrets) + 1, 0  # one more tells that the text is longer
     for piece in pieces:
         separated = f" | {piece}" if total else piece
         total += len(separated)

@@ -62,12 +62,16 @@ _DEFAULT_PORTS: Final[Mapping[str, int]] = {"https": 443, "wss": 443, "http": 80
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The server of a client: ``base_url`` is scheme, host and port only."""
+    """The server of a client: ``base_url`` is scheme, host and port only.
+
+    One that is ``assumed`` may not be that of a request, whose own URL decides.
+    """
 
     provider: str
     address: str = ""
     port: int | None = None
     base_url: str = ""
+    assumed: bool = False
 
     def attributes(self) -> Attributes:
         """Return the server's span attributes."""
@@ -118,16 +122,10 @@ _endpoints: dict[int, tuple[weakref.ref[Any], Any, Endpoint]] = {}
 
 
 def endpoint_of(client: Any) -> Endpoint:
-    """Return the endpoint of a constructed client.
-
-    Cached per client while its ``_base_url`` is the same object. A class with its own property ``base_url`` is
-    read each time, as the client does it: the module-level client computes it from module variables
-    (``openai/__init__.py``, ``_ModuleClient``).
-    """
-    getter = getattr(type(client).base_url, "fget", None)
-    if getattr(getter, "__module__", None) not in ("openai._base_client", "openai._client"):
-        return _endpoint(client, client.base_url)
-    current = client._base_url
+    """Return the endpoint of a constructed client, cached per client while its URL is the same object."""
+    current, owner = url_of(client), _owner_of_url(client)
+    if owner not in _CLIENTS:
+        return replace(_endpoint(client, current), assumed=owner != _MODULE)
     key = id(client)
     kept = _endpoints.get(key)
     if kept is not None and kept[1] is current and kept[0]() is client:
@@ -135,6 +133,22 @@ def endpoint_of(client: Any) -> Endpoint:
     endpoint = _endpoint(client, current)
     _endpoints[key] = weakref.ref(client, lambda _: _endpoints.pop(key, None)), current, endpoint
     return endpoint
+
+
+#: Modules whose property ``base_url`` returns ``_base_url``; and the one whose module-level client computes it from
+#: module variables (``openai/__init__.py``, ``_ModuleClient``).
+_CLIENTS: Final = ("openai._base_client", "openai._client")
+_MODULE: Final = "openai"
+
+
+def url_of(client: Any) -> Any:
+    """Return the ``base_url`` of a client, without calling a property of the application's: it may balance load."""
+    return client.base_url if _owner_of_url(client) == _MODULE else client._base_url
+
+
+def _owner_of_url(client: Any) -> str | None:
+    """Return the module that the property ``base_url`` of a client's class is from."""
+    return getattr(getattr(type(client).base_url, "fget", None), "__module__", None)
 
 
 def _endpoint(client: Any, url: object) -> Endpoint:

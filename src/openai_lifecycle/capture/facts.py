@@ -74,6 +74,10 @@ class Choice:
             where.append(said)
 
 
+#: How many choices are kept: the API allows 128, and a server may go on for ever.
+_MOST_CHOICES: Final = 1024
+
+
 @dataclass(slots=True)
 class Reply:
     """What came back, folded from one body or many chunks; its size is bounded, however long the stream.
@@ -102,7 +106,9 @@ class Reply:
         """Return the choice with that index; its first mention creates it."""
         found = self.choices.get(index)
         if found is None:
-            found = self.choices[index] = Choice()
+            found = Choice()
+            if len(self.choices) < _MOST_CHOICES:
+                self.choices[index] = found
         return found
 
     def tool_call(self, key: object) -> ToolCall:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from openai_lifecycle.capture.facts import Choice, Fields, Json, Reply, ToolCall, fields, items, text
 from openai_lifecycle.capture.tools import TOOLS, chat_call, item_call, output_of, plain
 from openai_lifecycle.encoding import parse_json
-from openai_lifecycle.redaction import MARGIN, redact_start
+from openai_lifecycle.redaction import margin, redact_start
 
 
 # ------------------------------------------------------------------ messages
@@ -315,7 +315,7 @@ class _Writer:
             return ""
         shown = redact_start(value, room, self._secrets)
         quoted = _quoted(shown)
-        if len(quoted) <= room and len(value) <= room + MARGIN:
+        if len(quoted) <= room and len(value) <= room + margin(self._secrets):
             return quoted
         missing = f"… [+{len(value)} chars]"  # as wide as the final number, still unknown, can be
         keep = room - 2 - len(missing)

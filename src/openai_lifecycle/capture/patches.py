@@ -8,6 +8,7 @@ resource modules, which together cost more than a second.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -141,18 +142,22 @@ def _stand_in(
     It is a plain function, not a proxy like ``wrapt.FunctionWrapper``, so that code which inspects, binds,
     copies, pickles, weakly references or mocks methods can handle it.
     """
+    # A mock that the application has put there is no descriptor, and gets no ``self``.
+    bind = getattr(type(original), "__get__", lambda function, *_: function)
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)
         async def stand_in(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            method = original.__get__(self, type(self))
+            method = bind(original, self, type(self))
             return await (wrapper(method, self, args, kwargs) if active() else method(*args, **kwargs))
 
     else:
 
         @functools.wraps(original)
         def stand_in(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            method = original.__get__(self, type(self))
+            method = bind(original, self, type(self))
             return wrapper(method, self, args, kwargs) if active() else method(*args, **kwargs)
 
+    with contextlib.suppress(TypeError, ValueError):  # inspect.getfullargspec does not follow __wrapped__
+        stand_in.__dict__["__signature__"] = inspect.signature(original)
     return stand_in

@@ -14,7 +14,7 @@ from openai_lifecycle.capture import messages, other_instrumentations, unchecked
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.content import one_line
 from openai_lifecycle.capture.credentials import secrets_sent
-from openai_lifecycle.capture.endpoints import Endpoint
+from openai_lifecycle.capture.endpoints import Endpoint, parse_endpoint
 from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request, integer, message
 from openai_lifecycle.capture.generations import Entries, Generations
 from openai_lifecycle.capture.metrics import Instruments
@@ -81,7 +81,7 @@ class Recorder:
         if _read(_is_streamed, body):
             request.attributes[semconv.STREAM] = True
         asked = redacted(request.attributes, secrets)
-        recording = Recording(self, span, named, asked, secrets)
+        recording = Recording(self, span, named, asked, secrets, is_server_assumed=endpoint.assumed)
         options = self.options
         keep_text = 0
         if is_recording and options.capture.on_events:
@@ -157,7 +157,7 @@ class Recording:
     one line of text.
     """
 
-    __slots__ = ("_named", "_recorder", "_secrets", "attributes", "content", "span")
+    __slots__ = ("_is_server_assumed", "_named", "_recorder", "_secrets", "attributes", "content", "span")
     reads: ClassVar = True
 
     def __init__(
@@ -167,8 +167,11 @@ class Recording:
         named: Attributes,
         attributes: Attributes,
         secrets: tuple[str, ...],
+        *,
+        is_server_assumed: bool = False,
     ) -> None:
         self._recorder = recorder
+        self._is_server_assumed = is_server_assumed
         self._secrets = secrets
         self._named = named
         self.span = span
@@ -179,6 +182,9 @@ class Recording:
         """Record the HTTP response's status and headers."""
         attributes, headers = self.attributes, response.headers
         attributes[semconv.HTTP_STATUS_CODE] = response.status_code
+        if self._is_server_assumed:
+            self._named.update(parse_endpoint(response.request.url).attributes())
+            attributes.update(self._named)
         # The response to a refused WebSocket handshake is from the websockets package: no ``raw`` headers.
         for name, value in getattr(headers, "raw", ()):
             row = _HEADERS.get(name.lower())
@@ -201,9 +207,12 @@ class Recording:
         """
         duration = perf_counter() - call.started
         entries = self._recorder.generations.entries(call, error)
-        end = _End(
-            call, error, _failure(call, error), duration, entries, {} if error is None else _sent(error)
-        )
+        failure = _failure(call, error)
+        if failure is not None:
+            failure = redact_recurring(
+                failure, self._secrets
+            )  # a server may have put anything into an error's code
+        end = _End(call, error, failure, duration, entries, {} if error is None else _sent(error))
         steps = iter(_STEPS if self.span.is_recording() else _UNRECORDED)
         try:
             self._take(steps, end)

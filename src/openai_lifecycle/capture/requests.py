@@ -18,7 +18,7 @@ from openai_lifecycle.capture import routes
 from openai_lifecycle.capture.body import read_along, read_now
 from openai_lifecycle.capture.call import Call, current
 from openai_lifecycle.capture.credentials import secrets_of
-from openai_lifecycle.capture.endpoints import endpoint_of
+from openai_lifecycle.capture.endpoints import endpoint_of, url_of
 from openai_lifecycle.capture.facts import FILES, Fields, fields
 from openai_lifecycle.capture.recorder import Recorder
 from openai_lifecycle.encoding import parse_json
@@ -168,7 +168,7 @@ def _with_options(
 
 def _path(client: Any, url: str) -> str:
     """Return the path below the client's ``base_url``; another server's URL stays unchanged."""
-    return url.removeprefix(str(client.base_url)) if "://" in url else url
+    return url.removeprefix(str(url_of(client))) if "://" in url else url
 
 
 def _body(options: Any) -> Fields:
@@ -195,7 +195,7 @@ def _call_of(client: Any, options: Any) -> Call | None:
     # A subclass's ``_prepare_options`` may have replaced the hook. This may also be another request that it makes
     # during the call, for a token perhaps, so the operation must match.
     call = current()
-    if call is None or not call.recording.reads:
+    if call is None or not call.recording.reads or not is_instrumentation_enabled():
         return None
     route = routes.find(options.method, _path(client, options.url))
     return call if route is not None and route[0] is call.operation else None

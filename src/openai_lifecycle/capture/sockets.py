@@ -145,6 +145,14 @@ class Socket:
         self._asked = deque(asked for asked in tuple(self._asked) if asked.call is not call)
         call.end(error)
 
+    def watch(self, connection: Any) -> None:
+        """End everything if ``connection``, the socket, is collected without having been closed."""
+        self.call.watch(connection, self._dropped)
+
+    def _dropped(self, _: object) -> None:
+        for call in [*(asked.call for asked in self._asked), *self._running.values(), self.call]:
+            call.abandon()
+
     def closing(self) -> None:
         """Note that the application is closing the connection: whatever ends now was ended on purpose."""
         self._closing = True

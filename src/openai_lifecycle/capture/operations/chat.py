@@ -7,7 +7,7 @@ null or misnumber nearly every field, so nothing here relies on one.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 from openai_lifecycle import semconv
 from openai_lifecycle.capture import content, messages
@@ -162,8 +162,13 @@ def _choice(reply: Reply, choice: Any, position: int, where: tuple[str, str]) ->
         _tool_calls(reply, index, message, in_fragments=where[0] == "delta")
     reason = own.get("finish_reason")
     if type(reason) is str and reason:
+        if known.finish_reason is None:
+            _complete(reply, index)
         known.finish_reason = reason
-        _complete(reply, index)
+
+
+#: Characters of a tool's name: the API allows 64, and a server may go on for ever.
+_LONGEST_NAME: Final = 4096
 
 
 def _text(said: object) -> str:
@@ -200,7 +205,8 @@ def _fragment(reply: Reply, key: object, fragment: object) -> None:
     call_id, name, kind, arguments = chat_call(fragment)
     call = reply.tool_call(key)
     call.id = call_id or call.id
-    call.name += name
+    if len(call.name) < _LONGEST_NAME:
+        call.name += name
     call.kind = kind or call.kind
     if arguments:
         call.fragments.append(arguments)
