@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -505,6 +506,80 @@ with mock.patch({target!r}, return_value=None):
 """
     done = start(program)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("order", ["before", "after", "passed"])
+def test_a_provider_that_raises(order: str) -> None:
+    """Beside a provider that raises when it is given a processor, the application starts and entries are written."""
+    program = f"""
+import os, openai, openai_lifecycle
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+class Frozen(TracerProvider):
+    def add_span_processor(self, _):
+        raise RuntimeError
+if {order!r} == "before":
+    trace.set_tracer_provider(Frozen())
+openai_lifecycle.instrument(tracer_provider=Frozen() if {order!r} == "passed" else None)
+if {order!r} == "after":
+    trace.set_tracer_provider(Frozen())
+"""
+    done = start(program + CALL)
+    assert done.returncode == 0, done.stderr
+    assert written() == ENTRIES
+
+
+def test_the_proxy_of_a_provider_stands_for_it() -> None:
+    """Passed before the application has set its provider, the API's proxy means the one that it sets later."""
+    program = """
+import openai, os, openai_lifecycle
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+openai_lifecycle.instrument(tracer_provider=trace.get_tracer_provider())
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
+trace.set_tracer_provider(provider)
+"""
+    done = start(program + CALL)
+    assert '"name": "chat gpt-4.1-mini"' in done.stdout
+    assert written() == ENTRIES
+
+
+def test_an_exporter_that_does_not_shut_down() -> None:
+    """An exporter that raises when it is stopped keeps no later options from applying."""
+    program = """
+import openai, os, openai_lifecycle
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+def shutdown(self):
+    raise RuntimeError
+openai_lifecycle.instrument(events_log="first.log")
+openai.OpenAI(api_key="sk-test-0123456789")
+OTLPSpanExporter.shutdown = shutdown
+openai_lifecycle.instrument(events_log="events.log")
+"""
+    endpoint = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    }
+    done = start(program + CALL, **endpoint)
+    assert done.returncode == 0, done.stderr
+    assert written() == ENTRIES
+
+
+def test_a_first_call_after_the_main_thread() -> None:
+    """A thread that makes its first call when the main program has ended has its entries."""
+    program = f"""
+import openai, os, openai_lifecycle, threading
+openai_lifecycle.instrument()
+def serve():
+    threading.main_thread().join()
+    {textwrap.indent(CALL.strip(), "    ").strip()}
+threading.Thread(target=serve).start()
+"""
+    done = start(program)
+    assert done.returncode == 0, done.stderr
+    assert written() == ENTRIES
 
 
 def test_a_provider_that_takes_no_processor() -> None:

@@ -33,7 +33,7 @@ from openai_lifecycle.events import (
     ToolCallDetected,
     assemble,
 )
-from openai_lifecycle.redaction import redact
+from openai_lifecycle.redaction import redact, redacted
 
 SpanAttributes: TypeAlias = Mapping[str, Any]
 
@@ -110,6 +110,8 @@ def decode(
     lifecycle = [event for event in span.events if event.name in _LAYOUTS]
     if not lifecycle and not is_generation(attributes):  # most spans of an application
         return []
+    if not lifecycle:
+        attributes.update(redacted({name: attributes[name] for name in _SHOWN_AS_IS if name in attributes}))
     _derive(span, attributes)
     if not lifecycle:
         found = _foreign(span, attributes, content_limit if content else None)
@@ -372,6 +374,14 @@ def _wall_clock(seconds: int, zone: tuple[str, str] | None) -> tuple[datetime, s
     return bare, bare.isoformat(), local.isoformat()[len(bare.isoformat()) :]
 
 
+#: What entries show of a span's attributes; other instrumentations do not redact it.
+_SHOWN_AS_IS: Final = {
+    semconv.USER_ID,
+    *(name for layout in _LAYOUTS.values() for _, name, _ in layout.metadata),
+    *(name for layout in _LAYOUTS.values() for name in layout.custom.values()),
+}
+
+
 # ------------------------------------------------------------------ spans of other instrumentations
 #: Type of a message's part → how ``message_content`` shows it; text appears verbatim.
 _SHOWN: Final[Mapping[str, Callable[[SpanAttributes], str]]] = {
@@ -423,8 +433,8 @@ def _foreign_tool_call(part: SpanAttributes, limit: int | None) -> dict[str, Any
     if arguments is not None and not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False, default=str)
     return tool_call(
-        call_id=_text(part.get("id")),
-        name=_text(part.get("name")),
+        call_id=redact(_text(part.get("id"))),
+        name=redact(_text(part.get("name"))),
         kind="function",
         arguments="" if limit is None else redact(arguments or "{}"),
     )

@@ -162,7 +162,9 @@ def _sinks(value: Any) -> tuple[Any, ...]:
 
 
 def _is_sink(value: Any) -> bool:
-    return all(callable(getattr(value, method, None)) for method in ("write", "flush", "close"))
+    return not isinstance(value, type) and all(
+        callable(getattr(value, method, None)) for method in ("write", "flush", "close")
+    )
 
 
 def _without_secrets(sinks: Any) -> str:
@@ -175,7 +177,7 @@ def _without_secrets(sinks: Any) -> str:
 
 
 def _provider(value: Any, method: str) -> Any:
-    if not callable(getattr(value, method, None)):
+    if isinstance(value, type) or not callable(getattr(value, method, None)):
         raise TypeError
     return value
 

@@ -7,12 +7,13 @@ OpenTelemetry later, in ``main()``. At ``instrument()`` only the file is attache
 from __future__ import annotations
 
 import atexit
+import contextlib
 import copy
 import logging
 import os
 import weakref
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
+_PATIENCE: Final = 1.0  # seconds that a call waits for another that joins a provider
 #: The SDK cannot remove a processor: each provider gets one, whose exporter can be swapped.
 _processors: weakref.WeakKeyDictionary[Any, EventsLogProcessor] = weakref.WeakKeyDictionary()
 
@@ -55,19 +57,30 @@ class Pipeline(Locked):
 
     def tracer(self) -> trace.Tracer:
         """Return the tracer of the current provider, joining that provider when it is new."""
-        provider = self._options.tracer_provider or trace.get_tracer_provider()
-        if provider is not self._provider:
-            with self.lock:
+        provider = self._wanted()
+        lock = self.lock
+        # Not for ever: a log handler that asks a model may hold what the thread that joins waits for.
+        if provider is not self._provider and lock.acquire(timeout=_PATIENCE):
+            try:
                 if provider is not self._provider:
                     self._join(provider)
+            finally:
+                lock.release()
         return self._tracer
 
     def attach(self) -> None:
         """Attach the file to an existing provider, because other instrumentations may use it first."""
-        provider = self._options.tracer_provider or trace.get_tracer_provider()
+        provider = self._wanted()
         if self._exporter is not None and hasattr(provider, "add_span_processor"):
-            with self.lock:
+            with self.lock, contextlib.suppress(Exception):  # the first span tries again, and reports it
                 self._attach(provider, self._exporter)
+
+    def _wanted(self) -> Any:
+        """Return the provider to use: the one given, or the global one, which the API's proxy stands for."""
+        given = self._options.tracer_provider
+        if given is None or isinstance(given, trace.ProxyTracerProvider):
+            return trace.get_tracer_provider()
+        return given
 
     def close(self) -> None:
         """Restore every joined provider and write everything that has ended."""
@@ -78,15 +91,20 @@ class Pipeline(Locked):
                 tracer.sampler = sampler
             for own in (self._own, self._own_meters):
                 if own is not None:
-                    own.shutdown()
+                    with SHIELD:  # an exporter may raise, and the file is still to be closed
+                        own.shutdown()
             if self._exporter is not None:
                 self._exporter.shutdown()
             losses.use(None)
 
     def _join(self, provider: Any) -> None:
+        target, how = None, "joined the global TracerProvider"
         if hasattr(provider, "add_span_processor"):
-            target, how = provider, "joined the global TracerProvider"
-        else:
+            with SHIELD:  # the application's provider may raise
+                if self._exporter is not None:
+                    self._attach(provider, self._exporter)
+                target = provider
+        if target is None:
             if not isinstance(provider, trace.ProxyTracerProvider):
                 kind = type(provider).__qualname__
                 with SHIELD:  # the application's log handler may raise
@@ -128,8 +146,9 @@ class Pipeline(Locked):
     def _attach(self, provider: Any, exporter: EventsLogExporter) -> None:
         processor = _processors.get(provider)
         if processor is None:
-            processor = _processors[provider] = EventsLogProcessor()
+            processor = EventsLogProcessor()
             provider.add_span_processor(processor)
+            _processors[provider] = processor  # not before: it may have raised
         processor.join(exporter)
         if processor not in self._joined:
             self._joined.append(processor)
@@ -144,8 +163,8 @@ class Pipeline(Locked):
 def _modules_of_processors(provider: Any) -> Iterator[str]:
     """Yield the modules of a provider's span processors and of their exporters."""
     for processor in getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ()):
-        yield type(processor).__module__
-        yield type(getattr(processor, "span_exporter", processor)).__module__
+        for one in (processor, getattr(processor, "span_exporter", processor)):
+            yield f"{type(one).__module__}."
 
 
 def _lift_event_limit(tracer: Any) -> None:

@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -181,7 +182,23 @@ def _bare_provider() -> TracerProvider:
     limits = SpanLimits(**dict.fromkeys(inspect.signature(SpanLimits).parameters, SpanLimits.UNSET))
     with _without("span limits"):
         limits = SpanLimits()
-    return _forking_quietly(TracerProvider)(span_limits=limits)
+    return _made(TracerProvider, span_limits=limits)
+
+
+def _made(kind: type[_Provider], **arguments: Any) -> _Provider:
+    """Return a provider of the SDK's, also where the main thread has ended, so that no thread pool can be started.
+
+    ``Resource.create`` starts one for its detectors (``opentelemetry/sdk/resources/__init__.py``); without it the
+    resource is that of the environment variables.
+    """
+    quiet: Callable[..., _Provider] = _forking_quietly(kind)
+    try:
+        return quiet(**arguments)
+    except RuntimeError:
+        from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+
+        unnamed = Resource({SERVICE_NAME: f"unknown_service:{os.path.basename(sys.executable or 'python')}"})
+        return quiet(resource=unnamed.merge(OTELResourceDetector().detect()), **arguments)
 
 
 def _batching(exporter: Any) -> SpanProcessor:
@@ -214,7 +231,7 @@ def _metering(readers: list[Any]) -> MeterProvider:
     from opentelemetry.sdk.metrics import MeterProvider
 
     with _shut_down_on_failure(*readers):
-        return _forking_quietly(MeterProvider)(metric_readers=readers)
+        return _made(MeterProvider, metric_readers=readers)
 
 
 def _name(exporter: type[Any]) -> str:

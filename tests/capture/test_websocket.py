@@ -7,6 +7,7 @@ import contextlib
 import gc
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -453,10 +454,11 @@ def test_connection_that_is_dropped(sockets: SocketServer, *, is_async: bool) ->
         await settle(connection.response.create(model="m", input="first"))
         for _ in range(2):
             await settle(connection.recv())
-        reader = getattr(connection._connection, "recv_events_thread", None)  # of the sync class
-        del connection
-        if reader is not None:
-            reader.join(10)
+        held = vars(connection._connection).values()
+        threads = [value for value in held if isinstance(value, threading.Thread)]  # of the sync class
+        del connection, held
+        for thread in threads:
+            thread.join(10)
         await settle(client.close())
 
     sockets.script(turn("responses", "cut"))

@@ -312,6 +312,31 @@ def prints(**values: Any) -> None:
     print("done", flush=True)
 
 
+def prints_entries(count: int, size: int) -> None:
+    """Entries go to standard output; the end is told on standard error."""
+    file = EventsFile(options(events_log="/dev/stdout"))
+    for number in range(count):
+        file.write(entry(number, "", size))
+    print("done", file=sys.stderr, flush=True)
+
+
+def pipes(children: int, count: int, size: int) -> None:
+    """Forked processes, each interrupted by a signal handler that writes too, share standard output."""
+    file = EventsFile(options(events_log="/dev/stdout"))
+    file.write(entry(0, "first"))
+    for child in range(children):
+        if os.fork() == 0:
+            numbers = iter(range(1_000_000))
+            signal.signal(signal.SIGALRM, lambda *_: file.write(entry(next(numbers), f"alarm {child}")))  # noqa: B023
+            signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+            for number in range(count):
+                file.write(entry(number, f"{child}", size))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            os._exit(0)
+    for _ in range(children):
+        assert os.wait()[1] == 0
+
+
 def buffered_exit(how: str, count: int) -> None:
     """Write in buffered mode and end in one of the ways in which a process may end."""
     if how == "own handler":

@@ -41,13 +41,12 @@ SUCCESS = LLMGenerationSuccess(
 )
 
 
-def numbered(number: int, writer: str = "") -> LifecycleEvent:
-    """Return an event that says who wrote it and as which of his; entries vary in length."""
-    return dataclasses.replace(
-        SUCCESS, messages_count=number, model_id=writer, message_content="x" * (number * 37 % 1500)
-    )
+def numbered(number: int, writer: str = "", size: int | None = None) -> LifecycleEvent:
+    """Return an event that says who wrote it and as which of his; entries vary in length unless ``size`` is given."""
+    content = "x" * (number * 37 % 1500 if size is None else size)
+    return dataclasses.replace(SUCCESS, messages_count=number, model_id=writer, message_content=content)
 
 
-def entry(number: int, writer: str = "") -> str:
+def entry(number: int, writer: str = "", size: int | None = None) -> str:
     """Return the entry of :func:`numbered`."""
-    return render(numbered(number, writer))
+    return render(numbered(number, writer, size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -423,3 +424,23 @@ def test_another_model_within_is_another_call(writing: TracerProvider) -> None:
         generate(writing)
     models = [event.model_id for event in entries() if event.tag == "GENERATION_SUCCESS"]
     assert models == ["m", "claude"]
+
+
+def test_what_others_do_not_redact_is_redacted(provider: TracerProvider) -> None:
+    """A key that another instrumentation has put into any attribute that an entry shows is not in the log."""
+    key = "sk-abcd1234efgh5678"
+    call = {"type": "tool_call", "id": key, "name": key, "arguments": {}}
+    attributes = {
+        semconv.OPERATION: "chat",
+        semconv.REQUEST_MODEL: key,
+        semconv.RESPONSE_MODEL: key,
+        semconv.RESPONSE_ID: key,
+        semconv.USER_ID: key,
+        semconv.STOP_SEQUENCES: [key],
+        semconv.OUTPUT_MESSAGES: json.dumps([{"role": "assistant", "parts": [call]}]),
+    }
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter()))
+    provider.get_tracer("another").start_span("chat", attributes=attributes).end()
+    assert [event.tag for event in entries()] == ["TOOL_CALL_DETECTED", "GENERATION_SUCCESS"]
+    assert LOG.read_text(encoding="utf-8").count("[REDACTED]") >= 7
+    assert key not in LOG.read_text(encoding="utf-8")

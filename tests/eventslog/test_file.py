@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -222,9 +223,10 @@ def test_no_standard_stream_becomes_the_log() -> None:
     assert written() == {"": [0, 1]}
 
 
-def prints(stdout: int) -> None:
+def prints(stdout: int, **values: Any) -> None:
+    given = json.dumps({"events_log": "/dev/stdout", **values})
     subprocess.run(
-        [sys.executable, "-m", "tests.eventslog.child", "prints", '{"events_log": "/dev/stdout"}'],
+        [sys.executable, "-m", "tests.eventslog.child", "prints", given],
         env={**os.environ, "PYTHONPATH": str(child.ROOT)},
         stdout=stdout,
         check=True,
@@ -250,6 +252,37 @@ def test_standard_output_is_a_pipe() -> None:
     os.close(writable)
     with open(readable, encoding="utf-8") as out:
         assert out.read() == PRINTED
+
+
+@pytest.mark.parametrize("size", [100, 10_000, 100_000])
+def test_standard_output_is_a_pipe_of_several_processes(size: int) -> None:
+    """However little a pipe takes at once, no entry of forked processes and signal handlers is torn."""
+    with child.start("pipes", children=4, count=30, size=size) as process:
+        assert process.stdout is not None
+        Path("received").write_text(process.stdout.read(), encoding="utf-8")
+        assert process.wait(60) == 0
+    found = written("received")
+    assert [found[f"{number}"] for number in range(4)] == [list(range(30))] * 4
+
+
+def test_standard_output_is_a_pipe_that_nobody_reads() -> None:
+    """Entries that such a pipe does not take go to stderr, and the application goes on."""
+    with child.start("prints_entries", count=60, size=5_000) as process:
+        assert process.stderr is not None
+        last = process.stderr.read().splitlines()[-1]
+        assert process.wait(60) == 0
+    assert last == "done"
+
+
+@pytest.mark.parametrize("max_bytes", [0, 4000])
+@pytest.mark.parametrize("target", ["/dev/stdout", "/proc/self/fd/1"])
+def test_a_link_to_standard_output(target: str, max_bytes: int) -> None:
+    """A link to it is what it links to: nothing is overwritten, and no file of the application is rotated."""
+    os.symlink(target, "events.log")
+    with Path("out").open("wb") as out:
+        prints(out.fileno(), events_log="events.log", max_bytes=max_bytes)
+    assert Path("out").read_text(encoding="utf-8") == PRINTED
+    assert sorted(os.listdir()) == ["events.log", "out"]
 
 
 def test_standard_output_is_a_socket() -> None:

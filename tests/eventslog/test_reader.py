@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import logging
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -146,6 +147,27 @@ def test_a_place_in_a_descriptor_is_one_in_its_file() -> None:
         log.read(len(entry(1)))
         ((raw, place),) = read_entries(f"/dev/fd/{log.fileno()}", bytes)
     assert LOG.read_bytes()[place.offset : place.offset + place.length] == raw
+
+
+def test_a_log_with_other_line_ends() -> None:
+    """A log that a program has converted to CR LF reads as before."""
+    LOG.write_bytes("".join(map(entry, range(5))).encode().replace(b"\n", b"\r\n"))
+    damage: list[Damage] = []
+    assert [e.messages_count for e in read_events(LOG, on_damage=damage.append)] == list(range(5))  # type: ignore[union-attr]
+    assert damage == []
+
+
+def test_more_logs_than_descriptors() -> None:
+    """Logs are opened one after the other."""
+    for number in range(60):
+        Path(f"{number:02}.log").write_text(entry(number))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, hard))
+    try:
+        found = [e.messages_count for e in read_events(sorted(Path().glob("*.log")))]  # type: ignore[union-attr]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == list(range(60))
 
 
 def test_entries_larger_than_a_chunk() -> None:
@@ -464,6 +486,22 @@ def test_follow_a_compressed_log() -> None:
     Path("new.log").replace(LOG)
     assert follower.result() == list(range(101))
     assert follower.damage == []
+
+
+@pytest.mark.usefixtures("_quick")
+def test_follow_with_empty_files_among_the_rotated() -> None:
+    """Rotated files that are empty, as one that copytruncate left is, hide no other."""
+    Path("events.log.1").touch()
+    append(entry(0))
+    follower = Follower(4)
+    follower.until(1)
+    with locks.holding("events.log", locks.EXCLUSIVE):  # as rotation does
+        os.rename("events.log.1", "events.log.4")
+        os.rename("events.log", "events.log.3")
+        Path("events.log.2").touch()
+        Path("events.log.1").write_text(entry(1) + entry(2))
+        append(entry(3))
+    assert follower.result() == [0, 1, 2, 3]
 
 
 @pytest.mark.usefixtures("_quick")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
@@ -249,6 +250,35 @@ def test_backups_are_compressed() -> None:
     assert subprocess.check_output(["gzip", "-dc", "events.log.3.gz"], text=True) == fixed(0)
     assert stat.S_IMODE(Path("events.log.3.gz").stat().st_mode) == 0o640
     assert written() == {"": [0, 1, 2, 3]}
+
+
+def test_a_failed_compression_leaves_the_room_to_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was packed when the disk was full takes none of it."""
+    Path("events.log").write_text(entry(0))
+    Path("events.log.1").write_bytes(os.urandom(3_000_000))
+    copy = shutil.copyfileobj
+
+    def fail(source: Any, target: Any, length: int) -> None:
+        copy(source, target, length)
+        target.fileobj.flush()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfileobj", fail)
+    with pytest.raises(OSError, match="No space left"):
+        rotation.compress(os.path.abspath("events.log"))
+    left = {path.name: path.stat().st_size for path in Path().iterdir()}
+    assert sum(size for name, size in left.items() if name.endswith(".tmp")) == 0
+    assert left["events.log.1"] == 3_000_000
+
+
+@pytest.mark.parametrize("max_bytes", [1, 3, 4])
+def test_files_smaller_than_an_entry(max_bytes: int) -> None:
+    """With the smallest sizes each entry is a file of its own, in ``buffered`` mode too."""
+    file = EventsFile(child.options(durability="buffered", max_bytes=max_bytes, backups=9))
+    for number in range(5):
+        file.write(entry(number))
+    file.close()
+    assert written() == {"": list(range(5))}
 
 
 CRASHES = [

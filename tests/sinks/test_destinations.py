@@ -21,7 +21,7 @@ from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.sinks import EventSink
 from tests import generated
 from tests.observed import entries
-from tests.sinks.conftest import Sink
+from tests.sinks.conftest import EVENTS, Sink
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +195,40 @@ def test_an_entry_point_adds_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tried[0] == "mine://user:word@there/x"
     assert tried[1].calls == ["close"]
     assert destination.name == "mine://there/x"
+
+
+def refuse(_: str) -> Sink:
+    """Fail as a class of another package may, with a text that quotes the URL."""
+    raise RuntimeError("mine://user:word@there/x")
+
+
+def test_an_entry_point_that_fails_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the class of another package raises, the application starts, and one line names the destination."""
+    mine = EntryPoint("mine", "tests.sinks.test_destinations:refuse", sinks.GROUP)
+    monkeypatch.setattr(sinks, "entry_points", lambda **_: (mine,))
+    assert sinks.destinations(["mine://user:word@there/x"]) == []
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "mine://there/x" in line
+    assert "RuntimeError" in line
+    assert "word" not in line
+
+
+@pytest.mark.parametrize("url", ["jsonl:a%20b.jsonl", "sqlite:///out.db"])
+def test_a_relative_path_is_that_of_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """A destination is where it was when it was named, also after the application has changed its directory."""
+    destination = sinks.destination(url)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    sink = destination.open()
+    sink.write(EVENTS)
+    sink.close()
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [
+        url.rpartition("/")[2].replace("jsonl:a%20", "a ")
+    ]
 
 
 def test_a_transform_comes_first(base_url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -97,6 +98,20 @@ def test_a_sink_that_fails_is_tried_again(dispatcher: Dispatch) -> None:
     assert sink.taken == EVENTS
     assert sink.calls.count("write") == 4
     assert dispatcher.lost() == {}
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
+def test_a_sink_that_raises_what_is_no_exception(dispatcher: Dispatch, error: type[BaseException]) -> None:
+    """Whatever a sink raises, it is tried again, and its thread goes on."""
+    sink = Sink(lambda: fail() if len(sink.calls) == 1 else None)
+
+    def fail() -> None:
+        raise error
+
+    dispatching = dispatcher(sink=sink)
+    put(dispatching, EVENTS)
+    assert dispatching.flush(10)
+    assert sink.taken == EVENTS
 
 
 def test_what_a_sink_refuses_is_lost_at_once(dispatcher: Dispatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -206,6 +206,38 @@ def test_a_table_of_another_shape_refuses(tmp_path: Path) -> None:
     sink.close()
 
 
+def test_several_processes_make_the_table_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another process makes the table at the same moment, the events go into that one."""
+    make = TABLE.metadata.create_all
+
+    def race(engine: Any, **_: Any) -> None:
+        monkeypatch.undo()
+        make(engine)
+        with engine.begin() as connection:
+            connection.execute(text(str(CreateTable(TABLE).compile(engine))))
+
+    monkeypatch.setattr(TABLE.metadata, "create_all", race)
+    sink = SqlSink(url)
+    try:
+        sink.write(EVENTS)
+    except Unavailable:  # SQLite's error; the dispatcher tries again
+        sink.write(EVENTS)
+    sink.close()
+    assert len(stored(url)) == len(EVENTS)
+
+
+def test_a_read_only_server_is_tried_again(server: PostgreSQL) -> None:
+    """A standby that only reads, as during a failover, is not available for now."""
+    sink = SqlSink(server.url)
+    sink.write(EVENTS[:1])
+    sink.close()
+    option = {"options": "-c default_transaction_read_only=on"}
+    read_only = SqlSink(make_url(server.url).update_query_dict(option).render_as_string(hide_password=False))
+    with pytest.raises(Unavailable):
+        read_only.write(list(generated.events(5, seed=77)))  # which are not in the table yet
+    read_only.close()
+
+
 def test_a_new_database_is_private(tmp_path: Path) -> None:
     """A file that the sink creates, which holds prompts, is readable by its owner alone."""
     sink = SqlSink(f"sqlite:///{tmp_path}/events.db")

@@ -241,16 +241,16 @@ def end_all() -> None:
         call.end(None if call.deferred else SystemExit("the process ended during the call"))
 
 
-#: Names of modules whose code may hold a lock that recording needs; ``pipeline.py`` adds those of the application's
-#: span processors.
-LOCKING: Final = {"opentelemetry.sdk", "opentelemetry.exporter", "openai_lifecycle.eventslog"}
+#: Names of modules, each with a dot behind it, whose code may hold a lock that recording needs; ``pipeline.py`` adds
+#: those of the application's span processors.
+LOCKING: Final = {"opentelemetry.sdk.", "opentelemetry.exporter.", "openai_lifecycle.eventslog."}
 
 
 def _holding_locks() -> bool:
     """Whether a caller's frame is of a module in :data:`LOCKING`, or below one."""
     frame, locking = sys._getframe(2), tuple(LOCKING)
     while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith(locking):
+        if f"{frame.f_globals.get('__name__', '')}.".startswith(locking):
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False

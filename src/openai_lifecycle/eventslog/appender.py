@@ -55,6 +55,11 @@ class Appender:
         self._most_patience = self._patience = patience
         self._rotate_after = 0.0
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether the target takes an entry in pieces: a pipe, socket, terminal or device."""
+        return not self._plain
+
     def append(self, data: bytes) -> None:
         """Append ``data``, one or several whole entries, with one ``write(2)``.
 
@@ -95,7 +100,7 @@ class Appender:
         descriptor = above_standard(_open_path(self.path))
         self._descriptor, self._end = descriptor, -1
         self._file = status = os.fstat(descriptor)
-        self._plain = stat.S_ISREG(status.st_mode) and not _INHERITED.fullmatch(self.path)
+        self._plain = stat.S_ISREG(status.st_mode) and _inherited(self.path) is None
         if self._sync and self._plain:
             self._sync_directory()
         return descriptor
@@ -213,15 +218,17 @@ class Appender:
     def _pour(self, descriptor: int, data: bytes) -> None:
         """Write to a target that may take the data in pieces and cannot be inspected afterwards."""
         rest = memoryview(b"\n\n" + data if self._torn else data)
-        while rest:
-            try:
-                written = os.write(descriptor, rest)
-            except BlockingIOError:
-                if not self._await_reader(descriptor):
-                    raise
-            else:
-                rest = rest[written:]
-                self._torn = True
+        # A full pipe takes a part of an entry: no other process may write before the rest.
+        with locks.locked(descriptor, locks.EXCLUSIVE, self._patience):
+            while rest:
+                try:
+                    written = os.write(descriptor, rest)
+                except BlockingIOError:
+                    if not self._await_reader(descriptor):
+                        raise
+                else:
+                    rest = rest[written:]
+                    self._torn = True
         self._torn = False
         self.progress = len(data)
 
@@ -246,10 +253,25 @@ def above_standard(descriptor: int) -> int:
     return moved
 
 
+def _inherited(path: str) -> int | None:
+    """Return the number of the descriptor that ``path`` names or links to, if it does."""
+    for _ in range(40):
+        if match := _INHERITED.fullmatch(path):
+            return {"stdout": 1, "stderr": 2}.get(match[1]) or int(match[2] or match[3])
+        try:
+            path = os.path.join(os.path.dirname(path), os.readlink(path))
+        except OSError:
+            return None
+    return None
+
+
 def _open_path(path: str) -> int:
-    inherited = _INHERITED.fullmatch(path)
-    if inherited:
-        number = {"stdout": 1, "stderr": 2}.get(inherited[1]) or int(inherited[2] or inherited[3])
+    number = _inherited(path)
+    if number is not None:
+        # Its own open file of a pipe: it does not block, and its lock is not shared with forked processes.
+        if stat.S_ISFIFO(os.fstat(number).st_mode):
+            with contextlib.suppress(OSError):
+                return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
     # Without O_NONBLOCK, opening a FIFO without a reader would block.
     flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import MutableSequence
 from typing import Final
 
@@ -38,7 +39,7 @@ class EventsFile:
         self._failures = 0  # entries sent to stderr since the last successful write
         self._quiet_until = 0.0
         # A batch is one write, so it must be small compared to the rotation size.
-        batch = min(BATCH, options.max_bytes // 4) if options.max_bytes else BATCH
+        batch = max(1, min(BATCH, options.max_bytes // 4)) if options.max_bytes else BATCH
         self._buffer = Buffer(self._write, batch) if options.durability == "buffered" else None
         self._reset()
         _files.add(self)
@@ -59,6 +60,7 @@ class EventsFile:
         # deadlock.
         self._lock = threading.RLock()
         self._busy = False
+        self._waiting: deque[bytes] = deque()  # entries that interrupted a write to a pipe
         self._lost: list[tuple[bytes, OSError]] = []  # entries on their way to stderr
         self._appender = self._new_appender()
 
@@ -95,11 +97,17 @@ class EventsFile:
         """Write ``entries`` and remove each from the sequence once it is written, so that an interruption loses none."""
         with self._lock:
             entered_again = self._busy
+            if entered_again and self._appender.is_stream:  # half of the interrupted entry may be in the pipe
+                self._waiting.extend(entries)
+                entries.clear()
+                return
             # When this thread has interrupted the appender's work, it needs an appender of its own.
             appender = self._new_appender(inner=True) if entered_again else self._appender
             self._busy = True
             try:
                 self._append(appender, entries)
+                while self._waiting and not entered_again:
+                    self._append(appender, self._waiting)
             finally:
                 self._busy = entered_again
                 if entered_again:

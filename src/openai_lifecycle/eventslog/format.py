@@ -171,7 +171,7 @@ def _field_prefixes(keys: tuple[str, ...]) -> tuple[str, ...]:
 
 # ------------------------------------------------------------------ parse
 # The brace on the next line makes it a header: a text that looks like one contains no line break.
-HEADER: Final = re.compile(rb"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\] \[EVENT: ([A-Z_]+)\]\n(?=\{)")
+HEADER: Final = re.compile(rb"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\] \[EVENT: ([A-Z_]+)\]\r?\n(?=\{)")
 #: The end of an entry: the object's last line and the empty one.
 END: Final = b"\n}\n\n"
 _KINDS: Final[Mapping[bytes, type[LifecycleEvent]]] = {kind.tag.encode(): kind for kind in KEYS}

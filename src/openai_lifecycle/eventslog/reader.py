@@ -136,6 +136,8 @@ def read_entries(
     try:
         for log in logs:
             yield from log.read()
+            if not log.follow:
+                log.close()
         while any(log.follow for log in logs):
             advanced = False
             for log in logs:
@@ -213,7 +215,8 @@ class _Log(Generic[T]):
             file.rewind()
         elif not locks.is_file(self._path, file.descriptor):
             # Once we have the lock, every writer that opened the file before the move has finished.
-            locks.lock(file.descriptor, locks.EXCLUSIVE, 1.0)
+            with locks.locked(file.descriptor, locks.EXCLUSIVE, 1.0):
+                pass
             yield from file.drain()
             yield from file.finish()
             yield from self._open(rotated=True)
@@ -296,7 +299,7 @@ class _File(Generic[T]):
         """Return a digest that identifies this file among those of its log."""
         while not self._has_head and (chunk := self._read(_LOOK)):
             self._ahead += chunk
-        return hashlib.blake2b(self._head).digest()
+        return hashlib.blake2b(self._head or os.urandom(16)).digest()  # empty files are not the same
 
     def was_truncated(self) -> bool:
         """Return whether the file is shorter than what was read of it."""

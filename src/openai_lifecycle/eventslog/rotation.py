@@ -144,11 +144,15 @@ def _is_complete(descriptor: int) -> bool:
 
 def _pack(plain: BinaryIO, descriptor: int) -> None:
     os.ftruncate(descriptor, 0)
-    with (
-        open(descriptor, "wb", closefd=False) as target,
-        gzip.GzipFile(fileobj=target, mode="wb", compresslevel=6, filename="") as packed,
-    ):
-        shutil.copyfileobj(plain, packed, 1 << 20)
+    try:
+        with (
+            open(descriptor, "wb", closefd=False) as target,
+            gzip.GzipFile(fileobj=target, mode="wb", compresslevel=6, filename="") as packed,
+        ):
+            shutil.copyfileobj(plain, packed, 1 << 20)
+    except BaseException:  # the disk is full: leave the room to the log
+        os.ftruncate(descriptor, 0)
+        raise
     os.fchmod(descriptor, stat.S_IMODE(os.fstat(plain.fileno()).st_mode))
     os.fsync(descriptor)
 

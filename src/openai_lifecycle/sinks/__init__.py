@@ -99,7 +99,9 @@ def destinations(given: Iterable[str | EventSink]) -> list[Destination]:
     for item in given:
         try:
             found.append(destination(item))
-        except (ValueError, ImportError) as error:
+        except Exception as error:  # noqa: BLE001 - another package's class may raise anything
+            if not isinstance(error, (ValueError, ImportError)):  # its text may quote the URL
+                error = ValueError(f"it cannot be opened ({type(error).__name__})")
             shown = address(item) if isinstance(item, str) else repr(type(item))
             _logger.error(  # noqa: TRY400 - the message says it all
                 "sinks=%r is not allowed: %s; it must be %s; it is ignored", shown, error, ALLOWED
@@ -117,8 +119,10 @@ def destination(given: str | EventSink) -> Destination:
     if not isinstance(given, str):
         return Destination(type(given).__qualname__, lambda: given, own=False)
     kind = _kind(given)
-    kind(given).close()  # a URL that is not valid raises now, not in a thread later
-    return Destination(address(given), lambda: kind(given))
+    first = kind(given)  # a URL that is not valid raises now, not in a thread later
+    first.close()
+    url: str = getattr(first, "url", given)  # a relative path is resolved now, not after a chdir
+    return Destination(address(given), lambda: kind(url))
 
 
 def _kind(url: str) -> Callable[[str], EventSink]:

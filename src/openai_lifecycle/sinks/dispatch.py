@@ -234,7 +234,7 @@ class _Worker:
                     self._deliver(batch[middle:], stop)
                     return
                 reason, final = str(error), True
-            except Exception as error:  # noqa: BLE001 - a sink may raise anything
+            except BaseException as error:  # noqa: BLE001 - a sink may raise anything, CancelledError too; the thread must live
                 reason, final = _described(error), time.monotonic() > deadline or stop.asked
                 if isinstance(error, Unavailable):
                     pause = max(pause, error.after or 0.0)
@@ -245,7 +245,7 @@ class _Worker:
                 if self._settle(len(batch), stop):
                     self._lose(len(batch), reason)
                 return
-            self._pause(pause * random.uniform(0.8, 1.2), stop)  # noqa: S311 - so that processes spread out
+            self._pause(pause * random.uniform(1.0, 1.4), stop)  # noqa: S311 - so that processes spread out
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _settle(self, count: int, stop: _Stop) -> bool:
@@ -265,7 +265,7 @@ class _Worker:
         if self._sink is not None:
             try:
                 getattr(self._sink, method)()
-            except Exception as error:  # noqa: BLE001 - as above
+            except BaseException as error:  # noqa: BLE001 - as above
                 with SHIELD:
                     _logger.warning(
                         "sink %s: %s failed: %s", self._destination.name, method, _described(error)
@@ -305,7 +305,7 @@ class _Stop:
         self.asked = self.abandoned = False
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     """Return a description of ``error`` that quotes no prompt: only texts of our and the system's errors."""
     if isinstance(error, SinkError):
         return str(error)

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import locks
@@ -25,6 +25,7 @@ class JsonLinesSink:
 
     def __init__(self, url: str) -> None:
         self._path = _path(url)
+        self.url = f"jsonl://{quote(self._path)}"
         self._descriptor: int | None = None
         self._file = os.stat_result((0,) * 10)  # the open file
 

@@ -29,7 +29,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.records import COLUMNS, to_row
@@ -94,6 +103,10 @@ class SqlSink:
             raise ValueError(f"the module {error.name} is not installed") from None
         except (SQLAlchemyError, ImportError, AttributeError, ValueError) as error:  # their texts quote it
             raise ValueError(f"SQLAlchemy cannot use it ({type(error).__name__})") from None
+        path = sqlite_file(self._url)
+        if path is not None:
+            self._url = self._url.set(database=os.path.abspath(path))
+        self.url = self._url.render_as_string(hide_password=False)
         self._engine: Engine | None = None
 
     def write(self, events: Sequence[LifecycleEvent]) -> None:
@@ -120,7 +133,10 @@ class SqlSink:
             _make_private(self._url)
             engine = create_engine(self._url, hide_parameters=True, pool_pre_ping=True, pool_size=1)
             try:
-                EVENTS.metadata.create_all(engine)
+                try:
+                    EVENTS.metadata.create_all(engine)
+                except (IntegrityError, ProgrammingError):  # another process created it at the same moment
+                    EVENTS.metadata.create_all(engine)
             except SQLAlchemyError:
                 engine.dispose()
                 raise
@@ -150,6 +166,6 @@ def _storable(event: LifecycleEvent) -> dict[str, Any]:
 def _understood(error: SQLAlchemyError) -> Unavailable | Rejected:
     cause = type(error.orig).__name__ if isinstance(error, DBAPIError) else type(error).__name__
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    if lost or isinstance(error, (OperationalError, InterfaceError)):
+    if lost or isinstance(error, (OperationalError, InterfaceError, InternalError)):
         return Unavailable(f"the database is not available ({cause})")
     return Rejected(f"the database does not accept the events ({cause})")
