@@ -539,21 +539,22 @@ def test_a_key_as_an_errors_code(server: ScriptedServer, capture: str) -> None:
         assert TOKEN not in observed.span().to_json()
 
 
-def test_every_secret_of_a_client(server: ScriptedServer, observed: Observed) -> None:
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("webhook_secret", {"api_key": "sk-test-0123456789"}), ("azure_ad_token", {"api_version": "1"})],
+)
+def test_every_secret_of_a_client(
+    server: ScriptedServer, observed: Observed, name: str, more: dict[str, Any]
+) -> None:
     """A prompt that quotes the client's webhook secret or Azure AD token does not put it on record."""
-    server.script(WHOLE, WHOLE)
-    secrets = {"webhook_secret": f"{TOKEN}-1", "azure_ad_token": f"{TOKEN}-2"}
-    prompt = [{"role": "user", "content": " ".join(secrets.values())}]
-    clients: list[tuple[Any, str, dict[str, str]]] = [
-        (openai.OpenAI, "webhook_secret", {"base_url": server.base_url, "api_key": "sk-test-0123456789"}),
-        (openai.AzureOpenAI, "azure_ad_token", {"azure_endpoint": server.base_url, "api_version": "1"}),
-    ]
-    for make, name, more in clients:
-        with make(**{name: secrets[name]}, **more) as client:
-            client.chat.completions.create(model="m", messages=prompt)
-    first, second = [e for e in entries() if isinstance(e, LLMGenerationSuccess)]
-    assert first.message_content == f"user: [REDACTED] {secrets['azure_ad_token']}"
-    assert second.message_content == f"user: {secrets['webhook_secret']} [REDACTED]"
+    server.script(WHOLE)
+    kind: Any = openai.AzureOpenAI if "azure" in name else openai.OpenAI
+    url = "azure_endpoint" if "azure" in name else "base_url"
+    if name not in inspect.signature(kind.__init__).parameters:
+        pytest.skip(f"this openai has no {name}")
+    with kind(**{name: TOKEN, url: server.base_url}, **more) as client:
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": f"Is it {TOKEN}?"}])
+    assert observed.generation().message_content == "user: Is it [REDACTED]?"
 
 
 # ------------------------------------------------------------------ what no exporter can write
