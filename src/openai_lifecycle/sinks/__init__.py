@@ -121,7 +121,7 @@ def destination(given: str | EventSink) -> Destination:
     kind = _kind(given)
     first = kind(given)  # a URL that is not valid raises now, not in a thread later
     first.close()
-    url: str = getattr(first, "url", given)  # a relative path is resolved now, not after a chdir
+    url: str = getattr(first, "absolute_url", given)  # the application may change its directory later
     return Destination(address(given), lambda: kind(url))
 
 

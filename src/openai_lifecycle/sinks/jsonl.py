@@ -25,7 +25,7 @@ class JsonLinesSink:
 
     def __init__(self, url: str) -> None:
         self._path = _path(url)
-        self.url = f"jsonl://{quote(self._path)}"
+        self.absolute_url = f"jsonl://{quote(self._path, errors='surrogateescape')}"
         self._descriptor: int | None = None
         self._file = os.stat_result((0,) * 10)  # the open file
 
@@ -89,4 +89,4 @@ def _path(url: str) -> str:
         parts = None
     if parts is None or parts.netloc or not parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError("it needs a path and nothing else, as in jsonl:///var/log/llm.jsonl")
-    return absolute(unquote(parts.path))
+    return absolute(unquote(parts.path, errors="surrogateescape"))

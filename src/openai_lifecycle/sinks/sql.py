@@ -106,7 +106,7 @@ class SqlSink:
         path = sqlite_file(self._url)
         if path is not None:
             self._url = self._url.set(database=os.path.abspath(path))
-        self.url = self._url.render_as_string(hide_password=False)
+        self.absolute_url = self._url.render_as_string(hide_password=False)
         self._engine: Engine | None = None
 
     def write(self, events: Sequence[LifecycleEvent]) -> None:
