@@ -7,6 +7,8 @@ import http.server
 import json
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -145,14 +147,22 @@ def test_the_url_s_user_is_the_authorization(receiver: Receiver, user: str, head
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504])
 def test_a_server_in_trouble_is_tried_again(receiver: Receiver, code: int) -> None:
     """These answers mean: later; and ``Retry-After`` says when."""
-    receiver.answers = [
-        status(code, Retry_After="7"),
-        status(code, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"),
-    ]
-    for after in (7.0, None):
+    waits = {"7": 7.0, "Wed, 21 Oct 2015 07:28:00 GMT": 0.0, "soon": None, "": None}
+    receiver.answers = [status(code, Retry_After=text) for text in waits]
+    for after in waits.values():
         with pytest.raises(Unavailable, match=f"^the server answered {code}$") as raised:
             WebhookSink(receiver.url).write(EVENTS)
         assert raised.value.after == after
+
+
+def test_a_server_that_says_when(receiver: Receiver) -> None:
+    """``Retry-After`` may be a date."""
+    receiver.answers = [
+        status(503, Retry_After=format_datetime(datetime.now(timezone.utc) + timedelta(hours=1)))
+    ]
+    with pytest.raises(Unavailable) as raised:
+        WebhookSink(receiver.url).write(EVENTS)
+    assert 3500 < (raised.value.after or 0) <= 3600
 
 
 @pytest.mark.parametrize("code", [301, 302, 307, 308, 400, 401, 403, 404, 413, 422, 501])

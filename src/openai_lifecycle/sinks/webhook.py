@@ -7,13 +7,16 @@ section 3.3). A receiver that answers late may get a batch again; ``id`` identif
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import os
 import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
@@ -70,7 +73,7 @@ class WebhookSink:
                 message = f"the server answered {error.code}"
                 if error.code not in _RETRYABLE:
                     raise Rejected(message, permanent=error.code not in _BAD_BATCH) from None
-                raise Unavailable(message, decimal(error.headers.get("Retry-After"))) from None
+                raise Unavailable(message, _seconds(error.headers.get("Retry-After", ""))) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise Unavailable(f"the server cannot be reached ({type(reason).__name__})") from None
@@ -94,6 +97,15 @@ class WebhookSink:
 
     def close(self) -> None:
         """Do nothing: no connection is kept."""
+
+
+def _seconds(after: str) -> float | None:
+    """Return how long ``Retry-After``, seconds or a date (RFC 9110, section 10.2.3), says to wait, if it can be read."""
+    seconds = decimal(after)
+    if seconds is None:
+        with contextlib.suppress(ValueError, OverflowError):
+            seconds = max(0.0, parsedate_to_datetime(after).timestamp() - time.time())
+    return seconds
 
 
 def _parts(url: str) -> tuple[SplitResult, str]:
