@@ -17,6 +17,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, Protocol
 
+from openai_lifecycle import threads
 from openai_lifecycle.shield import SHIELD
 
 _GRACE: Final = 5.0  # seconds that SIGTERM waits for each holder
@@ -93,7 +94,7 @@ def _prepare_again() -> None:
 
 def resume() -> None:
     """Continue with the pending SIGTERM that waited for the interrupted holder, if any."""
-    if _ending and threading.current_thread() is threading.main_thread():
+    if _ending and (threads.are_greenlets() or threading.current_thread() is threading.main_thread()):
         _on_sigterm(signal.SIGTERM, None)
 
 

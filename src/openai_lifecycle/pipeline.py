@@ -13,6 +13,7 @@ import logging
 import os
 import weakref
 from collections.abc import Iterator
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics, trace
@@ -20,7 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from openai_lifecycle import ending, losses, sdk, semconv
-from openai_lifecycle.capture.call import LOCKING, end_all
+from openai_lifecycle.capture.call import LOCKING_CODE, end_all
 from openai_lifecycle.capture.metrics import Instruments, is_unset
 from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProcessor
 from openai_lifecycle.options import Options
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-_PATIENCE: Final = 1.0  # seconds that a call waits for another that joins a provider
+_PATIENCE: Final = 30.0  # seconds that a call waits for another that joins a provider
 #: The SDK cannot remove a processor: each provider gets one, whose exporter can be swapped.
 _processors: weakref.WeakKeyDictionary[Any, EventsLogProcessor] = weakref.WeakKeyDictionary()
 
@@ -113,7 +114,7 @@ class Pipeline(Locked):
                     )
             target, how = self._own_provider(), "started a TracerProvider of its own"
         tracer = target.get_tracer(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
-        LOCKING.update(_modules_of_processors(target))
+        LOCKING_CODE.update(_methods_of_processors(target))
         _lift_event_limit(tracer)
         if self._exporter is not None:
             self._attach(target, self._exporter)
@@ -160,11 +161,13 @@ class Pipeline(Locked):
             tracer.sampler = RecordAll(sampler)
 
 
-def _modules_of_processors(provider: Any) -> Iterator[str]:
-    """Yield the modules of a provider's span processors and of their exporters."""
+def _methods_of_processors(provider: Any) -> Iterator[CodeType]:
+    """Yield the code of the methods of a provider's span processors and of their exporters."""
     for processor in getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ()):
         for one in (processor, getattr(processor, "span_exporter", processor)):
-            yield f"{type(one).__module__}."
+            for method in (method for base in type(one).__mro__ for method in vars(base).values()):
+                if isinstance(code := getattr(method, "__code__", None), CodeType):
+                    yield code
 
 
 def _lift_event_limit(tracer: Any) -> None:

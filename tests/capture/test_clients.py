@@ -171,3 +171,5 @@ def test_secrets() -> None:
     """The keys of a client are known, so that nothing recorded shows them; a key provider has none to show."""
     assert secrets_of(openai.OpenAI(api_key=KEY)) == (KEY,)
     assert secrets_of(object()) == ()
+    module = type("_ModuleClient", (), {"__module__": "openai", "admin_api_key": property(lambda _: KEY)})
+    assert secrets_of(module()) == (KEY,)

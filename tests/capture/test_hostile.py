@@ -312,18 +312,32 @@ def test_a_subclass_that_takes_turns(server: ScriptedServer) -> None:
         }
 
 
-def test_a_subclass_that_chooses_its_url(server: ScriptedServer, observed: Observed) -> None:
+@pytest.mark.parametrize(
+    ("kind", "more", "provider"),
+    [
+        (openai.OpenAI, {}, "openai"),
+        (
+            openai.AzureOpenAI,
+            {"azure_endpoint": "https://gateway.example.com", "api_version": "1"},
+            "azure.ai.openai",
+        ),
+    ],
+)
+def test_a_subclass_that_chooses_its_url(
+    server: ScriptedServer, observed: Observed, kind: Any, more: dict[str, str], provider: str
+) -> None:
     """The server on record is the one that a subclass's own ``base_url`` names at the time of the call."""
 
-    class Chooses(openai.OpenAI):
-        @property  # type: ignore[misc]
+    class Chooses(kind):  # type: ignore[misc]
+        @property
         def base_url(self) -> Any:
             return type(self._base_url)(server.base_url)
 
     server.script(WHOLE)
-    with Chooses(api_key="sk-test-0123456789") as client:
+    with Chooses(api_key="sk-test-0123456789", **more) as client:
         client.chat.completions.create(**wire.REQUEST)
-    assert observed.attributes()["server.address"] == "127.0.0.1"
+    attributes = observed.attributes()
+    assert (attributes["server.address"], attributes["gen_ai.provider.name"]) == ("127.0.0.1", provider)
 
 
 class _Named(str, enum.Enum):

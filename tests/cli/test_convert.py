@@ -134,10 +134,13 @@ def test_what_fails_leaves_the_old_file(run: Run, log: Path, tmp_path: Path) -> 
     """A conversion that cannot read its log leaves the file of the one before as it was, and nothing beside it."""
     (tmp_path / "folder").mkdir()
     run("convert", "--to", "csv", "-o", tmp_path / "out.csv", log)
+    (tmp_path / "out.csv").chmod(0o644)
     before = (tmp_path / "out.csv").read_bytes()
     run("convert", "--to", "csv", "-o", tmp_path / "out.csv", tmp_path / "folder", status=2)
     assert (tmp_path / "out.csv").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["events.log", "folder", "out.csv"]
+    run("convert", "--to", "csv", "-o", tmp_path / "out.csv", log)
+    assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o644  # whom it was shared with
 
 
 def test_a_database_of_others_gets_a_table(run: Run, log: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -243,6 +244,15 @@ def test_standard_output_is_a_file() -> None:
         prints(out.fileno())
     assert Path("out").read_text(encoding="utf-8") == PRINTED
     assert os.listdir() == ["out"]
+
+
+def test_a_lock_on_standard_output_stays() -> None:
+    """What a shell has locked for the application, ``exec >log; flock -n 1``, stays locked."""
+    with Path("out").open("wb") as out, Path("out").open("rb") as other:
+        fcntl.flock(out, fcntl.LOCK_EX)
+        prints(out.fileno())
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_standard_output_is_a_pipe() -> None:

@@ -41,6 +41,7 @@ KEY = "abcDEF1234567890abcDEF12"
         f"api-key: abc.{KEY}",
         f"Authorization: Bearer  {KEY}",
         f'{{"arguments": "{{\\"api_key\\": \\"{KEY}\\"}}"}}',
+        f"session-eyJ{KEY}.eyJ{KEY}.{KEY}",
         f"postgresql://user:{KEY}@host/db",
         f"https://{KEY}@git.example.com/x",
     ],

@@ -13,7 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from time import perf_counter
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from opentelemetry import context, trace
@@ -241,16 +241,20 @@ def end_all() -> None:
         call.end(None if call.deferred else SystemExit("the process ended during the call"))
 
 
-#: Names of modules, each with a dot behind it, whose code may hold a lock that recording needs; ``pipeline.py`` adds
-#: those of the application's span processors.
-LOCKING: Final = {"opentelemetry.sdk.", "opentelemetry.exporter.", "openai_lifecycle.eventslog."}
+#: Names of modules, each with a dot behind it, whose code may hold a lock that recording needs.
+_LOCKING_MODULES: Final = ("opentelemetry.sdk.", "opentelemetry.exporter.", "openai_lifecycle.eventslog.")
+#: The code of other methods that may: ``pipeline.py`` adds those of the application's span processors. Not their
+#: modules, which may be the application's main module, below which everything runs.
+LOCKING_CODE: Final[set[CodeType]] = set()
 
 
 def _holding_locks() -> bool:
-    """Whether a caller's frame is of a module in :data:`LOCKING`, or below one."""
-    frame, locking = sys._getframe(2), tuple(LOCKING)
+    """Whether a caller's frame is of such a module or method."""
+    frame = sys._getframe(2)
     while frame is not None:
-        if f"{frame.f_globals.get('__name__', '')}.".startswith(locking):
+        if frame.f_code in LOCKING_CODE or f"{frame.f_globals.get('__name__', '')}.".startswith(
+            _LOCKING_MODULES
+        ):
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False

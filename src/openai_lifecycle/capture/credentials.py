@@ -9,19 +9,16 @@ from typing import Any, Final
 
 def secrets_of(client: Any) -> tuple[str, ...]:
     """Return the keys that a client holds, which must not appear in anything recorded."""
+    if (
+        type(client).__module__ == "openai"
+    ):  # the module-level client has only properties (``openai/__init__.py``)
+        return _texts(*[getattr(client, name, None) for name in _HELD])
     # Not by attribute: a property of the application's subclass may choose another key at each access.
-    held = getattr(client, "__dict__", {})
-    return _texts(_modules_key(client), *map(held.get, _HELD))
+    return _texts(*map(getattr(client, "__dict__", {}).get, _HELD))
 
 
 #: Attributes of a client that hold a secret (``openai/_client.py``, ``openai/lib/azure.py``).
 _HELD: Final = ("api_key", "admin_api_key", "webhook_secret", "_azure_ad_token")
-
-
-def _modules_key(client: Any) -> object:
-    """Return ``openai.api_key`` for the module-level client, whose attribute is a property that reads it."""
-    getter = getattr(getattr(type(client), "api_key", None), "fget", None)
-    return client.api_key if getattr(getter, "__module__", None) == "openai" else None
 
 
 def _texts(*values: object) -> tuple[str, ...]:

@@ -64,14 +64,14 @@ _DEFAULT_PORTS: Final[Mapping[str, int]] = {"https": 443, "wss": 443, "http": 80
 class Endpoint:
     """The server of a client: ``base_url`` is scheme, host and port only.
 
-    One that is ``assumed`` may not be that of a request, whose own URL decides.
+    If ``assumed`` is the client's class, it may not be that of a request, whose own URL decides.
     """
 
     provider: str
     address: str = ""
     port: int | None = None
     base_url: str = ""
-    assumed: bool = False
+    assumed: type | None = None
 
     def attributes(self) -> Attributes:
         """Return the server's span attributes."""
@@ -125,7 +125,7 @@ def endpoint_of(client: Any) -> Endpoint:
     """Return the endpoint of a constructed client, cached per client while its URL is the same object."""
     current, owner = url_of(client), _owner_of_url(client)
     if owner not in _CLIENTS:
-        return replace(_endpoint(client, current), assumed=owner != _MODULE)
+        return replace(_endpoint(client, current), assumed=None if owner == _MODULE else type(client))
     key = id(client)
     kept = _endpoints.get(key)
     if kept is not None and kept[1] is current and kept[0]() is client:

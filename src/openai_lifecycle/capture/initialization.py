@@ -89,7 +89,7 @@ class Initializations:
     def _succeeded(self, span: Span | None, instance: Any) -> None:
         if span is None:
             return
-        with SHIELD:  # a subclass's ``base_url`` may need what its constructor sets later
+        with SHIELD:  # a subclass may lack what the endpoint is read from
             endpoint = endpoint_of(instance)
             span.update_name(f"initialize {endpoint.provider}")
             span.set_attributes(_server(endpoint))

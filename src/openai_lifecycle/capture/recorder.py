@@ -81,7 +81,7 @@ class Recorder:
         if _read(_is_streamed, body):
             request.attributes[semconv.STREAM] = True
         asked = redacted(request.attributes, secrets)
-        recording = Recording(self, span, named, asked, secrets, is_server_assumed=endpoint.assumed)
+        recording = Recording(self, span, named, asked, secrets, assumed_by=endpoint.assumed)
         options = self.options
         keep_text = 0
         if is_recording and options.capture.on_events:
@@ -157,7 +157,7 @@ class Recording:
     one line of text.
     """
 
-    __slots__ = ("_is_server_assumed", "_named", "_recorder", "_secrets", "attributes", "content", "span")
+    __slots__ = ("_assumed_by", "_named", "_recorder", "_secrets", "attributes", "content", "span")
     reads: ClassVar = True
 
     def __init__(
@@ -168,10 +168,10 @@ class Recording:
         attributes: Attributes,
         secrets: tuple[str, ...],
         *,
-        is_server_assumed: bool = False,
+        assumed_by: type | None = None,
     ) -> None:
         self._recorder = recorder
-        self._is_server_assumed = is_server_assumed
+        self._assumed_by = assumed_by
         self._secrets = secrets
         self._named = named
         self.span = span
@@ -182,8 +182,9 @@ class Recording:
         """Record the HTTP response's status and headers."""
         attributes, headers = self.attributes, response.headers
         attributes[semconv.HTTP_STATUS_CODE] = response.status_code
-        if self._is_server_assumed:
-            self._named.update(parse_endpoint(response.request.url).attributes())
+        request = getattr(response, "request", None) if self._assumed_by else None  # a handshake's has none
+        if request is not None:
+            self._named.update(parse_endpoint(request.url, self._assumed_by).attributes())
             attributes.update(self._named)
         # The response to a refused WebSocket handshake is from the websockets package: no ``raw`` headers.
         for name, value in getattr(headers, "raw", ()):
@@ -208,10 +209,8 @@ class Recording:
         duration = perf_counter() - call.started
         entries = self._recorder.generations.entries(call, error)
         failure = _failure(call, error)
-        if failure is not None:
-            failure = redact_recurring(
-                failure, self._secrets
-            )  # a server may have put anything into an error's code
+        if failure is not None:  # a server may have put anything into an error's code
+            failure = redact_recurring(failure, self._secrets)
         end = _End(call, error, failure, duration, entries, {} if error is None else _sent(error))
         steps = iter(_STEPS if self.span.is_recording() else _UNRECORDED)
         try:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections import deque
@@ -65,7 +66,7 @@ def show_(log: Sequence[str], wanted: Filter, form: str | None) -> None:
     """Show entries, one line each.
 
     On a narrow terminal, types are shortened to START, READY and FAILED for INIT_*, OK and ERROR for GENERATION_*, and
-    TOOL; a time without a date is today's, a date without a year this or the last year's.
+    TOOL; a time without a date is today's, and a date without a year lies within the last twelve months.
 
     In a pipe, the fields are separated by tabs: time, event, provider, model, duration_ms, input_tokens,
     output_tokens, trace_id, text.
@@ -167,11 +168,13 @@ def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | Non
 
     paths = logs.expand(log)
     numbers = stats.Numbers(tuple(dict.fromkeys(by)), prices)
+    found = False
     with logs.reading(paths, stats.decoder(wanted), progress=True) as entries:
         for entry, _ in entries:
             if entry is not None:
+                found = True
                 numbers.add(entry)
-    logs.tell_if_none(wanted, found=bool(numbers.groups))
+    logs.tell_if_none(wanted, found=found)
     if form == "json":
         click.echo(tables.as_json(numbers))
     elif form == "csv":
@@ -265,19 +268,22 @@ def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None
 
 @contextlib.contextmanager
 def _writing(path: str) -> Iterator[TextIO]:
-    """Open ``path`` for text in UTF-8; a file appears whole or not at all, readable by its owner only, as the log is."""
+    """Open ``path`` for text in UTF-8. A file appears whole or not at all; a new one is for its owner only, as the log."""
     if path == "-":
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", newline="")
         yield sys.stdout
         return
     whole = os.path.realpath(path)
-    part = f"{whole}.{os.getpid()}.part" if os.path.isfile(whole) or not os.path.exists(whole) else ""
+    is_file = os.path.isfile(whole) or not os.path.exists(whole)
+    part = os.path.join(os.path.dirname(whole), f".{os.getpid()}.part") if is_file else ""
     try:
         with contextlib.ExitStack() as on_failure:
             descriptor = os.open(part or whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             if part:
                 on_failure.callback(os.unlink, part)
+                with contextlib.suppress(OSError):  # there is none yet
+                    os.fchmod(descriptor, stat.S_IMODE(os.stat(whole).st_mode))
             with open(descriptor, "w", encoding="utf-8", newline="") as file:
                 yield file
             if part:

@@ -38,6 +38,7 @@ SHORT_TAGS: Final[dict[type[LifecycleEvent], str]] = {
     LLMGenerationError: "ERROR",
     ToolCallDetected: "TOOL",
 }
+_YEAR: Final = timedelta(days=365)
 #: Columns of a row, with their width on a terminal; the last takes the rest. In a pipe, tabs separate them.
 COLUMNS: Final = (
     ("time", 19),
@@ -88,8 +89,8 @@ def row(event: LifecycleEvent, width: int = 0) -> str:
         return "\t".join(values)
     left = width - sum(size + 1 for _, size in COLUMNS[:-1])
     if left < 10:  # too narrow for columns
-        today = event.time.date() == datetime.now().astimezone().date()
-        time = values[0][11:] if today else values[0][5:16]
+        age = datetime.now().astimezone().date() - event.time.date()
+        time = values[0][11:] if not age else values[0][5:16] if timedelta() < age < _YEAR else values[0][:10]
         line = f"{time} {SHORT_TAGS[type(event)]:6} {_fit(values[3], min(20, width // 4))} {values[-1]}"
         return style(_fit(line, width), fg=COLOURS[type(event)])
     fitted = [_fit(value, size) for value, (_, size) in zip(values, COLUMNS[:-1], strict=False)]

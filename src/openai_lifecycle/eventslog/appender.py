@@ -52,7 +52,7 @@ class Appender:
         self._end = -1  # where the file ends if nobody else has written
         self._written = 0  # bytes that the file has taken of what _put writes
         self._torn = False  # whether a pipe or terminal holds a partial entry
-        self._most_patience = self._patience = patience
+        self._most_patience = self._patience = self._lock_patience = patience
         self._rotate_after = 0.0
 
     @property
@@ -219,7 +219,12 @@ class Appender:
         """Write to a target that may take the data in pieces and cannot be inspected afterwards."""
         rest = memoryview(b"\n\n" + data if self._torn else data)
         # A full pipe takes a part of an entry: no other process may write before the rest.
-        with locks.locked(descriptor, locks.EXCLUSIVE, self._patience):
+        # Only on a FIFO, which is open for us alone: what is duplicated shares its lock with the application's own.
+        held = stat.S_ISFIFO(self._file.st_mode) and locks.lock(
+            descriptor, locks.EXCLUSIVE, self._lock_patience
+        )
+        self._lock_patience = self._most_patience if held else 0.0
+        try:
             while rest:
                 try:
                     written = os.write(descriptor, rest)
@@ -229,6 +234,9 @@ class Appender:
                 else:
                     rest = rest[written:]
                     self._torn = True
+        finally:
+            if held:
+                locks.unlock(descriptor)
         self._torn = False
         self.progress = len(data)
 

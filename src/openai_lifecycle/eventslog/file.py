@@ -90,6 +90,8 @@ class EventsFile:
             self._buffer.close()
         with self._lock:
             if not self._busy:
+                if self._waiting:  # the handler that put them there has raised
+                    self._write(self._waiting)
                 self._appender.close()
 
     # -------------------------------------------------------------- one writer at a time

@@ -119,9 +119,9 @@ def destination(given: str | EventSink) -> Destination:
     if not isinstance(given, str):
         return Destination(type(given).__qualname__, lambda: given, own=False)
     kind = _kind(given)
-    first = kind(given)  # a URL that is not valid raises now, not in a thread later
-    first.close()
-    url: str = getattr(first, "absolute_url", given)  # the application may change its directory later
+    # One that is not valid raises now, not in a thread later. A path is absolute from now on: the application may
+    # change its directory.
+    url: str = getattr(kind(given), "absolute_url", given)
     return Destination(address(given), lambda: kind(url))
 
 

@@ -44,9 +44,8 @@ class Dispatcher:
 
     def put(self, event: LifecycleEvent) -> None:
         """Queue ``event`` for every destination; never blocks."""
-        if (
-            threading.current_thread() is not threading.main_thread()
-        ):  # signal handlers interrupt only that one
+        # Signal handlers interrupt only the main thread.
+        if threading.current_thread() is not threading.main_thread():
             self._put(event)
             return
         self._puts += 1

@@ -25,7 +25,7 @@ class JsonLinesSink:
 
     def __init__(self, url: str) -> None:
         self._path = _path(url)
-        self.absolute_url = f"jsonl://{quote(self._path, errors='surrogateescape')}"
+        self.absolute_url = f"jsonl:{quote(self._path, errors='surrogateescape')}"
         self._descriptor: int | None = None
         self._file = os.stat_result((0,) * 10)  # the open file
 
