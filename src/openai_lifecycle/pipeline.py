@@ -72,9 +72,9 @@ class Pipeline(Locked):
     def attach(self) -> None:
         """Attach the file to an existing provider, because other instrumentations may use it first."""
         provider = self._wanted()
-        if self._exporter is not None and hasattr(provider, "add_span_processor"):
+        if hasattr(provider, "add_span_processor"):
             with self.lock, contextlib.suppress(Exception):  # the first span tries again, and reports it
-                self._attach(provider, self._exporter)
+                self._attach(provider)
 
     def _wanted(self) -> Any:
         """Return the provider to use: the one given, or the global one, which the API's proxy stands for."""
@@ -102,8 +102,7 @@ class Pipeline(Locked):
         target, how = None, "joined the global TracerProvider"
         if hasattr(provider, "add_span_processor"):
             with SHIELD:  # the application's provider may raise
-                if self._exporter is not None:
-                    self._attach(provider, self._exporter)
+                self._attach(provider)
                 target = provider
         if target is None:
             if not isinstance(provider, trace.ProxyTracerProvider):
@@ -113,11 +112,11 @@ class Pipeline(Locked):
                         "the TracerProvider, a %s, accepts no span processor and is left alone", kind
                     )
             target, how = self._own_provider(), "started a TracerProvider of its own"
+            self._attach(target)
         tracer = target.get_tracer(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
         LOCKING_CODE.update(_methods_of_processors(target))
         _lift_event_limit(tracer)
         if self._exporter is not None:
-            self._attach(target, self._exporter)
             self._record_unsampled(tracer)
         self._start_metrics()
         self._tracer, self._provider = tracer, provider
@@ -144,13 +143,16 @@ class Pipeline(Locked):
                 self.instruments = Instruments(self._own_meters)
                 losses.use(self._own_meters)
 
-    def _attach(self, provider: Any, exporter: EventsLogExporter) -> None:
+    def _attach(self, provider: Any) -> None:
+        """Let a processor of ``provider`` hand spans to the exporter, if there is one."""
+        if self._exporter is None:
+            return
         processor = _processors.get(provider)
         if processor is None:
             processor = EventsLogProcessor()
             provider.add_span_processor(processor)
             _processors[provider] = processor  # not before: it may have raised
-        processor.join(exporter)
+        processor.join(self._exporter)
         if processor not in self._joined:
             self._joined.append(processor)
 

@@ -7,6 +7,7 @@ the same form, with and without instrumentation, must leave the same trail.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from tests.scripted_server import ScriptedServer
 FORMS = ("plain", "parse", "stream", "helper", "raw", "raw_stream", "streaming", "streaming_stream")
 STREAMED = ("stream", "helper", "raw_stream", "streaming_stream")
 Trail = list[Any]
+#: The package that this version of the client speaks HTTP with.
+http: Any = importlib.import_module("httpx2" if int(openai.__version__.split(".")[0]) >= 3 else "httpx")
 
 
 @dataclass(frozen=True)

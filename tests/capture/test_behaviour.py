@@ -29,7 +29,7 @@ from openai_lifecycle.capture.operations.chat import CHAT
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
 from tests import wire, wire_responses
-from tests.capture.application import client_for, closing, run
+from tests.capture.application import client_for, closing, http, run
 from tests.observed import Observed, entries
 from tests.scripted_server import ScriptedServer, event_stream, reply
 
@@ -209,7 +209,6 @@ def test_collection_under_a_lock_does_not_record_there(
 
 def test_any_number_of_streams_may_be_abandoned_at_once(observed: Observed) -> None:
     """However many calls wait for a safe moment, the next call records them all, and the application's succeeds."""
-    http = pytest.importorskip("httpx2" if int(openai.__version__.split(".")[0]) >= 3 else "httpx")
     body, count = json.dumps(wire.completion()).encode(), sys.getrecursionlimit()
     transport = http.MockTransport(lambda _: http.Response(200, content=body))
     with openai.OpenAI(api_key="sk-test-0123456789", http_client=http.Client(transport=transport)) as client:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import importlib
 import json
 import logging
 import os
@@ -30,10 +29,8 @@ from opentelemetry.trace import SpanKind
 from openai_lifecycle.capture.facts import Reply
 from openai_lifecycle.capture.operations.chat import CHAT
 from tests import wire, wire_responses
-from tests.capture.application import each, seen, settle
+from tests.capture.application import each, http, seen, settle
 from tests.observed import Observed
-
-httpx = importlib.import_module("httpx2" if int(openai.__version__.split(".")[0]) >= 3 else "httpx")
 
 EXAMPLES = int(os.environ.get("OPENAI_LIFECYCLE_FUZZ", "0"))
 FUZZ = settings(
@@ -208,14 +205,14 @@ def client_of(sent: bytes, kind: str, *, is_async: bool) -> Any:
     """Return a client whose server answers with ``sent``."""
 
     def answer(_: Any) -> Any:
-        return httpx.Response(200, headers={"content-type": kind}, content=sent)
+        return http.Response(200, headers={"content-type": kind}, content=sent)
 
-    transport = httpx.MockTransport(answer)
+    transport = http.MockTransport(answer)
     if is_async:
         ahttp = openai.DefaultAsyncHttpxClient(transport=transport, verify=False)
         return openai.AsyncOpenAI(api_key="sk-fuzz-0123456789", max_retries=0, http_client=ahttp)
-    http = openai.DefaultHttpxClient(transport=transport, verify=False)
-    return openai.OpenAI(api_key="sk-fuzz-0123456789", max_retries=0, http_client=http)
+    own = openai.DefaultHttpxClient(transport=transport, verify=False)
+    return openai.OpenAI(api_key="sk-fuzz-0123456789", max_retries=0, http_client=own)
 
 
 HEADER = re.compile(r"^\[[^]]+\] \[EVENT: (\w+)\]$", re.MULTILINE)

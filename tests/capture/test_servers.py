@@ -16,11 +16,10 @@ from openai_lifecycle import semconv
 from openai_lifecycle.capture import body
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from tests import wire, wire_responses
-from tests.capture.application import client_for, closing, each, entered, run, settle
+from tests.capture.application import client_for, closing, each, entered, http, run, settle
 from tests.observed import Observed
 from tests.scripted_server import ScriptedServer, event_stream, head, reply
 
-http = pytest.importorskip("httpx2" if int(openai.__version__.split(".")[0]) >= 3 else "httpx")
 BOTH = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,3 +91,22 @@ def dispatcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dispatch]:
     maker = Dispatch()
     yield maker
     maker.stop()
+
+
+def run(
+    program: str, folder: Path, *arguments: str, status: int = 0, as_file: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of Python, its text or its file, in ``folder``, and expect an exit status."""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'src'}"}
+    ended = subprocess.run(
+        [sys.executable, *([] if as_file else ["-c"]), program, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == status, ended.stderr
+    return ended

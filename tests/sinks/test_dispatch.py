@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
@@ -22,7 +19,7 @@ from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.shield import SHIELD
 from openai_lifecycle.sinks import Rejected, SinkError, Unavailable, dispatch
 from tests import generated
-from tests.sinks.conftest import EVENTS, Dispatch, Sink
+from tests.sinks.conftest import EVENTS, Dispatch, Sink, run
 
 
 def put(dispatching: dispatch.Dispatcher, events: Sequence[LifecycleEvent]) -> None:
@@ -463,22 +460,3 @@ def test_sigterm_does_not_wait_for_the_next_try(tmp_path: Path) -> None:
     ended = run(WAITING, tmp_path, status=-signal.SIGTERM)
     assert (tmp_path / "out.txt").read_text() == "1\n1\n"
     assert "sink Later: 1 event lost: not now" in ended.stderr
-
-
-def run(
-    program: str, folder: Path, *arguments: str, status: int = 0, as_file: bool = False
-) -> subprocess.CompletedProcess[str]:
-    """Run a program of Python, its text or its file, in ``folder``, and expect an exit status."""
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'src'}"}
-    ended = subprocess.run(
-        [sys.executable, *([] if as_file else ["-c"]), program, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == status, ended.stderr
-    return ended

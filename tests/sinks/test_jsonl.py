@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,26 +12,12 @@ from openai_lifecycle import records
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.sinks.jsonl import JsonLinesSink
 from tests import generated
-from tests.sinks.conftest import EVENTS
+from tests.sinks.conftest import EVENTS, run
 
 
 def lines(path: Path) -> list[LifecycleEvent]:
     """Return the events in a file."""
     return [generated.restored(json.loads(line)) for line in path.read_text(encoding="ascii").splitlines()]
-
-
-def run(program: str) -> str:
-    """Run a program of Python and return what it prints."""
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'src'}"}
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stdout
 
 
 def test_every_field_is_kept(tmp_path: Path) -> None:
@@ -63,7 +47,7 @@ def test_the_applications_descriptors(tmp_path: Path, streams: str) -> None:
     """A number that the application has closed and used again is not written to or closed; none below 3 is taken."""
     program = f"""
 import os
-from tests.sinks.conftest import EVENTS
+from tests.sinks.conftest import EVENTS, run
 from openai_lifecycle.sinks.jsonl import JsonLinesSink
 if {streams!r} == "closed":
     for number in range(3):
@@ -79,14 +63,14 @@ sink.write(EVENTS[1:2])
 sink.close()
 os.write(theirs, b"mine")
 """
-    run(program)
+    run(program, tmp_path)
     assert lines(tmp_path / "out.jsonl") == EVENTS[:2]
     assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
 LIMITED = """
 import resource, signal
-from tests.sinks.conftest import EVENTS
+from tests.sinks.conftest import EVENTS, run
 from openai_lifecycle.sinks.jsonl import JsonLinesSink
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 sink = JsonLinesSink("jsonl:out.jsonl")
@@ -104,7 +88,7 @@ sink.write(EVENTS[1:])
 
 def test_a_batch_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
     """Where only a part of a batch fits, none of it stays: tried again, it is there once."""
-    assert len(run(LIMITED).splitlines()) == 2
+    assert len(run(LIMITED, tmp_path).stdout.splitlines()) == 2
     assert lines(tmp_path / "out.jsonl") == EVENTS
 
 

@@ -9,9 +9,8 @@ from typing import Any, Final
 
 def secrets_of(client: Any) -> tuple[str, ...]:
     """Return the keys that a client holds, which must not appear in anything recorded."""
-    if (
-        type(client).__module__ == "openai"
-    ):  # the module-level client has only properties (``openai/__init__.py``)
+    # The module-level client has only properties (``openai/__init__.py``, ``_ModuleClient``).
+    if type(client).__module__ == "openai":
         return _texts(*[getattr(client, name, None) for name in _HELD])
     # Not by attribute: a property of the application's subclass may choose another key at each access.
     return _texts(*map(getattr(client, "__dict__", {}).get, _HELD))

@@ -123,9 +123,11 @@ _endpoints: dict[int, tuple[weakref.ref[Any], Any, Endpoint]] = {}
 
 def endpoint_of(client: Any) -> Endpoint:
     """Return the endpoint of a constructed client, cached per client while its URL is the same object."""
-    current, owner = url_of(client), _owner_of_url(client)
+    owner = _owner_of_url(client)
     if owner not in _CLIENTS:
-        return replace(_endpoint(client, current), assumed=None if owner == _MODULE else type(client))
+        assumed = None if owner == _MODULE else type(client)
+        return replace(_endpoint(client, url_of(client)), assumed=assumed)
+    current = client._base_url
     key = id(client)
     kept = _endpoints.get(key)
     if kept is not None and kept[1] is current and kept[0]() is client:
