@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import os
 import shutil
@@ -147,23 +148,29 @@ def test_a_link_stays_a_link() -> None:
     assert written() == {"": [0, 1, 2]}
 
 
-def test_a_directory_that_does_not_let_files_be_moved(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("module", "function", "number"),
+    [(os, "rename", errno.EACCES), (fcntl, "flock", errno.ENOLCK)],
+    ids=["directory", "file system without locks"],
+)
+def test_files_that_cannot_be_moved(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, module: Any, function: str, number: int
 ) -> None:
     """The log grows on, complete, and one warning says why."""
+    reason = os.strerror(number)
 
     def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+        raise OSError(number, reason)
 
-    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(module, function, refuse)
     file = EventsFile(child.options(max_bytes=SIZE))
-    for number in range(5):
-        file.write(fixed(number))
+    for index in range(5):
+        file.write(fixed(index))
     file.close()
     assert names() == ["events.log"]
     assert written() == {"": [0, 1, 2, 3, 4]}
     (record,) = caplog.records
-    assert "cannot be rotated and keeps growing: Permission denied" in record.getMessage()
+    assert f"cannot be rotated and keeps growing: {reason}" in record.getMessage()
 
 
 def test_somebody_who_holds_the_lock_does_not_stop_the_application() -> None:

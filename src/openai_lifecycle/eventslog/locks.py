@@ -25,11 +25,15 @@ _PAUSE: Final = 0.0005  # seconds between two tries to get the lock
 
 
 def lock(descriptor: int, kind: int, patience: float) -> bool:
-    """Return whether the lock was acquired within ``patience`` seconds.
+    """Return whether the lock was acquired within ``patience`` seconds; False at once on a file system without locks."""
+    try:
+        return _acquire(descriptor, kind, patience)
+    except OSError:
+        return False
 
-    It never blocks in the kernel: a stopped process that holds the lock must not stop this one. On a file system
-    without locks it returns False at once.
-    """
+
+def _acquire(descriptor: int, kind: int, patience: float) -> bool:
+    # It never blocks in the kernel: a stopped process that holds the lock must not stop this one.
     deadline = 0.0
     while True:
         try:
@@ -40,8 +44,6 @@ def lock(descriptor: int, kind: int, patience: float) -> bool:
             if now >= deadline:
                 return False
             time.sleep(_PAUSE)
-        except OSError:
-            return False
         else:
             return True
 
@@ -59,8 +61,11 @@ def locked(descriptor: int, kind: int, patience: float) -> Iterator[bool]:
     """Hold the lock on ``descriptor``; yields whether it was acquired within ``patience`` seconds.
 
     It is released explicitly, not by closing: a process forked meanwhile has the descriptor too.
+
+    Raises:
+        OSError: the file system has no locks.
     """
-    held = lock(descriptor, kind, patience)
+    held = _acquire(descriptor, kind, patience)
     try:
         yield held
     finally:
@@ -75,7 +80,7 @@ def holding(path: str, kind: int, patience: float = 1.0) -> Iterator[bool]:
     Yields whether it was acquired. Without it nothing may be moved or replaced.
 
     Raises:
-        OSError: the directory cannot be opened.
+        OSError: the directory cannot be opened, or its file system has no locks.
     """
     descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     try:

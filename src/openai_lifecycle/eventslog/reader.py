@@ -215,7 +215,7 @@ class _Log(Generic[T]):
             file.rewind()
         elif not locks.is_file(self._path, file.descriptor):
             # Once we have the lock, every writer that opened the file before the move has finished.
-            with locks.locked(file.descriptor, locks.EXCLUSIVE, 1.0):
+            with suppress(OSError), locks.locked(file.descriptor, locks.EXCLUSIVE, 1.0):
                 pass
             yield from file.drain()
             yield from file.finish()
