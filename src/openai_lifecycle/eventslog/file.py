@@ -28,6 +28,7 @@ _logger = logging.getLogger(__name__)
 # Reopening may help against these, but not against a full disk.
 _REOPEN: Final = frozenset({errno.EBADF, errno.EIO, errno.ENODEV, errno.EPIPE, errno.ESTALE})
 _QUIET: Final = 60.0  # seconds between two warnings about one file
+_PATIENCE: Final = 1.0  # seconds to wait for a lock, or for the reader of a full pipe
 
 
 class EventsFile:
@@ -51,7 +52,7 @@ class EventsFile:
             max_bytes=0 if inner else options.max_bytes,
             backups=options.backups,
             sync=options.durability == "fsync",
-            patience=0.0 if inner else 1.0,  # this thread may already hold the lock
+            patience=0.0 if inner else _PATIENCE,  # this thread may already hold the lock
         )
 
     def _reset(self) -> None:
