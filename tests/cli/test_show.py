@@ -86,7 +86,7 @@ def test_filters_combine(run: Run, log: Path, arguments: list[str], wanted: Call
         (["--trace", "zz"], "'zz' is not allowed: it must be hexadecimal digits"),
         (["--trace", ""], "'' is not allowed: it must be hexadecimal digits"),
         (["--grep", "("], "'(' is not allowed: it must be a regular expression"),
-        (["--event", "OOPS"], "'OOPS' is not one of"),
+        (["--event", "Oops"], "'Oops' is not allowed: it must be one of INIT_START, "),
     ],
 )
 def test_a_wrong_option_says_what_is_allowed(run: Run, log: Path, arguments: list[str], message: str) -> None:

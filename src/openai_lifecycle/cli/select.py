@@ -120,7 +120,12 @@ class _Tag(click.Choice[str]):
     """A type of entry: its tag or its ``event_type``, in any case."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return super().convert(_TAG_OF.get(value.upper(), value), param, ctx)
+        """Return the tag; click's own message would name the allowed ones in lower case."""
+        name: str = value.upper()
+        tag = _TAG_OF.get(name, name)
+        if tag not in TAGS:
+            self.fail(f"{value!r} is not allowed: it must be one of {', '.join(TAGS)}", param, ctx)
+        return tag
 
 
 _OPTIONS: Final = (
