@@ -262,7 +262,7 @@ OPTIONS = (
         env.OTEL_PYTHON_OPENAI_LIFECYCLE_CONTENT_LIMIT,
         _natural,
         _NATURAL,
-        "How many characters of `message_content` are kept.",
+        "How many characters are kept of `message_content`, and of each content attribute of a span.",
     ),
     Option(
         "propagate",

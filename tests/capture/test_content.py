@@ -364,6 +364,16 @@ def test_a_long_text_is_cut(server: ScriptedServer, observed: Observed) -> None:
     assert rest == f"{300_000 - len(kept)} chars]"
 
 
+def test_the_content_limit_is_for_spans_too(server: ScriptedServer, observed: Observed) -> None:
+    """The option limits `message_content` and each content attribute of the span."""
+    observed.instrument(capture="span_and_event", content_limit=100)
+    chat(server, messages=[{"role": "user", "content": "x" * 1000}])
+    attributes = observed.attributes()
+    assert 90 < len(attributes["gen_ai.input.messages"]) <= 100
+    assert 2 < len(attributes["gen_ai.output.messages"]) <= 100
+    assert observed.generation().message_content == "user: " + "x" * 94 + "… [+906 chars]"
+
+
 def test_a_long_conversation_is_cut_in_the_middle(server: ScriptedServer, observed: Observed) -> None:
     """Of a conversation that is too long, its first message and its last ones are kept, in their order."""
     sent = [{"role": "user", "content": f"{number} " + "x" * 500} for number in range(1000)]
