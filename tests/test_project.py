@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -100,17 +101,19 @@ def test_every_option_has_a_row_in_the_readme() -> None:
     """The README's options table is the one that options.py makes."""
     lines = ["| `instrument()` | variable | default | allowed | meaning |", "|---|---|---|---|---|"]
     for option in OPTIONS:
-        default = option.default.value if isinstance(option.default, Capture) else option.default
-        shown = (
-            "unset"
-            if default in (None, ())
-            else str(default).lower()
-            if isinstance(default, bool)
-            else default
-        )
         variable = f"`{option.variable}`" if option.variable else "-"
-        lines.append(f"| `{option.name}` | {variable} | {shown} | {option.allowed} | {option.help} |")
+        cells = (f"`{option.name}`", variable, option.shown_default, option.allowed, option.help)
+        lines.append(f"| {' | '.join(cells)} |")
     assert "\n".join(lines) in README
+
+
+def test_help_of_instrument_lists_the_options() -> None:
+    """`help(openai_lifecycle.instrument)` has every option with its meaning, what is allowed, and its variable."""
+    shown = inspect.getdoc(openai_lifecycle.instrument)
+    assert shown is not None
+    for option in OPTIONS:
+        assert f"\n    {option.name}: {option.help}\n        {option.allowed}; default: " in shown
+        assert (option.variable or "") in shown
 
 
 def _table(heading: str) -> list[list[str]]:

@@ -88,6 +88,11 @@ class Option(NamedTuple):
         """The value when neither keyword nor variable is given."""
         return _DEFAULTS[self.name]
 
+    @property
+    def shown_default(self) -> str:
+        """The default as people write it."""
+        return "unset" if self.default in (None, ()) else _shown(self.default)
+
 
 #: What ``parse`` functions raise for a value that is not allowed.
 _WRONG = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
@@ -344,12 +349,25 @@ def _from_environment(option: Option, text: str) -> Any:
         return option.parse(text)
     # ``capture`` is a promise about privacy: a value that cannot be read must not capture more.
     used = Capture.NO_CONTENT if option.name == "capture" else option.default
-    shown = used.value if isinstance(used, Capture) else used
     _logger.error(
         "%s=%r is not allowed: it must be %s; %s",
         option.variable,
         text,
         option.allowed,
-        "it is ignored" if used is None else f"using {str(shown).lower()}",
+        "it is ignored" if used is None else f"using {_shown(used)}",
     )
     return used
+
+
+def _shown(value: object) -> str:
+    return str(value.value if isinstance(value, Capture) else value).lower()
+
+
+def described() -> str:
+    """Return two lines of help for every option."""
+    return "".join(
+        f"    {option.name}: {option.help}\n"
+        f"        {option.allowed}; default: {option.shown_default}"
+        f"{f'; variable {option.variable}' if option.variable else ''}\n"
+        for option in OPTIONS
+    )

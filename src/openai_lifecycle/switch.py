@@ -7,6 +7,7 @@ conventions of other instrumentations), and callers of these functions do not ne
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -98,12 +99,12 @@ SWITCH: Final = Switch()
 def instrument(**keywords: Any) -> None:
     """Record every call of the OpenAI client from now on.
 
-    If it is already on, keywords that differ from the options in force replace them, and one INFO line says so;
-    without keywords nothing happens.
+    The keywords are the options below; one that is not given comes from its variable. If it is already on,
+    keywords that change the options in force replace all of them, and one INFO line says so; without keywords
+    nothing happens.
 
-    The keywords are the options of ``options.py``; options not given come from the environment. If the
-    installed openai is too old, nothing is recorded and one error is logged. Where packages have no metadata
-    to check, ``OpenAILifecycleInstrumentor().instrument(skip_dep_check=True)`` skips the check.
+    If the installed openai is too old, nothing is recorded and one error is logged. Where packages have no
+    metadata to check, ``OpenAILifecycleInstrumentor().instrument(skip_dep_check=True)`` skips the check.
 
     Raises:
         TypeError: a keyword is not an option.
@@ -112,6 +113,11 @@ def instrument(**keywords: Any) -> None:
     with SWITCH.lock:
         if SWITCH.is_on or _is_supported():
             SWITCH.on(keywords)
+
+
+if instrument.__doc__:  # not with `python -OO`
+    # Python 3.13 strips a docstring's indentation, and older ones do not.
+    instrument.__doc__ = f"{inspect.cleandoc(instrument.__doc__)}\n\nOptions:\n{options.described()}"
 
 
 def uninstrument() -> None:

@@ -43,11 +43,12 @@ _CONTENT: Final = ("message_content", "arguments", "error")
 class EventsLogExporter(SpanExporter):
     """Writes the lifecycle events of spans to ``events.log``.
 
-    Takes the keywords of ``instrument()``; missing ones come from the environment (``options.py``). An exporter made
-    without any, as by ``OTEL_TRACES_EXPORTER``, leaves entries for the same file to ``instrument()``, whose
-    ``transform``, if any, must not be bypassed.
+    Takes the keywords of ``instrument()``; one that is not given comes from its variable. An exporter made without
+    any, as by ``OTEL_TRACES_EXPORTER``, leaves entries for the same file to ``instrument()``, whose ``transform``, if
+    any, must not be bypassed.
 
     Raises:
+        TypeError: a keyword is not an option.
         ValueError: a keyword's value is not allowed.
     """
 
