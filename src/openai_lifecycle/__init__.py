@@ -6,6 +6,9 @@ readable ``events.log``.
     import openai_lifecycle
     openai_lifecycle.instrument()
 
+An event's fields are the keys of its entry, and ``time`` is that of the header: local or, with the option ``utc``, UTC,
+to the second and without a zone. The exact time is ``metadata.custom_fields["timestamp"]``.
+
 Names are loaded when they are first used: importing this package imports neither ``openai`` nor an exporter.
 """
 

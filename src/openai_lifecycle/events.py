@@ -46,8 +46,8 @@ class Metadata:
 class _Event:
     """The fields that every entry has.
 
-    ``time`` is the header's wall-clock time, to the second and without a zone, as the file shows it. The
-    exact instant is ``metadata.custom_fields["timestamp"]`` (RFC 3339, microseconds, with offset).
+    ``time`` is the header's time, to the second and without a zone, as the file shows it. The exact time is
+    ``metadata.custom_fields["timestamp"]`` (RFC 3339, microseconds, with offset).
     """
 
     event_type: ClassVar[str]
@@ -132,7 +132,7 @@ class LLMGenerationError(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ToolCallDetected(_Event):
-    """The model asked for a tool. ``arguments`` is the JSON text exactly as the model wrote it."""
+    """The model asked for a tool. ``arguments`` is the text that the model wrote, usually JSON, credentials redacted."""
 
     event_type = semconv.TOOL_CALL_DETECTED
     tag = "TOOL_CALL_DETECTED"
