@@ -279,10 +279,11 @@ def test_the_command_does_not_import_the_client() -> None:
 # ------------------------------------------------------------------ help and README
 @pytest.mark.parametrize("name", sorted(cli.commands))
 def test_help_is_complete(run: Run, name: str) -> None:
-    """The help of each command explains it and every option, and its example is one that the command accepts."""
+    """The help of each command explains it, its logs and every option, and its example is one that it accepts."""
     command = cli.commands[name]
     shown = run(name, "--help").stdout
     assert command.help
+    assert ("\n  LOG is a file, a pattern, or - for standard input" in shown) == ("[LOG]..." in shown)
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -24,7 +25,12 @@ from openai_lifecycle.version import __version__
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_logs = click.argument("log", nargs=-1, type=str)
+
+def _logs(command: _Command) -> _Command:
+    """Let ``command`` take logs, and say in its help what one is: click has no help for arguments."""
+    about = "LOG is a file, a pattern, or - for standard input; `openai-lifecycle --help` tells more."
+    command.__doc__ = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{about}"
+    return click.argument("log", nargs=-1, type=str)(command)
 
 
 def _format_options(command: _Command) -> _Command:
