@@ -225,10 +225,10 @@ def test_nothing_is_lost_on_a_bad_day(receiver: Receiver, dispatcher: Dispatch) 
         ("webhook+http://[::1/", "needs a host"),
         ("webhook+http://a..b/", "needs a host"),
         ("webhook+http://ho st/", "visible ASCII"),
-        ("webhook+http://host/a b", "visible ASCII"),
+        ("webhook+http://host/a b", "path and query may hold only visible ASCII: %-encode the rest"),
         ("webhook+http://host/\u00fc", "visible ASCII"),
         ("webhook+http://host/?a b", "visible ASCII"),
-        ("webhook+http://to%0Aken@host/", "visible ASCII"),
+        ("webhook+http://to%0Aken@host/", "its bearer token may hold only visible ASCII"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused(url: str, reason: str) -> None:

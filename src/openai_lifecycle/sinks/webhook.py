@@ -118,9 +118,10 @@ def _parts(url: str) -> tuple[SplitResult, str]:
         nowhere = True
     if nowhere:
         raise ValueError("it needs a host, as in webhook+https://host/path or webhook+https://host:8443/path")
-    token = "" if parts.password is not None else unquote(parts.username or "")
-    if not _SENDABLE.fullmatch(f"{host}{parts.path}{parts.query}{token}"):
-        raise ValueError("host, path, query and token may hold only visible ASCII: %-encode the rest")
+    if not _SENDABLE.fullmatch(f"{host}{parts.path}{parts.query}"):
+        raise ValueError("host, path and query may hold only visible ASCII: %-encode the rest")
+    if parts.password is None and not _SENDABLE.fullmatch(unquote(parts.username or "")):
+        raise ValueError("its bearer token may hold only visible ASCII")
     shown = f"[{host}]" if ":" in host else host
     return parts, shown if parts.port is None else f"{shown}:{parts.port}"
 
