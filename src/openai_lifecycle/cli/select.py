@@ -134,7 +134,7 @@ _OPTIONS: Final = (
         multiple=True,
         type=_Tag(TAGS, case_sensitive=False),
         metavar="TAG",
-        help=f"Only this type of entry: {', '.join(TAGS)}; may be repeated.",
+        help=f"Only this type of entry: {', '.join(TAGS)}, or an event_type; may be repeated.",
     ),
     click.option(
         "--model",
