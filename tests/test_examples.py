@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import http.server
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+import textwrap
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +183,7 @@ def test_existing_provider_exports_over_otlp(tmp_path: Path) -> None:
     assert tags(tmp_path) == {"INIT_START": 1, "INIT_SUCCESS": 1, "GENERATION_SUCCESS": 1}
 
 
-@contextmanager
+@contextlib.contextmanager
 def otlp_receiver() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
     """Receive OTLP over HTTP on loopback; the list fills with what arrives."""
     requests: list[ExportTraceServiceRequest] = []
@@ -208,7 +210,7 @@ def otlp_receiver() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
             thread.join()
 
 
-@contextmanager
+@contextlib.contextmanager
 def fastapi_app(folder: Path, **variables: str) -> Iterator[str]:
     """Run the service on a free port until the block ends; the value is its address."""
     with subprocess.Popen(
@@ -266,3 +268,39 @@ def test_fastapi_app_passes_the_model_error_on(tmp_path: Path) -> None:
     refused.value.close()
     assert refused.value.code == 404
     assert tags(tmp_path) == {"INIT_START": 1, "INIT_SUCCESS": 1, "GENERATION_ERROR": 1}
+
+
+#: What a user has below the lines from the README.
+CALL = """
+import openai
+
+client = openai.OpenAI(api_key="sk-offline-0123456789")
+print(client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hi"}]).object)
+"""
+
+
+def test_the_python_of_the_readme(tmp_path: Path) -> None:
+    """The README's lines do what it says: record, read, send to destinations, and to one of the user's own."""
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^ *```python\n(.*?)^ *```$", readme, re.MULTILINE | re.DOTALL)
+    elsewhere = {"/var/log": str(tmp_path), "postgresql+psycopg://app@db/telemetry": "sqlite:///events.db"}
+    printed = []
+    with offline_server.serve() as address:
+        for block in blocks:
+            program = textwrap.dedent(block) + CALL
+            for there, here in elsewhere.items():
+                program = program.replace(there, here)
+            done = run([sys.executable, "-c", program], tmp_path, OPENAI_BASE_URL=address)
+            assert (done.returncode, done.stderr) == (0, "")
+            printed.append(done.stdout)
+    recording, reading, sending, own = printed
+    assert recording == sending == "chat.completion\n"
+    assert [line.split()[2] for line in reading.splitlines()[:-1]] == [
+        "LLM_INITIALIZATION_START",
+        "LLM_INITIALIZATION_SUCCESS",
+        "LLM_GENERATION_SUCCESS",
+    ]
+    assert "LLM_GENERATION_SUCCESS m\n" in own
+    assert len((tmp_path / "llm.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+    with contextlib.closing(sqlite3.connect(tmp_path / "events.db")) as database:
+        assert database.execute("SELECT count(*) FROM openai_lifecycle_events").fetchone() == (3,)
