@@ -14,13 +14,9 @@ from openai_lifecycle.version import __version__
 
 _SECONDS: Final = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
 _TOKENS: Final = [4**power for power in range(14)]
+#: What a metric tells apart beside the attributes that a span starts with.
 _DIMENSIONS: Final[tuple[str, ...]] = (
-    semconv.OPERATION,
-    semconv.PROVIDER,
-    semconv.REQUEST_MODEL,
     semconv.RESPONSE_MODEL,
-    semconv.SERVER_ADDRESS,
-    semconv.SERVER_PORT,
     semconv.ERROR_TYPE,
     semconv.OPENAI_RESPONSE_SERVICE_TIER,
     semconv.OPENAI_SYSTEM_FINGERPRINT,
@@ -74,12 +70,16 @@ class Instruments:
         provider = self._provider or get_meter_provider()
         return not (isinstance(provider, NoOpMeterProvider) or is_unset(provider))
 
-    def record(self, call: Call, attributes: Attributes, duration: float) -> None:
-        """Record the metrics of a call with these ``attributes`` that ended after ``duration`` seconds.
+    def record(self, call: Call, named: Attributes, attributes: Attributes, duration: float) -> None:
+        """Record the metrics of a call that ended after ``duration`` seconds.
 
-        They are recorded in the call's context, so that an exemplar leads to its span.
+        Its span started with the attributes ``named`` and got ``attributes`` at its end. The metrics are recorded in
+        the call's context, so that an exemplar leads to its span.
         """
-        common: Attributes = {name: attributes[name] for name in _DIMENSIONS if name in attributes}
+        common = named.copy()
+        for name in _DIMENSIONS:
+            if name in attributes:
+                common[name] = attributes[name]
         context = call.context
         self._duration(duration, common, context)
         for kind, name in (("input", semconv.INPUT_TOKENS), ("output", semconv.OUTPUT_TOKENS)):

@@ -293,7 +293,7 @@ class Recording:
         self.span.end()  # the application's span processor may raise
 
     def _measure(self, end: _End) -> None:
-        self._recorder.pipeline.instruments.record(end.call, self._named | self.attributes, end.duration)
+        self._recorder.pipeline.instruments.record(end.call, self._named, self.attributes, end.duration)
 
     def _messages(self, end: _End, failure: str) -> tuple[str, str]:
         """Return the failure's message, and a short form that quotes neither server nor caller."""
