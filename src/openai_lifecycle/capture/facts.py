@@ -193,11 +193,11 @@ def integer(value: object) -> int | None:
 
     JSON does not tell ``7.0`` from ``7``.
     """
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is not int:
+        if type(value) is bool or not isinstance(value, (int, float)) or value % 1:
+            return None
         value = int(value)
-    if type(value) is int or (isinstance(value, int) and type(value) is not bool):
-        return int(value) if -(2**63) <= value < 2**63 else None
-    return None
+    return value if -(2**63) <= value < 2**63 else None
 
 
 def double(value: object) -> float | None:
