@@ -60,6 +60,8 @@ def redact_start(text: str, length: int, secrets: Collection[str] = ()) -> str:
     Some more are searched (:func:`margin`). If the text is longer still, as many are dropped from the end: they may
     end in half a credential, which the replacement of longer ones before it moves forward.
     """
+    if len(text) <= length:
+        return redact(text, secrets)
     more = margin(secrets)
     shown = redact(text[: length + more], secrets)
     return shown if len(text) <= length + more else shown[:-more]
