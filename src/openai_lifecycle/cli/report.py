@@ -23,7 +23,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from openai_lifecycle import semconv
 from openai_lifecycle.cli.costs import Prices
-from openai_lifecycle.cli.show import summary
+from openai_lifecycle.cli.show import cells
 from openai_lifecycle.cli.stats import Entry, Group, Numbers, cost, decode, measures
 from openai_lifecycle.cli.terminal import clean
 from openai_lifecycle.eventslog.format import parse
@@ -33,6 +33,19 @@ from openai_lifecycle.version import __version__
 _TEXT: Final = 500  # characters of an entry's text
 _TOP: Final = 20  # slowest and most expensive calls
 _BY: Final = ("model", "provider", "operation", "user")
+#: Values of an entry in the list, in the order that the page's script expects.
+_FIELDS: Final = (
+    "time",
+    "event",
+    "provider",
+    "model",
+    "duration_ms",
+    "input_tokens",
+    "output_tokens",
+    "user",
+    "trace_id",
+    "text",
+)
 _ENDINGS: Final = frozenset({semconv.GENERATION_SUCCESS, semconv.GENERATION_ERROR})
 
 
@@ -178,7 +191,7 @@ class Report:
             "most_expensive": [
                 {**_listed(raw), "cost": value} for value, raw in self._most_expensive.ordered() if value
             ],
-            "entries": [list(_listed(raw).values()) for raw in reversed(self._newest)],
+            "entries": [[row[name] for name in _FIELDS] for row in map(_listed, reversed(self._newest))],
             "left_out": self.count - len(self._newest),
         }
 
@@ -217,41 +230,28 @@ def _measured(group: Group) -> dict[str, Any]:
 
 
 def _listed(raw: bytes) -> dict[str, str]:
-    """Return what the list shows of an entry."""
+    """Return what the page shows of an entry: its row and the user."""
     try:
         event = parse(raw)
     except ValueError as error:
         return _counted(decode(raw), f"cannot be read: {error}")
-    custom = event.metadata.custom_fields
-    return {
-        "time": event.time.isoformat(" ", "seconds"),
-        "event": event.tag,
-        "provider": clean(event.provider),
-        "model": clean(event.model_id),
-        "duration_ms": clean(custom.get("duration_ms", "")),
-        "input_tokens": clean(custom.get("input_tokens", "")),
-        "output_tokens": clean(custom.get("output_tokens", "")),
-        "user": clean(event.metadata.user or ""),
-        "trace_id": clean(event.trace_id),
-        "text": clean(summary(event)[:_TEXT]),
-    }
+    return {**cells(event, _TEXT), "user": clean(event.metadata.user or "")}
 
 
 def _counted(entry: Entry, text: str) -> dict[str, str]:
-    """Return what the list shows of a counted entry that is damaged or of another version."""
+    """Return what the page shows of a counted entry that is damaged or of another version."""
     custom = entry.metadata.custom_fields
-    return {
-        "time": "",
-        "event": clean(entry.event_type),
-        "provider": clean(entry.provider),
-        "model": clean(entry.model_id),
-        "duration_ms": clean(custom.duration_ms),
-        "input_tokens": clean(custom.input_tokens),
-        "output_tokens": clean(custom.output_tokens),
-        "user": clean(entry.metadata.user),
-        "trace_id": "",
+    known = {
+        "event": entry.event_type,
+        "provider": entry.provider,
+        "model": entry.model_id,
+        "duration_ms": custom.duration_ms,
+        "input_tokens": custom.input_tokens,
+        "output_tokens": custom.output_tokens,
+        "user": entry.metadata.user,
         "text": text,
     }
+    return {name: clean(known.get(name, "")) for name in _FIELDS}
 
 
 def _file(name: str) -> str:

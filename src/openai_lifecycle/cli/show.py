@@ -39,34 +39,32 @@ SHORT_TAGS: Final[dict[type[LifecycleEvent], str]] = {
     ToolCallDetected: "TOOL",
 }
 _YEAR: Final = timedelta(days=365)
-#: Columns of a row, with their width on a terminal; the last takes the rest. In a pipe, tabs separate them.
-COLUMNS: Final = (
-    ("time", 19),
-    ("event", 18),
-    ("provider", 10),
-    ("model", 20),
-    ("duration_ms", 9),
-    ("input_tokens", 7),
-    ("output_tokens", 7),
-    ("trace_id", 8),
-    ("text", 0),
-)
+#: Columns of a row → their width on a terminal; the text follows and takes the rest.
+WIDTHS: Final = {
+    "time": 19,
+    "event": 18,
+    "provider": 10,
+    "model": 20,
+    "duration_ms": 9,
+    "input_tokens": 7,
+    "output_tokens": 7,
+    "trace_id": 8,
+}
+_NUMBERS: Final = ("duration_ms", "input_tokens", "output_tokens")
 
 
-def cells(event: LifecycleEvent) -> tuple[str, ...]:
-    """Return the values of a row, one for each of :data:`COLUMNS`."""
+def cells(event: LifecycleEvent, longest: int | None = None) -> dict[str, str]:
+    """Return the values of a row by column: :data:`WIDTHS`, then ``text``, of which ``longest`` characters are read."""
     custom = event.metadata.custom_fields
-    return (
-        event.time.isoformat(" ", "seconds"),
-        event.tag,
-        clean(event.provider),
-        clean(event.model_id),
-        clean(custom.get("duration_ms", "")),
-        clean(custom.get("input_tokens", "")),
-        clean(custom.get("output_tokens", "")),
-        clean(event.trace_id),
-        clean(summary(event)),
-    )
+    return {
+        "time": event.time.isoformat(" ", "seconds"),
+        "event": event.tag,
+        "provider": clean(event.provider),
+        "model": clean(event.model_id),
+        **{name: clean(custom.get(name, "")) for name in _NUMBERS},
+        "trace_id": clean(event.trace_id),
+        "text": clean(summary(event)[:longest]),
+    }
 
 
 def summary(event: LifecycleEvent) -> str:
@@ -84,21 +82,23 @@ def summary(event: LifecycleEvent) -> str:
 
 def row(event: LifecycleEvent, width: int = 0) -> str:
     """Return ``event`` as one line: coloured and ``width`` columns wide, or with 0 as plain fields between tabs."""
-    values = cells(event)
+    shown = cells(event)
     if not width:
-        return "\t".join(values)
-    left = width - sum(size + 1 for _, size in COLUMNS[:-1])
+        return "\t".join(shown.values())
+    time, text, colour = shown["time"], shown.pop("text"), COLOURS[type(event)]
+    left = width - sum(size + 1 for size in WIDTHS.values())
     if left < 10:  # too narrow for columns
         age = datetime.now().astimezone().date() - event.time.date()
-        time = values[0][11:] if not age else values[0][5:16] if timedelta() < age < _YEAR else values[0][:10]
-        line = f"{time} {SHORT_TAGS[type(event)]:6} {_fit(values[3], min(20, width // 4))} {values[-1]}"
-        return style(_fit(line, width), fg=COLOURS[type(event)])
-    fitted = [_fit(value, size) for value, (_, size) in zip(values, COLUMNS[:-1], strict=False)]
-    fitted[4:7] = [text.strip().rjust(len(text)) for text in fitted[4:7]]
-    fitted[7] = values[7][:8].ljust(8)  # the first digits of a trace identify it
-    fitted[0] = style(fitted[0], dim=True)
-    fitted[1] = style(fitted[1], fg=COLOURS[type(event)])
-    return " ".join((*fitted, _fit(values[-1], left).rstrip()))
+        time = time[11:] if not age else time[5:16] if timedelta() < age < _YEAR else time[:10]
+        line = f"{time} {SHORT_TAGS[type(event)]:6} {_fit(shown['model'], min(20, width // 4))} {text}"
+        return style(_fit(line, width), fg=colour)
+    fitted = {name: _fit(value, WIDTHS[name]) for name, value in shown.items()}
+    for name in _NUMBERS:
+        fitted[name] = fitted[name].strip().rjust(len(fitted[name]))
+    fitted["trace_id"] = shown["trace_id"][:8].ljust(8)  # the first digits of a trace identify it
+    fitted["time"] = style(fitted["time"], dim=True)
+    fitted["event"] = style(fitted["event"], fg=colour)
+    return " ".join((*fitted.values(), _fit(text, left).rstrip()))
 
 
 def _fit(text: str, size: int) -> str:
