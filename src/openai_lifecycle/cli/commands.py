@@ -54,14 +54,13 @@ def cli() -> None:
 
 
 def _lines(events: Iterator[LifecycleEvent], form: str | None) -> Iterator[str]:
-    colour = terminal.on_terminal()
     if form == "jsonl":
         return show.json_lines(events)
     if form == "json":
         return show.json_array(events)
     if form == "full":
-        return show.full(events, colour=colour)
-    return show.rows(events, terminal.width() if colour else 0)
+        return show.full(events, colour=terminal.on_terminal())
+    return show.rows(events, terminal.width())
 
 
 @cli.command("show", epilog="Example: openai-lifecycle show --since 2h --error --model 'gpt-4*'")
@@ -186,8 +185,7 @@ def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | Non
     elif form == "csv":
         click.echo(tables.as_csv(numbers), nl=False)
     else:
-        width = terminal.width() if terminal.on_terminal() else 0
-        terminal.page(tables.as_table(numbers, width).splitlines())
+        terminal.page(tables.as_table(numbers, terminal.width()).splitlines())
 
 
 @cli.command("report", epilog="Example: openai-lifecycle report -o report.html --since 7d")
@@ -378,5 +376,5 @@ def _captured(command: Sequence[str]) -> bool:
         for line in check.lines():
             click.echo(line)
         if numbers.groups:
-            click.echo(tables.as_table(numbers, terminal.width() if terminal.on_terminal() else 0))
+            click.echo(tables.as_table(numbers, terminal.width()))
         return check.whole

@@ -50,8 +50,8 @@ def on_terminal() -> bool:
 
 
 def width() -> int:
-    """Return the terminal's columns."""
-    return shutil.get_terminal_size().columns
+    """Return the terminal's columns; 0 where standard output is not a terminal."""
+    return shutil.get_terminal_size().columns if on_terminal() else 0
 
 
 def page(lines: Iterable[str]) -> None:
