@@ -181,8 +181,8 @@ class Numbers:
         group.output_tokens += received
         group.cached_tokens += cached
         group.reasoning_tokens += whole(custom.reasoning_tokens) or 0
-        rate = _rate(self._prices, entry, sent)
-        if rate is None or cached > sent:
+        rate = _rate(self._prices, entry, sent, cached)
+        if rate is None:
             group.unpriced += 1
             return
         counts = group.tokens.get(rate)
@@ -211,8 +211,13 @@ _COUNTED: Final = frozenset(
 )
 
 
-def _rate(prices: Prices, entry: Entry, sent: int) -> Rate | None:
-    """Return the rate of the call: by the model that answered, else by the requested one."""
+def _rate(prices: Prices, entry: Entry, sent: int, cached: int) -> Rate | None:
+    """Return the rate of the call: by the model that answered, else by the requested one.
+
+    ``None`` if neither has a price, or if the server counted more ``cached`` tokens than were ``sent``.
+    """
+    if cached > sent:
+        return None
     custom = entry.metadata.custom_fields
     return prices.rate(entry.provider, (custom.response_model, entry.model_id), custom.timestamp, sent)
 
@@ -221,10 +226,8 @@ def cost(prices: Prices, entry: Entry) -> Decimal | None:
     """Return what one call cost; ``None`` when it is not known."""
     custom = entry.metadata.custom_fields
     sent, cached = whole(custom.input_tokens) or 0, whole(custom.cached_tokens) or 0
-    rate = _rate(prices, entry, sent) if custom.input_tokens or custom.output_tokens else None
-    if rate is None or cached > sent:
-        return None
-    return rate.cost(sent, cached, whole(custom.output_tokens) or 0)
+    rate = _rate(prices, entry, sent, cached) if custom.input_tokens or custom.output_tokens else None
+    return None if rate is None else rate.cost(sent, cached, whole(custom.output_tokens) or 0)
 
 
 def _measure(sketch: Sketch, text: str) -> None:
@@ -245,7 +248,7 @@ def measures(group: Group) -> dict[str, Any]:
     """Return the numbers of ``group`` by name; what is unknown is ``None``."""
     return {
         "calls": group.calls,
-        "errors": sum(group.errors.values()),
+        "errors": group.errors.total(),
         "error_types": dict(group.errors.most_common()),
         "input_tokens": group.input_tokens,
         "output_tokens": group.output_tokens,
@@ -255,7 +258,7 @@ def measures(group: Group) -> dict[str, Any]:
         "unpriced_calls": group.unpriced,
         **{f"latency_p{p}_ms": _rounded(group.latency.percentile(p)) for p in PERCENTILES},
         **{f"first_token_p{p}_ms": _rounded(group.first_token.percentile(p)) for p in PERCENTILES},
-        "tool_calls": sum(group.tools.values()),
+        "tool_calls": group.tools.total(),
         "tools": dict(group.tools.most_common()),
     }
 

@@ -80,7 +80,7 @@ def dollars(group: Group) -> str:
 
 _SHOWN: Final = (
     _Shown("calls", 99, lambda g: str(g.calls)),
-    _Shown("errors", 98, lambda g: str(sum(g.errors.values()))),
+    _Shown("errors", 98, lambda g: str(g.errors.total())),
     _Shown("in", 96, lambda g: str(g.input_tokens)),
     _Shown("out", 95, lambda g: str(g.output_tokens)),
     _Shown("cached", 40, lambda g: str(g.cached_tokens)),
@@ -138,6 +138,6 @@ def _table(numbers: Numbers, shown: Sequence[_Shown]) -> Table:
         texts = (*(clean(part) or "-" for part in key), *(column.text(group) for column in shown))
         table.add_row(
             *map(Text, texts),
-            style="red" if group.calls and group.calls == sum(group.errors.values()) else None,
+            style="red" if group.calls and group.calls == group.errors.total() else None,
         )
     return table
