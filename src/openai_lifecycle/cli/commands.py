@@ -109,7 +109,7 @@ def tail(log: Sequence[str], *, follow: bool, lines: int, wanted: Filter, form: 
         last, printing = deque(), True
 
     with contextlib.suppress(*[KeyboardInterrupt] if follow else []):
-        for event in logs.read(paths, wanted, follow=follow, idle=catch_up):
+        for event in logs.read(paths, wanted, follow=follow, on_idle=catch_up):
             last.append(event)
             if printing:
                 catch_up()

@@ -108,18 +108,21 @@ def read(
     *,
     follow: bool = False,
     progress: bool = False,
-    idle: Callable[[], None] | None = None,
+    on_idle: Callable[[], None] | None = None,
 ) -> Iterator[LifecycleEvent]:
     """Yield the events that are ``wanted``, and say so if there are none.
 
-    Entries without the digits of the wanted trace are not parsed.
+    Entries without the digits of the wanted trace are not parsed. The other arguments are those of :func:`reading`.
+
+    Raises:
+        Unreadable: a log cannot be read.
     """
     digits, found = wanted.trace.encode(), False
 
     def decode(raw: bytes) -> LifecycleEvent | None:
         return parse(raw) if digits in raw else None
 
-    with reading(paths, decode, follow=follow, progress=progress, idle=idle) as entries:
+    with reading(paths, decode, follow=follow, progress=progress, on_idle=on_idle) as entries:
         for event, _ in entries:
             if event is not None and wanted(event):
                 found = True
@@ -139,7 +142,7 @@ def reading(
     decode: Callable[[bytes], T],
     *,
     follow: bool = False,
-    idle: Callable[[], None] | None = None,
+    on_idle: Callable[[], None] | None = None,
     on_damage: OnDamage | None = None,
     progress: bool = False,
 ) -> Iterator[Iterator[tuple[T, Place]]]:
@@ -149,7 +152,7 @@ def reading(
         Unreadable: a log cannot be read.
     """
     skipped = Skipped()
-    entries = read_entries(paths, decode, follow=follow, on_idle=idle, on_damage=on_damage or skipped)
+    entries = read_entries(paths, decode, follow=follow, on_idle=on_idle, on_damage=on_damage or skipped)
     try:
         yield _with_progress(paths, entries) if progress else entries
     except OSError as error:
