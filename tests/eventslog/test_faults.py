@@ -480,8 +480,8 @@ def test_a_pipe_whose_reader_stands_still(
     poll = Appender._await_reader
 
     def spy(appender: Any, descriptor: int) -> bool:
-        waits.append(appender._patience)
-        appender._patience = min(appender._patience, 0.01)
+        waits.append(appender._reader_patience)
+        appender._reader_patience = min(appender._reader_patience, 0.01)
         return poll(appender, descriptor)
 
     monkeypatch.setattr(Appender, "_await_reader", spy)

@@ -52,7 +52,7 @@ class Appender:
         self._end = -1  # where the file ends if nobody else has written
         self._written = 0  # bytes that the file has taken of what _put writes
         self._torn = False  # whether a pipe or terminal holds a partial entry
-        self._most_patience = self._patience = self._lock_patience = patience
+        self._patience = self._lock_patience = self._reader_patience = patience
         self._rotate_after = 0.0
 
     @property
@@ -181,8 +181,8 @@ class Appender:
 
     def _lock(self, descriptor: int, kind: int) -> bool:
         """Try to get the lock; after a timeout, do not wait again until a try succeeds."""
-        locked = locks.lock(descriptor, kind, self._patience)
-        self._patience = self._most_patience if locked else 0.0
+        locked = locks.lock(descriptor, kind, self._lock_patience)
+        self._lock_patience = self._patience if locked else 0.0
         return locked
 
     # -------------------------------------------------------------- rotation
@@ -220,10 +220,7 @@ class Appender:
         rest = memoryview(b"\n\n" + data if self._torn else data)
         # A full pipe takes a part of an entry: no other process may write before the rest.
         # Only on a FIFO, which is open for us alone: what is duplicated shares its lock with the application's own.
-        held = stat.S_ISFIFO(self._file.st_mode) and locks.lock(
-            descriptor, locks.EXCLUSIVE, self._lock_patience
-        )
-        self._lock_patience = self._most_patience if held else 0.0
+        locked = stat.S_ISFIFO(self._file.st_mode) and self._lock(descriptor, locks.EXCLUSIVE)
         try:
             while rest:
                 try:
@@ -235,7 +232,7 @@ class Appender:
                     rest = rest[written:]
                     self._torn = True
         finally:
-            if held:
+            if locked:
                 locks.unlock(descriptor)
         self._torn = False
         self.progress = len(data)
@@ -244,8 +241,8 @@ class Appender:
         """Wait until a full pipe takes more; after a timeout, do not wait again until it does."""
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
-        ready = bool(poll.poll(self._patience * 1000))
-        self._patience = self._most_patience if ready else 0.0
+        ready = bool(poll.poll(self._reader_patience * 1000))
+        self._reader_patience = self._patience if ready else 0.0
         return ready
 
 
