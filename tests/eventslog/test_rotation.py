@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from openai_lifecycle.eventslog import locks, rotation
+from openai_lifecycle.eventslog.descriptors import is_same_file
 from openai_lifecycle.eventslog.file import EventsFile
 from tests.eventslog import child
 from tests.eventslog.samples import entry
@@ -483,7 +484,7 @@ def move_unwritten(target: str) -> None:
     """Move the log away at a time at which nobody writes to it."""
     while True:
         with LOG.open() as log, locks.locked(log.fileno(), locks.EXCLUSIVE, 1.0) as held:
-            if held and locks.is_file("events.log", log.fileno()):
+            if held and is_same_file("events.log", log.fileno()):
                 os.rename("events.log", target)
                 return
 

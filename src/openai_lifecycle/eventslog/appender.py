@@ -10,22 +10,18 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import select
 import stat
 import time
 from typing import Final
 
 from openai_lifecycle.eventslog import locks, rotation
+from openai_lifecycle.eventslog.descriptors import above_standard, inherited, is_same_file
 from openai_lifecycle.eventslog.format import END
 
 _ROTATION_PAUSE: Final = 60.0  # seconds until a rotation that failed is tried again
 _ROTATION_PATIENCE: Final = 0.1  # seconds to wait for writers to finish, so that files can be moved
 _TRIES: Final = 20
-
-# Paths of inherited descriptors. These are duplicated, not opened: our entries then share one file position with
-# what the application prints to a redirected file, and a socket could not be opened at all.
-_INHERITED: Final = re.compile(r"/dev/(?:(stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
 
 
 class Appender:
@@ -209,7 +205,7 @@ class Appender:
             if not alone:
                 return False
             with locks.holding(path, locks.EXCLUSIVE, _ROTATION_PATIENCE) as held:
-                if held and locks.is_file(path, descriptor) and self._is_full(_size(descriptor), more):
+                if held and is_same_file(path, descriptor) and self._is_full(_size(descriptor), more):
                     rotation.rotate(path, self._backups)
                     self.has_rotated = True
                 return held
@@ -246,23 +242,12 @@ class Appender:
         return ready
 
 
-def above_standard(descriptor: int) -> int:
-    """Return ``descriptor`` under a number of at least 3.
-
-    What an application prints after it has closed its standard streams must not land in our file.
-    """
-    if descriptor >= 3:
-        return descriptor
-    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(descriptor)
-    return moved
-
-
 def _inherited(path: str) -> int | None:
     """Return the number of the descriptor that ``path`` names or links to, if it does."""
     for _ in range(40):
-        if match := _INHERITED.fullmatch(path):
-            return {"stdout": 1, "stderr": 2}.get(match[1]) or int(match[2] or match[3])
+        number = inherited(path, "stdout", "stderr")
+        if number is not None:
+            return number
         try:
             path = os.path.join(os.path.dirname(path), os.readlink(path))
         except OSError:
@@ -277,6 +262,8 @@ def _open_path(path: str) -> int:
         if stat.S_ISFIFO(os.fstat(number).st_mode):
             with contextlib.suppress(OSError):
                 return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        # Duplicated, not opened: our entries then share one file position with what the application prints to a
+        # redirected file, and a socket could not be opened at all.
         return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
     # Without O_NONBLOCK, opening a FIFO without a reader would block.
     flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY

@@ -88,11 +88,3 @@ def holding(path: str, kind: int, patience: float = 1.0) -> Iterator[bool]:
             yield held
     finally:
         os.close(descriptor)
-
-
-def is_file(path: str, descriptor: int) -> bool:
-    """Return whether the file at ``path`` is the one that is open as ``descriptor``."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except OSError:
-        return False

@@ -27,6 +27,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import locks, rotation
+from openai_lifecycle.eventslog.descriptors import inherited, is_same_file
 from openai_lifecycle.eventslog.format import END, HEADER, parse
 
 _logger = logging.getLogger(__name__)
@@ -42,9 +43,6 @@ _POLL: Final = 0.2  # seconds between two polls of a followed file
 _SETTLE: Final = 0.02  # seconds to wait for the last entry to be completed
 _LOOK: Final = 1 << 16  # bytes read at once to see how a file begins
 _LONGEST_HEAD: Final = 1 << 20  # bytes that identify a file whose first entry is longer
-
-# Paths of inherited descriptors: read from their current position, whether the file has a name or not.
-_INHERITED: Final = re.compile(r"/dev/(?:stdin|fd/(\d+))|/proc/self/fd/(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +160,17 @@ def _distinct(path: PathLike | Iterable[PathLike]) -> list[str]:
 def _real(path: str) -> str:
     # Rotated files are beside the target of a link.
     real = os.path.realpath(path)
-    return real if os.path.isfile(real) and not _INHERITED.fullmatch(path) else path
+    return real if os.path.isfile(real) and _inherited(path) is None else path
+
+
+def _inherited(path: str) -> int | None:
+    """Return the descriptor that ``path`` names: it is read from its current position, whether it is a file or not."""
+    return inherited(path, "stdin")
 
 
 def _ends_by_itself(path: str) -> bool:
     """Return whether ``path`` is a pipe or descriptor, which has no rotated files and is not followed."""
-    return bool(_INHERITED.fullmatch(path)) or (os.path.exists(path) and not os.path.isfile(path))
+    return _inherited(path) is not None or (os.path.exists(path) and not os.path.isfile(path))
 
 
 # ------------------------------------------------------------------ a log: its files and their rotation
@@ -213,7 +216,7 @@ class _Log(Generic[T]):
         if file.was_truncated():
             yield from file.finish()
             file.rewind()
-        elif not locks.is_file(self._path, file.descriptor):
+        elif not is_same_file(self._path, file.descriptor):
             # Once we have the lock, every writer that opened the file before the move has finished.
             with suppress(OSError), locks.locked(file.descriptor, locks.EXCLUSIVE, 1.0):
                 pass
@@ -250,7 +253,7 @@ class _Log(Generic[T]):
                 for backup in found:
                     file = _File(backup.path, self._decode, self._report)
                     stack.callback(file.close)
-                    if (previous and locks.is_file(backup.path, previous.descriptor)) or (
+                    if (previous and is_same_file(backup.path, previous.descriptor)) or (
                         file.fingerprint() in self._known
                     ):
                         break  # and so are all older ones
@@ -264,10 +267,8 @@ class _Log(Generic[T]):
 
 # ------------------------------------------------------------------ one file: bytes to entries
 def _open(path: str) -> io.FileIO:
-    inherited = _INHERITED.fullmatch(path)
-    if inherited:
-        return io.FileIO(os.dup(int(inherited[1] or inherited[2] or 0)), "r")
-    return io.FileIO(path, "r")
+    number = _inherited(path)
+    return io.FileIO(path if number is None else os.dup(number), "r")
 
 
 class _File(Generic[T]):

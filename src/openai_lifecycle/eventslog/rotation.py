@@ -16,6 +16,7 @@ import stat
 from typing import BinaryIO, Final, NamedTuple
 
 from openai_lifecycle.eventslog import locks
+from openai_lifecycle.eventslog.descriptors import is_same_file
 
 #: How a gzip file begins. A rotated file's name does not say for certain whether it is one, see :func:`compress`.
 GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -126,7 +127,7 @@ def _compress(path: str, source: str) -> bool:
     try:
         with locks.locked(descriptor, locks.EXCLUSIVE, 0) as alone, open(source, "r+b") as plain:
             # An existing work file is left over from a process that died, unless it is locked.
-            if not alone or not locks.is_file(work, descriptor) or not _is_complete(plain.fileno()):
+            if not alone or not is_same_file(work, descriptor) or not _is_complete(plain.fileno()):
                 return False
             if os.pread(plain.fileno(), len(GZIP_MAGIC), 0) == GZIP_MAGIC:
                 return True  # another process just put it there and will rename it: look again
@@ -162,7 +163,7 @@ def _exchange(path: str, plain: int, work: str) -> bool:
     with locks.holding(path, locks.EXCLUSIVE) as held:
         if held:
             # Rotation may have moved the file, or retention deleted it, during compression.
-            name = next((b.path for b in backups(path) if locks.is_file(b.path, plain)), None)
+            name = next((b.path for b in backups(path) if is_same_file(b.path, plain)), None)
             if name is None:
                 os.unlink(work)
             else:

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import locks
-from openai_lifecycle.eventslog.appender import above_standard
+from openai_lifecycle.eventslog.descriptors import above_standard, is_same_file
 from openai_lifecycle.eventslog.file import absolute
 from openai_lifecycle.records import to_json
 
@@ -62,7 +62,7 @@ class JsonLinesSink:
 
     def _open(self) -> int:
         # Reopen the file after it was moved away, as logrotate does.
-        if self._descriptor is not None and not locks.is_file(self._path, self._descriptor):
+        if self._descriptor is not None and not is_same_file(self._path, self._descriptor):
             self.close()
         if self._descriptor is None:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC

@@ -1,0 +1,45 @@
+"""Open files by number: which one a path names, how to keep it off the standard streams, whether a path is it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from typing import Final
+
+_STANDARD: Final = ("stdin", "stdout", "stderr")
+_PATH: Final = re.compile(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
+
+
+def inherited(path: str, *standard: str) -> int | None:
+    """Return the number of the descriptor that ``path`` names, ``None`` if it names none.
+
+    Such a path is ``/dev/fd/N``, ``/proc/self/fd/N``, or ``/dev/`` and one of the ``standard`` streams:
+    ``stdin``, ``stdout`` or ``stderr``.
+    """
+    match = _PATH.fullmatch(path)
+    if match is None:
+        return None
+    if match[1] is None:
+        return int(match[2] or match[3])
+    return _STANDARD.index(match[1]) if match[1] in standard else None
+
+
+def above_standard(descriptor: int) -> int:
+    """Return ``descriptor`` under a number of at least 3.
+
+    What an application prints after it has closed its standard streams must not land in our file.
+    """
+    if descriptor >= 3:
+        return descriptor
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(descriptor)
+    return moved
+
+
+def is_same_file(path: str, descriptor: int) -> bool:
+    """Return whether the file at ``path`` is the one that is open as ``descriptor``."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except OSError:
+        return False
