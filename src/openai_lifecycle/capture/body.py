@@ -1,4 +1,4 @@
-"""Observes the body of a streaming response while the application reads it.
+"""Observes a response whose body the application reads later: the reading, and the close.
 
 ``with_streaming_response`` returns the response unread. ``read()``, ``json()``, ``iter_bytes()``,
 ``iter_text()`` and ``iter_lines()`` all go through ``iter_bytes`` of the HTTP response
@@ -109,20 +109,19 @@ def read_now(response: Any, call: Call) -> None:
     call.chunks = 0  # it came as one: no chunk was the first
 
 
+#: Methods of a response that read its body, sync and async; the second yields what the server may have compressed.
+_READS: Final = {False: ("iter_bytes", "iter_raw"), True: ("aiter_bytes", "aiter_raw")}
+
+
 def read_along(response: Any, call: Call, *, is_async: bool) -> None:
     """Let ``call`` see the body of ``response`` while the application reads it, by any method."""
-    prefix = "a" if is_async else ""
     driver: Any = aobserve if is_async else observe
-    # ``iter_raw`` yields what the server may have compressed.
-    bodies: dict[str, Body] = {
-        f"{prefix}iter_bytes": _reader(response, call),
-        f"{prefix}iter_raw": Unread(call),
-    }
+    plain, raw = _READS[is_async]
+    bodies: dict[str, Body] = {plain: _reader(response, call), raw: Unread(call)}
 
     def observed(method: Any, body: Body) -> Any:
         def iterate(*args: Any, **kwargs: Any) -> Any:
-            for name in bodies:  # both, because ``iter_bytes`` reads ``iter_raw``
-                response.__dict__.pop(name, None)
+            _restore(response, *bodies)  # both, because ``iter_bytes`` reads ``iter_raw``
             source = method(*args, **kwargs)
             if call.is_read_by_stream:
                 return source
@@ -146,3 +145,45 @@ _READERS: Final[dict[str, type[Body]]] = {
     "text/": JsonBody,
     "json": JsonBody,
 }
+
+
+def defer(response: Any, call: Call, *, is_async: bool) -> None:
+    """Keep ``call`` open until the unread body of ``response`` is read, or it is closed or dropped."""
+    call.deferred = True
+    call.watch(response, call.abandon)
+    _watch_close(response, call, is_async=is_async)
+
+
+def _watch_close(response: Any, call: Call, *, is_async: bool) -> None:
+    """Tell ``call`` when ``response`` is closed, whoever closes it.
+
+    The instance's method is replaced until it is called: stream helpers and raw responses close the response,
+    not the stream (``openai/lib/streaming/chat/_completions.py``, ``close``). Until then the response and its
+    methods form a reference cycle. A weak reference would not do: it would be cleared when both are collected
+    together with their stream, whose generator then closes the response.
+    """
+    name = "aclose" if is_async else "close"
+    replaced = (name, *_READS[is_async])
+    method = getattr(response, name)
+
+    def close() -> None:
+        _restore(response, *replaced)
+        try:
+            method()
+        finally:
+            call.closed()
+
+    async def aclose() -> None:
+        _restore(response, *replaced)
+        try:
+            await method()
+        finally:
+            call.closed()
+
+    setattr(response, name, aclose if is_async else close)
+
+
+def _restore(response: Any, *replaced: str) -> None:
+    """Remove the instance's own methods, so that those of its class apply."""
+    for name in replaced:
+        response.__dict__.pop(name, None)

@@ -1,7 +1,7 @@
 """One API call, from its request to the last byte read. It ends exactly once.
 
-Telemetry never awaits, so one plain object serves sync and async; only the drivers of a stream
-(:func:`observe`, :func:`aobserve`) and of a response's close come in pairs of a few lines each.
+Telemetry never awaits, so one plain object serves sync and async; only the drivers of a stream, :func:`observe` and
+:func:`aobserve`, come as a pair of a few lines each.
 """
 
 from __future__ import annotations
@@ -118,17 +118,11 @@ class Call:
         self.retries = max(self.retries, retries)
         self.recording.response(response)
 
-    def defer(self, response: Any, *, is_async: bool) -> None:
-        """Keep the call open until the unread body of ``response`` is read, or it is closed or dropped.
+    def watch(self, source: Any, dropped: Callable[[Any], None]) -> None:
+        """Call ``dropped`` if ``source``, what the call is read from, is collected while the call is open.
 
         Only a weak reference is kept: a strong one would keep an abandoned response alive.
         """
-        self.deferred = True
-        self.watch(response, self.abandon)
-        watch_close(response, self, is_async=is_async)
-
-    def watch(self, source: Any, dropped: Callable[[Any], None]) -> None:
-        """Call ``dropped`` if ``source``, what the call is read from, is collected while the call is open."""
         self._watched = weakref.ref(source, dropped)
 
     def retried(self, cause: str, delay: float) -> None:
@@ -321,37 +315,3 @@ async def aobserve(
             except Exception as error:  # noqa: BLE001 - "with SHIELD", without its two calls for every chunk
                 SHIELD.swallow(error)
             yield item
-
-
-def watch_close(response: Any, call: Call, *, is_async: bool) -> None:
-    """Tell ``call`` when ``response`` is closed, whoever closes it.
-
-    The instance's method is replaced until it is called: stream helpers and raw responses close the response,
-    not the stream (``openai/lib/streaming/chat/_completions.py``, ``close``). Until then the response and its
-    method form a reference cycle. A weak reference would not do: it would be cleared when both are collected
-    together with their stream, whose generator then closes the response.
-    """
-    prefix = "a" if is_async else ""
-    name = f"{prefix}close"
-    replaced = (name, f"{prefix}iter_bytes", f"{prefix}iter_raw")  # the last two by body.py
-    method = getattr(response, name)
-
-    def restore() -> None:
-        for own in replaced:
-            response.__dict__.pop(own, None)
-
-    def close() -> None:
-        restore()
-        try:
-            method()
-        finally:
-            call.closed()
-
-    async def aclose() -> None:
-        restore()
-        try:
-            await method()
-        finally:
-            call.closed()
-
-    setattr(response, name, aclose if is_async else close)

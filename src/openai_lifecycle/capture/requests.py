@@ -15,7 +15,7 @@ from opentelemetry import propagate
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from openai_lifecycle.capture import routes
-from openai_lifecycle.capture.body import read_along, read_now
+from openai_lifecycle.capture.body import defer, read_along, read_now
 from openai_lifecycle.capture.call import Call, current
 from openai_lifecycle.capture.credentials import secrets_of
 from openai_lifecycle.capture.endpoints import endpoint_of, url_of
@@ -208,7 +208,7 @@ def _responded(client: Any, kwargs: dict[str, Any], *, is_async: bool) -> Call |
         if call is not None:
             call.responded(response, retries=kwargs.get("retries_taken", 0))
             if kwargs["stream"]:
-                call.defer(response, is_async=is_async)
+                defer(response, call, is_async=is_async)
             return call
     return None
 
@@ -229,7 +229,7 @@ def _returned(call: Call | None, kwargs: dict[str, Any], *, is_async: bool) -> N
             call.end()
             return
         if not call.deferred:
-            call.defer(response, is_async=is_async)
+            defer(response, call, is_async=is_async)
         read_along(response, call, is_async=is_async)
 
 
