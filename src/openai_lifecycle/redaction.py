@@ -54,15 +54,13 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     return encodable(text)
 
 
-def redact_start(text: str, length: int, secrets: Collection[str] = ()) -> str:
+def redact_start(text: str, length: int, more: int, secrets: Collection[str] = ()) -> str:
     """Return the redacted start of ``text``, of which the caller keeps at most ``length`` characters.
 
-    Some more are searched (:func:`margin`). If the text is longer still, as many are dropped from the end: they may
-    end in half a credential, which the replacement of longer ones before it moves forward.
+    ``more`` of them, the :func:`margin` of ``secrets``, are searched too. If the text is longer still, as many are
+    dropped from the end: they may end in half a credential, which the replacement of longer ones before it moves
+    forward.
     """
-    if len(text) <= length:
-        return redact(text, secrets)
-    more = margin(secrets)
     shown = redact(text[: length + more], secrets)
     return shown if len(text) <= length + more else shown[:-more]
 

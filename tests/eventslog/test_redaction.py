@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from openai_lifecycle.redaction import redact, redact_start, redacted
+from openai_lifecycle.redaction import margin, redact, redact_start, redacted
 
 KEY = "abcDEF1234567890abcDEF12"
 
@@ -105,7 +105,8 @@ def test_no_half_of_a_credential_at_a_cut(before: str, secret: str, cut: int) ->
     """Wherever a text is cut, in a credential longer than the margin too, only its first characters may show."""
     text = f"{before}{'x' * 2000} {secret} and so on{'.' * 2000}"
     limit = text.index(secret) + cut - 512
-    kept = redact_start(text, limit, ["my-own-token-42" * 90])[:limit]
+    known = ["my-own-token-42" * 90]
+    kept = redact_start(text, limit, margin(known), known)[:limit]
     assert kept
     assert secret[:12] not in kept
 

@@ -31,14 +31,15 @@ def one_line(pieces: Iterable[str], limit: int, secrets: Collection[str] = ()) -
     if limit <= 0:
         return ""
     kept: list[str] = []
-    room, total = limit + margin(secrets) + 1, 0  # one more tells that the text is longer
+    more = margin(secrets)
+    room, total = limit + more + 1, 0  # one more tells that the text is longer
     for piece in pieces:
         separated = f" | {piece}" if total else piece
         total += len(separated)
         if room > 0:
             kept.append(separated[:room])
             room -= len(separated)
-    return shortened(redact_start("".join(kept), limit, secrets), limit, total)
+    return shortened(redact_start("".join(kept), limit, more, secrets), limit, total)
 
 
 def chat_messages(messages: object) -> Iterator[str]:

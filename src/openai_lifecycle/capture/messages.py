@@ -277,6 +277,7 @@ class _Writer:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = tuple(secrets)
+        self._margin = margin(self._secrets)
 
     def write(self, value: Any, room: int, depth: int = 0) -> str:
         """Return the JSON of ``value`` in at most ``room`` characters, or nothing if it does not fit."""
@@ -313,9 +314,9 @@ class _Writer:
     def _text(self, value: str, room: int) -> str:
         if room < 2:
             return ""
-        shown = redact_start(value, room, self._secrets)
+        shown = redact_start(value, room, self._margin, self._secrets)
         quoted = _quoted(shown)
-        if len(quoted) <= room and len(value) <= room + margin(self._secrets):
+        if len(quoted) <= room and len(value) <= room + self._margin:
             return quoted
         missing = f"… [+{len(value)} chars]"  # as wide as the final number, still unknown, can be
         keep = room - 2 - len(missing)
