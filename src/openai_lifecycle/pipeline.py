@@ -99,18 +99,10 @@ class Pipeline(Locked):
             losses.use(None)
 
     def _join(self, provider: Any) -> None:
-        target, how = None, "joined the global TracerProvider"
-        if hasattr(provider, "add_span_processor"):
-            with SHIELD:  # the application's provider may raise
-                self._attach(provider)
-                target = provider
-        if target is None:
-            if not isinstance(provider, trace.ProxyTracerProvider):
-                kind = type(provider).__qualname__
-                with SHIELD:  # the application's log handler may raise
-                    _logger.warning(
-                        "the TracerProvider, a %s, accepts no span processor and is left alone", kind
-                    )
+        """Send spans to ``provider`` from now on; to one of our own if it cannot take them."""
+        if self._try_to_attach(provider):
+            target, how = provider, "joined the global TracerProvider"
+        else:
             target, how = self._own_provider(), "started a TracerProvider of its own"
             self._attach(target)
         tracer = target.get_tracer(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
@@ -128,6 +120,18 @@ class Pipeline(Locked):
         names = ", ".join(sdk.exporter_names(sdk.TRACES)) or "none"
         with SHIELD:
             _logger.info("openai-lifecycle %s; events.log: %s; OTEL exporters: %s", how, place, names)
+
+    def _try_to_attach(self, provider: Any) -> bool:
+        """Attach the file to ``provider``; return False, and say why, if it takes no span processor."""
+        if hasattr(provider, "add_span_processor"):
+            with SHIELD:  # the application's provider may raise
+                self._attach(provider)
+                return True
+        if not isinstance(provider, trace.ProxyTracerProvider):
+            kind = type(provider).__qualname__
+            with SHIELD:  # the application's log handler may raise
+                _logger.warning("the TracerProvider, a %s, accepts no span processor and is left alone", kind)
+        return False
 
     def _own_provider(self) -> TracerProvider:
         if self._own is None:
@@ -167,9 +171,9 @@ def _methods_of_processors(provider: Any) -> Iterator[CodeType]:
     """Yield the code of the methods of a provider's span processors and of their exporters."""
     for processor in getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ()):
         for one in (processor, getattr(processor, "span_exporter", processor)):
-            for method in (method for base in type(one).__mro__ for method in vars(base).values()):
-                if isinstance(code := getattr(method, "__code__", None), CodeType):
-                    yield code
+            for base in type(one).__mro__:
+                codes = (getattr(method, "__code__", None) for method in vars(base).values())
+                yield from (code for code in codes if isinstance(code, CodeType))
 
 
 def _lift_event_limit(tracer: Any) -> None:
