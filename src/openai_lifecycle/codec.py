@@ -49,8 +49,7 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "translation": "llm_translation",
     "moderation": "llm_moderation",
 }
-INITIALIZATION: Final = "llm_initialization"
-SUPPORTED: Final = "text_generation,tool_calling,streaming"
+_INITIALIZATION: Final = "llm_initialization"
 
 
 # ------------------------------------------------------------------ events → span events
@@ -249,7 +248,7 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
         LLMInitializationStart,
         own=(("temperature", semconv.TEMPERATURE, _number),),
         metadata=_REQUEST_METADATA,
-        fixed={"operation": INITIALIZATION},
+        fixed={"operation": _INITIALIZATION},
         custom=_CLIENT,
     ),
     semconv.INITIALIZATION_SUCCESS: _Layout(
@@ -262,11 +261,11 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
     semconv.INITIALIZATION_ERROR: _Layout(
         LLMInitializationError,
         own=(
-            ("operation", _OPERATION, lambda _: INITIALIZATION),
+            ("operation", _OPERATION, lambda _: _INITIALIZATION),
             ("error", semconv.ERROR_MESSAGE, _text),
         ),
         metadata=_REQUEST_METADATA,
-        fixed={"operation": INITIALIZATION, "status": "failed"},
+        fixed={"operation": _INITIALIZATION, "status": "failed"},
         custom={"error_type": semconv.ERROR_TYPE, **_CLIENT, "duration_ms": _DURATION_MS},
     ),
     semconv.GENERATION_SUCCESS: _Layout(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from openai_lifecycle import codec, semconv
+from openai_lifecycle import semconv
 from openai_lifecycle.capture.credentials import secrets_in
 from openai_lifecycle.capture.endpoints import Endpoint, endpoint_in, endpoint_of
 from openai_lifecycle.capture.facts import Attributes, double, integer, message, number, text
@@ -22,7 +22,8 @@ from openai_lifecycle.options import Capture, Options
 from openai_lifecycle.redaction import redact
 from openai_lifecycle.shield import SHIELD
 
-_COPY = object()
+_CAPABILITIES: Final = "text_generation,tool_calling,streaming"
+_COPY: Final = object()
 _under_construction: ContextVar[object] = ContextVar("openai_lifecycle_under_construction", default=None)
 
 
@@ -94,13 +95,13 @@ class Initializations:
             span.update_name(f"initialize {endpoint.provider}")
             span.set_attributes(_server(endpoint))
         with SHIELD:
-            span.add_event(semconv.INITIALIZATION_SUCCESS, {semconv.CAPABILITIES: codec.SUPPORTED})
+            span.add_event(semconv.INITIALIZATION_SUCCESS, {semconv.CAPABILITIES: _CAPABILITIES})
             span.end()
 
     def _failed(self, span: Span | None, error: BaseException, arguments: Mapping[str, Any]) -> None:
+        if span is None:
+            return
         with SHIELD:
-            if span is None:
-                return
             kind, capture = type(error).__qualname__, self._options.capture
             described = redact(message(error), secrets_in(arguments)) or kind
             span.set_attribute(semconv.ERROR_TYPE, kind)
