@@ -42,7 +42,7 @@ class Buffer:
         self._wake: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._of_greenlets = threads.are_greenlets()
         self._awake = False
-        self._emptier: int | None = None  # the thread that is writing
+        self._writer: int | None = None  # the thread that is writing, by its ident
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -62,7 +62,7 @@ class Buffer:
         if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             return False
         try:
-            if self._emptier is not None:  # this very thread, which continues when the handler returns
+            if self._writer is not None:  # this very thread, which continues when the handler returns
                 return False
             self._empty()
         finally:
@@ -87,10 +87,10 @@ class Buffer:
 
     def is_interrupted(self) -> bool:
         """Return whether the calling signal handler has interrupted the writing."""
-        return self._emptier == threading.get_ident()
+        return self._writer == threading.get_ident()
 
     def _empty(self) -> None:
-        self._emptier = threading.get_ident()
+        self._writer = threading.get_ident()
         try:
             while self._entries or self._pending:
                 size = 0
@@ -99,7 +99,7 @@ class Buffer:
                     size += len(self._pending[-1])
                 self._write(self._pending)
         finally:
-            self._emptier = None
+            self._writer = None
         ending.resume()
 
     def _has_thread(self) -> bool:

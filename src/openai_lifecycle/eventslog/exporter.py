@@ -101,7 +101,7 @@ class EventsLogExporter(SpanExporter):
         if codec.is_ours(span):
             _OVERLAP.note(span)
             _OVERLAP.note_response(span, events[-1].metadata.custom_fields.get("response_id"))
-        elif _OVERLAP.is_double(span):
+        elif _OVERLAP.is_duplicate(span):
             return
         mine = object()
         if span.__dict__.setdefault(self._mark, mine) is not mine:  # atomic: only one thread goes on

@@ -43,7 +43,7 @@ class Overlap:
         if response_id is not None:
             _remember(self._responses, response_id, _times(span))
 
-    def is_double(self, span: ReadableSpan) -> bool:
+    def is_duplicate(self, span: ReadableSpan) -> bool:
         """Return whether another instrumentation's ``span`` covers a call that has a span of ours."""
         context, attributes = span.get_span_context(), _attributes(span)
         encloses = context is not None and _key(context, attributes) in self._parents

@@ -87,10 +87,10 @@ def rotate(path: str, keep: int) -> None:
         _rename(path, f"{path}.1")
     else:
         os.unlink(path)
-    _succeed(path, status)
+    _create_next(path, status)
 
 
-def _succeed(path: str, status: os.stat_result) -> None:
+def _create_next(path: str, status: os.stat_result) -> None:
     """Create the next log with the permissions of the last one, so log shippers can still read it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(
