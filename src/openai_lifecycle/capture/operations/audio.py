@@ -29,10 +29,9 @@ REQUEST = {"temperature": (semconv.TEMPERATURE, double)}
 
 def request(body: Fields) -> Request:
     """Return the facts of a request for a transcription or translation."""
-    said = " ".join([*content.parts(body.get("prompt")), *inputs.attached(body)])
     return Request(
         temperature=number(body.get("temperature")),
-        lines=[said],
+        lines=[inputs.prompt(body)],
         attributes=pick(body, REQUEST, {}),
     )
 

@@ -95,7 +95,7 @@ def sent_content(body: Fields) -> Content:
 def response(reply: Reply, body: Any) -> None:
     """Fold a whole chat completion into ``reply``."""
     completion = fields(body)
-    _head(reply, completion)
+    head(reply, completion)
     for position, choice in enumerate(items(completion.get("choices"))):
         _choice(reply, choice, position, ("message", "delta"))
 
@@ -132,12 +132,13 @@ def _any_chunk(reply: Reply, part: Any) -> None:
     same_head = completion.get("id") == reply.id and completion.get("model") == reply.model
     ends = any(members(choice).get("finish_reason") for choice in choices)
     if ends or not same_head or completion.get("usage") is not None:
-        _head(reply, fields(part))
+        head(reply, fields(part))
     for position, choice in enumerate(choices):
         _choice(reply, choice, position, ("delta", "message"))
 
 
-def _head(reply: Reply, completion: Fields) -> None:
+def head(reply: Reply, completion: Fields) -> None:
+    """Fold what a completion or a chunk says besides its choices into ``reply``."""
     reply.id = text(completion.get("id")) or reply.id
     reply.model = text(completion.get("model")) or reply.model
     pick(completion, RESPONSE, reply.attributes)

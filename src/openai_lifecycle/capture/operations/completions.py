@@ -16,7 +16,6 @@ from openai_lifecycle.capture.facts import (
     text,
 )
 from openai_lifecycle.capture.operations import chat, inputs
-from openai_lifecycle.capture.operations.usage import usage
 
 
 def request(body: Fields) -> Request:
@@ -33,10 +32,7 @@ def request(body: Fields) -> Request:
 def fold(reply: Reply, body: Any) -> None:
     """Fold a whole completion, or a chunk of one, into ``reply``: they have the same shape."""
     completion = fields(body)
-    reply.id = text(completion.get("id")) or reply.id
-    reply.model = text(completion.get("model")) or reply.model
-    pick(completion, chat.RESPONSE, reply.attributes)
-    usage(reply, completion.get("usage"))
+    chat.head(reply, completion)
     for position, choice in enumerate(items(completion.get("choices"))):
         _choice(reply, fields(choice), position)
 

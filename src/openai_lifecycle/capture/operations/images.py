@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from openai_lifecycle import semconv
-from openai_lifecycle.capture import content
 from openai_lifecycle.capture.facts import Fields, Operation, Reply, Request, fields, items, pick, text
 from openai_lifecycle.capture.operations import chat, inputs
 from openai_lifecycle.capture.operations.usage import usage
@@ -19,9 +18,8 @@ REQUEST = {name: chat.REQUEST[name] for name in ("n", "user")}
 
 def request(body: Fields) -> Request:
     """Return the facts of a request for images."""
-    said = " ".join([*content.parts(body.get("prompt")), *inputs.attached(body)])
     return Request(
-        lines=[said],
+        lines=[inputs.prompt(body)],
         attributes=pick(body, REQUEST, {semconv.OUTPUT_TYPE: "image"}),
     )
 

@@ -31,10 +31,10 @@ def lines(inputs: Iterable[object]) -> Iterator[str]:
             yield from content.parts(one if isinstance(one, str) else [one])
 
 
-def attached(body: Fields) -> Iterator[str]:
-    """Yield a placeholder for each file that is uploaded with the request."""
-    for name in items(body.get(FILES)):
-        yield _PLACEHOLDERS.get(name, "[file]")
+def prompt(body: Fields) -> str:
+    """Return the prompt, with a placeholder for each file that is uploaded with it."""
+    files = [_PLACEHOLDERS.get(name, "[file]") for name in items(body.get(FILES))]
+    return " ".join([*content.parts(body.get("prompt")), *files])
 
 
 def sent_content(name: str) -> Callable[[Fields], Content]:
