@@ -128,7 +128,7 @@ def item_parts(item: object) -> Iterator[Json]:
 
 def tool_part(call: ToolCall) -> Json:
     """Return a tool call; its arguments are an object if the model wrote one."""
-    arguments = _parsed(call.arguments)
+    arguments = parse_json(call.arguments, default=call.arguments)
     if call.hosted:
         asked = arguments if isinstance(arguments, dict) else {"arguments": arguments}
         details = {"type": call.kind, **{name: asked[name] for name in asked if name != "type"}}
@@ -136,7 +136,7 @@ def tool_part(call: ToolCall) -> Json:
     return _part("tool_call", id=call.id, name=call.name, arguments=arguments)
 
 
-def recording(audio: object) -> Json:
+def audio_part(audio: object) -> Json:
     """Return a chat message's audio: its size, or the id of earlier audio."""
     a = fields(audio)
     data, audio_id = a.get("data"), text(a.get("id"))
@@ -157,7 +157,7 @@ def _spoken(message: Fields) -> Iterator[Json]:
         if isinstance(said, str):
             yield _part("text", content=said)
     if audio:
-        yield recording(audio)
+        yield audio_part(audio)
 
 
 def _chat_calls(message: Fields) -> Iterator[Json]:
@@ -190,10 +190,6 @@ def _hosted_result(item: Fields, call: ToolCall) -> Iterator[Json]:
 
 def _part(kind: str, **members: Any) -> Json:
     return {"type": kind, **{k: v for k, v in members.items() if v is not None and (v != "" or k != "id")}}
-
-
-def _parsed(arguments: str) -> Any:
-    return parse_json(arguments, default=arguments)
 
 
 # ------------------------------------------------------------------ images, audio, files

@@ -191,7 +191,7 @@ def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
         audio = fields(message["audio"])
         choice.keep(text(audio.get("transcript")), limit, choice.text)
         if not choice.parts:  # one part stands for a stream's many audio fragments
-            choice.parts.append(messages.recording(audio))
+            choice.parts.append(messages.audio_part(audio))
 
 
 def _tool_calls(reply: Reply, choice: int, message: Fields, *, in_fragments: bool) -> None:
