@@ -114,11 +114,11 @@ def forks(children: int, count: int, **values: Any) -> None:
 
 def forks_while_moving() -> None:
     """Fork while files are moved; say whether the parent can get the lock while the child lives."""
-    with locks.holding("events.log", locks.EXCLUSIVE):
+    with locks.locked_directory_of("events.log", locks.EXCLUSIVE):
         pid = os.fork()
         if pid == 0:
             signal.pause()
-    with locks.holding("events.log", locks.EXCLUSIVE, 0) as held:
+    with locks.locked_directory_of("events.log", locks.EXCLUSIVE, 0) as held:
         print(held)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

@@ -397,7 +397,7 @@ def test_follow_across_several_rotations_at_once(compressed: bool) -> None:
     follower = Follower(5)
     follower.until(2)
     contents = [entry(0), entry(1) + entry(2), entry(3)]
-    with locks.holding("events.log", locks.EXCLUSIVE):  # as rotation does
+    with locks.locked_directory_of("events.log", locks.EXCLUSIVE):  # as rotation does
         os.rename("events.log.1", "events.log.3")
         append(entry(2))
         os.rename("events.log", "events.log.2")
@@ -423,7 +423,7 @@ def test_follow_files_that_begin_alike(length: int, compressed: bool) -> None:
     Path("events.log").write_text(texts[0].replace('"messages_count": 0', '"messages_count": 9'))
     follower = Follower(4)
     follower.until(1)
-    with locks.holding("events.log", locks.EXCLUSIVE):  # as rotation does
+    with locks.locked_directory_of("events.log", locks.EXCLUSIVE):  # as rotation does
         os.rename("events.log", "events.log.3")
         for number, text in ((2, texts[1]), (1, texts[2])):
             if compressed:
@@ -495,7 +495,7 @@ def test_follow_with_empty_files_among_the_rotated() -> None:
     append(entry(0))
     follower = Follower(4)
     follower.until(1)
-    with locks.holding("events.log", locks.EXCLUSIVE):  # as rotation does
+    with locks.locked_directory_of("events.log", locks.EXCLUSIVE):  # as rotation does
         os.rename("events.log.1", "events.log.4")
         os.rename("events.log", "events.log.3")
         Path("events.log.2").touch()

@@ -213,7 +213,7 @@ def test_nothing_is_moved_while_others_move() -> None:
     Path("events.log.2").write_bytes(gzip.compress(fixed(0).encode()))
     file = EventsFile(child.options(max_bytes=SIZE, compress=False))
     file.write(fixed(2))
-    with locks.holding("events.log", locks.EXCLUSIVE) as held:
+    with locks.locked_directory_of("events.log", locks.EXCLUSIVE) as held:
         assert held
         file.write(fixed(3))
         file.write(fixed(4))
@@ -233,7 +233,7 @@ def test_the_next_attempt_comes_soon() -> None:
     """A rotation that was kept waiting is made up for."""
     file = EventsFile(child.options(max_bytes=SIZE))
     file.write(fixed(0))
-    with locks.holding("events.log", locks.EXCLUSIVE):
+    with locks.locked_directory_of("events.log", locks.EXCLUSIVE):
         file.write(fixed(1))
 
     def rotates() -> bool:

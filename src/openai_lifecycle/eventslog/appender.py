@@ -204,7 +204,7 @@ class Appender:
         with locks.locked(descriptor, locks.EXCLUSIVE, _ROTATION_PATIENCE) as alone:
             if not alone:
                 return False
-            with locks.holding(path, locks.EXCLUSIVE, _ROTATION_PATIENCE) as held:
+            with locks.locked_directory_of(path, locks.EXCLUSIVE, _ROTATION_PATIENCE) as held:
                 if held and is_same_file(path, descriptor) and self._is_full(_size(descriptor), more):
                     rotation.rotate(path, self._backups)
                     self.has_rotated = True

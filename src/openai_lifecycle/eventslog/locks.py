@@ -25,7 +25,10 @@ _PAUSE: Final = 0.0005  # seconds between two tries to get the lock
 
 
 def lock(descriptor: int, kind: int, patience: float) -> bool:
-    """Return whether the lock was acquired within ``patience`` seconds; False at once on a file system without locks."""
+    """Return whether the lock of that ``kind``, SHARED or EXCLUSIVE, was acquired within ``patience`` seconds.
+
+    On a file system without locks it returns False at once.
+    """
     try:
         return _acquire(descriptor, kind, patience)
     except OSError:
@@ -74,10 +77,10 @@ def locked(descriptor: int, kind: int, patience: float) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def holding(path: str, kind: int, patience: float = 1.0) -> Iterator[bool]:
-    """Hold the lock on the files of the log at ``path``: the lock on their directory.
+def locked_directory_of(path: str, kind: int, patience: float = 1.0) -> Iterator[bool]:
+    """Hold the lock on the directory of the log at ``path``, and so on the names of its files.
 
-    Yields whether it was acquired. Without it nothing may be moved or replaced.
+    Yields whether it was acquired within ``patience`` seconds. Without it nothing may be moved or replaced.
 
     Raises:
         OSError: the directory cannot be opened, or its file system has no locks.

@@ -242,7 +242,7 @@ class _Log(Generic[T]):
             # Nothing moves while the files are opened; once open, they can be read whatever happens to them.
             with ExitStack() as unmoved:
                 with suppress(OSError):  # the directory may be searchable only, not readable
-                    unmoved.enter_context(locks.holding(self._path, locks.SHARED))
+                    unmoved.enter_context(locks.locked_directory_of(self._path, locks.SHARED))
                 found = rotation.backups(self._path) if rotated or self.follow else []
                 try:
                     self._file = _File(self._path, self._decode, self._report)

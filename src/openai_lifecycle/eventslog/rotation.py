@@ -160,7 +160,7 @@ def _pack(plain: BinaryIO, descriptor: int) -> None:
 
 def _exchange(path: str, plain: int, work: str) -> bool:
     """Replace the file that is open as ``plain`` with ``work``; False: not now."""
-    with locks.holding(path, locks.EXCLUSIVE) as held:
+    with locks.locked_directory_of(path, locks.EXCLUSIVE) as held:
         if held:
             # Rotation may have moved the file, or retention deleted it, during compression.
             name = next((b.path for b in backups(path) if is_same_file(b.path, plain)), None)
@@ -174,7 +174,7 @@ def _exchange(path: str, plain: int, work: str) -> bool:
 
 def _name_compressed(path: str, source: str) -> bool:
     """Finish for a process that died between the two steps of :func:`_compress`; False: not now."""
-    with locks.holding(path, locks.EXCLUSIVE) as held:
+    with locks.locked_directory_of(path, locks.EXCLUSIVE) as held:
         if held and is_gzip(source):
             _rename(source, f"{source}.gz")
     return held
