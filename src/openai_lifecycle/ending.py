@@ -43,7 +43,7 @@ _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
 _first: set[Callable[[], None]] = set()  # called before holders are closed: they may put more into them
 _hooked: set[str] = set()  # the packages whose children prepare themselves
 _finalizers: dict[str, Any] = {}  # what such a child calls when it ends, by package
-_ending = False  # whether SIGTERM waits for a holder it interrupted
+_sigterm_waits = False  # for a holder that it interrupted
 
 
 def register(holder: Holder) -> None:
@@ -94,7 +94,7 @@ def _prepare_again() -> None:
 
 def resume() -> None:
     """Continue with the pending SIGTERM that waited for the interrupted holder, if any."""
-    if _ending and (threads.are_greenlets() or threading.current_thread() is threading.main_thread()):
+    if _sigterm_waits and (threads.are_greenlets() or threading.current_thread() is threading.main_thread()):
         _on_sigterm(signal.SIGTERM, None)
 
 
@@ -108,25 +108,21 @@ def _close_all() -> None:
 
 
 def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
-    global _ending
-    _ending = any(holder.is_interrupted() for holder in list(_holders))
-    if _ending:
+    global _sigterm_waits
+    _sigterm_waits = any(holder.is_interrupted() for holder in list(_holders))
+    if _sigterm_waits:
         return
     for holder in list(_holders):
         with SHIELD:
             holder.save(_GRACE)
-    _end()
-
-
-def _end() -> None:
-    """Send SIGTERM again, with its default effect."""
+    # Once more, with its default effect.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _after_fork() -> None:
-    global _ending
-    _ending = False
+    global _sigterm_waits
+    _sigterm_waits = False
     _finalizers.clear()
     for holder in list(_holders):
         holder.after_fork()
