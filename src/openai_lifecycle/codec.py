@@ -33,7 +33,7 @@ from openai_lifecycle.events import (
     ToolCallDetected,
     assemble,
 )
-from openai_lifecycle.redaction import redact, redacted
+from openai_lifecycle.redaction import redact, redact_attributes
 
 SpanAttributes: TypeAlias = Mapping[str, Any]
 
@@ -110,7 +110,8 @@ def decode(
     if not lifecycle and not is_generation(attributes):  # most spans of an application
         return []
     if not lifecycle:
-        attributes.update(redacted({name: attributes[name] for name in _SHOWN_AS_IS if name in attributes}))
+        shown = {name: attributes[name] for name in _SHOWN_AS_IS if name in attributes}
+        attributes.update(redact_attributes(shown))
     _derive(span, attributes)
     if not lifecycle:
         found = _foreign(span, attributes, content_limit if content else None)

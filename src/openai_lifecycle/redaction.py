@@ -54,6 +54,16 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     return encodable(text)
 
 
+def _may_hold_a_credential(text: str) -> bool:
+    text = text.lower()
+    for mark, hints in _HINTS.items():
+        if mark in text:
+            for hint in hints:  # a loop, because any() of a generator takes twice as long
+                if hint in text:
+                    return True
+    return False
+
+
 def redact_start(text: str, length: int, more: int, secrets: Collection[str] = ()) -> str:
     """Return the redacted start of ``text``, of which the caller keeps at most ``length`` characters.
 
@@ -79,7 +89,7 @@ def _replacement(match: re.Match[str]) -> str:
 redact_recurring = lru_cache(maxsize=256)(redact)
 
 
-def redacted(attributes: dict[str, Any], secrets: tuple[str, ...] = ()) -> dict[str, Any]:
+def redact_attributes(attributes: dict[str, Any], secrets: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return ``attributes`` with every text :func:`redact`-ed, also those in tuples."""
     return {name: _redacted(value, secrets) for name, value in attributes.items()}
 
@@ -106,13 +116,3 @@ def address(url: str) -> str:
     elif scheme.startswith("webhook+"):
         rest = rest.partition("/")[0]
     return redact(scheme + rest)
-
-
-def _may_hold_a_credential(text: str) -> bool:
-    text = text.lower()
-    for mark, hints in _HINTS.items():
-        if mark in text:
-            for hint in hints:  # a loop, because any() of a generator takes twice as long
-                if hint in text:
-                    return True
-    return False

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from openai_lifecycle.redaction import margin, redact, redact_start, redacted
+from openai_lifecycle.redaction import margin, redact, redact_attributes, redact_start
 
 KEY = "abcDEF1234567890abcDEF12"
 
@@ -121,7 +121,7 @@ def test_known_secrets_are_replaced_wherever_they_stand() -> None:
 
 def test_credentials_in_attributes_are_replaced() -> None:
     """A credential in any text of an attribute, or of a tuple of texts, goes; other values stay as they are."""
-    found = redacted(
+    found = redact_attributes(
         {"a": f"sk-{KEY}", "b": 1, "c": ("x", "my-own-token-42"), "d": True}, ("my-own-token-42",)
     )
     assert found == {"a": "[REDACTED]", "b": 1, "c": ("x", "[REDACTED]"), "d": True}

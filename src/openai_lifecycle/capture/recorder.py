@@ -19,7 +19,7 @@ from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply,
 from openai_lifecycle.capture.generations import Entries, Generations
 from openai_lifecycle.capture.metrics import Instruments
 from openai_lifecycle.options import Capture, Options
-from openai_lifecycle.redaction import redact, redact_recurring, redacted
+from openai_lifecycle.redaction import redact, redact_attributes, redact_recurring
 from openai_lifecycle.shield import SHIELD
 
 _T = TypeVar("_T")
@@ -80,7 +80,7 @@ class Recorder:
         request = _read(operation.request, body) or Request()
         if _read(_is_streamed, body):
             request.attributes[semconv.STREAM] = True
-        asked = redacted(request.attributes, secrets)
+        asked = redact_attributes(request.attributes, secrets)
         recording = Recording(self, span, named, asked, secrets, assumed_by=endpoint.assumed)
         options = self.options
         keep_text = 0
