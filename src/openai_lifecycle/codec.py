@@ -409,8 +409,8 @@ def _foreign(
         own[semconv.MESSAGES_COUNT] = len(sent)
     if limit is not None:
         instructions = {"role": "system", "parts": _found(places, semconv.SYSTEM_INSTRUCTIONS)}
-        said = [_line(m) for m in ([instructions] if instructions["parts"] else []) + sent]
-        line = redact(" | ".join(said))
+        lines = [_line(m) for m in ([instructions] if instructions["parts"] else []) + sent]
+        line = redact(" | ".join(lines))
         own[semconv.MESSAGE_CONTENT] = shortened(line, limit, len(line)) if limit > 0 else ""
     if span.status.status_code is StatusCode.ERROR or attributes.get(semconv.ERROR_TYPE):
         if limit is not None:

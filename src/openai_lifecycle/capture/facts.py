@@ -218,9 +218,9 @@ _CODE: Final = re.compile(r"[\w.-]{1,64}")
 
 def failure(error: object) -> tuple[str, str]:
     """Return type and message of an error object; a type unlike a code becomes ``_OTHER``."""
-    said = fields(error)
-    code = text(said.get("code")) or text(said.get("type"))
-    return code if _CODE.fullmatch(code) else "_OTHER", text(said.get("message"))
+    e = fields(error)
+    code = text(e.get("code")) or text(e.get("type"))
+    return code if _CODE.fullmatch(code) else "_OTHER", text(e.get("message"))
 
 
 def message(error: BaseException) -> str:

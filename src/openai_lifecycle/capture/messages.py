@@ -43,9 +43,9 @@ def response_item(item: object) -> Json:
     return _message(role, list(item_parts(i)))
 
 
-def instruction(said: object) -> Json:
+def instruction(given: object) -> Json:
     """Return a system instruction: a part, not a message."""
-    return _part("text", content=text(said))
+    return _part("text", content=text(given))
 
 
 def chat_tool(tool: object) -> Json:
@@ -67,14 +67,14 @@ def output(reply: Reply) -> list[Json]:
 
 
 def _answer(index: int, choice: Choice, reply: Reply) -> Json:
-    said = [
+    answered = [
         *([_part("reasoning", content="".join(choice.thoughts))] if choice.thoughts else []),
         *choice.parts,
         *([_part("text", content="".join(choice.text))] if choice.text else []),
         *(tool_part(call) for key, call in reply.tool_calls.items() if key[0] == index),
     ]
     ending = {"finish_reason": choice.finish_reason} if choice.finish_reason else {}
-    return {"role": "assistant", **ending, "parts": said}
+    return {"role": "assistant", **ending, "parts": answered}
 
 
 def _message(role: str, parts: Sequence[Json], message: Fields | None = None) -> Json:
@@ -88,11 +88,11 @@ def _definition(kind: str, tool: Fields) -> Json:
 
 
 # ------------------------------------------------------------------ parts
-def parts(said: object) -> Iterator[Json]:
+def parts(content: object) -> Iterator[Json]:
     """Yield the parts of a message's content."""
-    if isinstance(said, str):
-        yield _part("text", content=said)
-    for part in items(said):
+    if isinstance(content, str):
+        yield _part("text", content=content)
+    for part in items(content):
         p = fields(part)
         kind = text(p.get("type"))
         if isinstance(part, str):

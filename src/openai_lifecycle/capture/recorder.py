@@ -251,8 +251,8 @@ class Recording:
     def _answers(self, end: _End) -> None:
         options = self._recorder.options
         if options.capture.on_spans and (answers := messages.output(end.call.reply)):
-            said = messages.as_json(answers, lambda answer: answer, options.content_limit, self._secrets)
-            self.attributes[semconv.OUTPUT_MESSAGES] = said
+            written = messages.as_json(answers, lambda answer: answer, options.content_limit, self._secrets)
+            self.attributes[semconv.OUTPUT_MESSAGES] = written
 
     def _describe(self, _: _End) -> None:
         unchecked.set_attributes(self.span, self.attributes, kept=self._named)

@@ -152,13 +152,13 @@ def _choice(reply: Reply, choice: Any, position: int, where: tuple[str, str]) ->
     if type(index) is not int:
         index = position
     known = reply.choice(index)
-    said = own.get(where[0])
-    if said is None:  # some servers stream whole messages
-        said = fields(choice).get(where[1])
-    message = members(said)
+    raw = own.get(where[0])
+    if raw is None:  # some servers stream whole messages
+        raw = fields(choice).get(where[1])
+    message = members(raw)
     known.length += len(_text(message.get("content")))
     if reply.keep_text:
-        _keep(reply, known, fields(said))
+        _keep(reply, known, fields(raw))
     if message.get("tool_calls") or message.get("function_call"):
         _tool_calls(reply, index, message, in_fragments=where[0] == "delta")
     reason = own.get("finish_reason")

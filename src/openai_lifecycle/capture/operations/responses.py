@@ -93,7 +93,7 @@ def request(body: Fields) -> Request:
     return Request(
         temperature=number(body.get("temperature")),
         messages_count=1 if isinstance(sent, str) else len(items(sent)),
-        lines=_said(body),
+        lines=_lines(body),
         attributes=attributes,
     )
 
@@ -108,7 +108,7 @@ def _api() -> Attributes:
     return {semconv.OPENAI_API_TYPE: "responses"}
 
 
-def _said(body: Fields) -> Iterator[str]:
+def _lines(body: Fields) -> Iterator[str]:
     instructions = text(body.get("instructions"))
     if instructions:
         yield f"system: {instructions}"
@@ -152,10 +152,10 @@ def _head(reply: Reply, whole: Fields) -> None:
 
 
 def _output(reply: Reply, output: list[Fields]) -> None:
-    said = [item for item in output if _is_answer(item)]
-    reply.choices_count = len(said)
+    answers = [item for item in output if _is_answer(item)]
+    reply.choices_count = len(answers)
     reply.response_length = sum(
-        len(text(fields(part).get("text"))) for item in said for part in items(item.get("content"))
+        len(text(fields(part).get("text"))) for item in answers for part in items(item.get("content"))
     )
     if output:  # it includes what arrived before
         arrived, reply.tool_calls = reply.tool_calls, {}
