@@ -69,11 +69,13 @@ class Generations(Locked):
             written = {tool.id for tool in reply.tool_calls.values() if tool.time is not None}
             now = _Seen(reply.pending, frozenset(written if call.operation.generates else ()))
             before = self._see(reply.id, now)
-        if call.operation.generates or (before is None and reply.pending is False):
+        if call.operation.generates:
             return _ALL
-        if reply.pending is not False or before is None or not before.pending:
+        if reply.pending is not False:  # not ended, or not to be read again
             return _NONE
-        return _AWAITED._replace(written=before.tool_calls)
+        if before is None:
+            return _ALL
+        return _AWAITED._replace(written=before.tool_calls) if before.pending else _NONE
 
     def _see(self, response_id: str, now: _Seen) -> _Seen | None:
         """Remember a response as it is ``now``; return what was seen of it before, ``None`` if it is new."""
