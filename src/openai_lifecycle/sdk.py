@@ -152,11 +152,14 @@ def tracer_provider() -> TracerProvider:
 
     Parts that fail because of a wrong variable are reported and left out.
     """
-    provider = _bare_provider()
+    limits = SpanLimits(**dict.fromkeys(inspect.signature(SpanLimits).parameters, SpanLimits.UNSET))
+    with _without("span limits"):
+        limits = SpanLimits()
+    provider = _new_provider(TracerProvider, span_limits=limits)
     for exporter in loaded(TRACES):
         if exporter.__name__ != "EventsLogExporter":  # ours is attached anyway, without batching
             with _without(_name(exporter)):
-                provider.add_span_processor(_batching(exporter()))
+                provider.add_span_processor(_batch_processor(exporter()))
     return provider
 
 
@@ -178,14 +181,7 @@ def _forking_quietly(provider: type[_Provider]) -> type[_Provider]:
     return type(provider.__name__, (provider,), {"_handle_fork": _handle_fork})
 
 
-def _bare_provider() -> TracerProvider:
-    limits = SpanLimits(**dict.fromkeys(inspect.signature(SpanLimits).parameters, SpanLimits.UNSET))
-    with _without("span limits"):
-        limits = SpanLimits()
-    return _made(TracerProvider, span_limits=limits)
-
-
-def _made(kind: type[_Provider], **arguments: Any) -> _Provider:
+def _new_provider(kind: type[_Provider], **arguments: Any) -> _Provider:
     """Return a provider of the SDK's, also where the main thread has ended, so that no thread pool can be started.
 
     ``Resource.create`` starts one for its detectors (``opentelemetry/sdk/resources/__init__.py``); without it the
@@ -201,7 +197,7 @@ def _made(kind: type[_Provider], **arguments: Any) -> _Provider:
         return quiet(resource=unnamed.merge(OTELResourceDetector().detect()), **arguments)
 
 
-def _batching(exporter: Any) -> SpanProcessor:
+def _batch_processor(exporter: Any) -> SpanProcessor:
     with _shut_down_on_failure(exporter):
         return BatchSpanProcessor(exporter)
 
@@ -211,27 +207,22 @@ def meter_provider() -> MeterProvider | None:
     readers: list[Any] = []
     for exporter in loaded(METRICS):
         with _without(_name(exporter)):
-            readers.append(_reading(exporter()))
+            readers.append(_metric_reader(exporter()))
     if readers:
-        with _without("metrics"):
-            return _metering(readers)
+        with _without("metrics"), _shut_down_on_failure(*readers):
+            from opentelemetry.sdk.metrics import MeterProvider
+
+            return _new_provider(MeterProvider, metric_readers=readers)
     return None
 
 
-def _reading(exporter: Any) -> Any:
+def _metric_reader(exporter: Any) -> Any:
     from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
     if isinstance(exporter, MetricReader):
         return exporter
     with _shut_down_on_failure(exporter):
         return PeriodicExportingMetricReader(exporter)
-
-
-def _metering(readers: list[Any]) -> MeterProvider:
-    from opentelemetry.sdk.metrics import MeterProvider
-
-    with _shut_down_on_failure(*readers):
-        return _made(MeterProvider, metric_readers=readers)
 
 
 def _name(exporter: type[Any]) -> str:
