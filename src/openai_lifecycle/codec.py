@@ -407,11 +407,8 @@ def _foreign(
     own: dict[str, Any] = {semconv.MESSAGE_CONTENT: "", semconv.ERROR_MESSAGE: ""}
     if sent:
         own[semconv.MESSAGES_COUNT] = len(sent)
-    if limit is not None:
-        instructions = {"role": "system", "parts": _found(places, semconv.SYSTEM_INSTRUCTIONS)}
-        lines = [_line(m) for m in ([instructions] if instructions["parts"] else []) + sent]
-        line = redact(" | ".join(lines))
-        own[semconv.MESSAGE_CONTENT] = shortened(line, limit, len(line)) if limit > 0 else ""
+    if limit:
+        own[semconv.MESSAGE_CONTENT] = _content(_found(places, semconv.SYSTEM_INSTRUCTIONS), sent, limit)
     if span.status.status_code is StatusCode.ERROR or attributes.get(semconv.ERROR_TYPE):
         if limit is not None:
             own[semconv.ERROR_MESSAGE] = redact(_error(span, attributes))
@@ -426,6 +423,13 @@ def _foreign(
         *((semconv.TOOL_CALL_DETECTED, _foreign_tool_call(call, limit), end) for call in calls),
         (semconv.GENERATION_SUCCESS, own, end),
     ]
+
+
+def _content(instructions: list[SpanAttributes], sent: list[SpanAttributes], limit: int) -> str:
+    """Return system instructions, if any, and messages as one redacted line of ``limit`` characters."""
+    messages = [{"role": "system", "parts": instructions}, *sent] if instructions else sent
+    line = redact(" | ".join(map(_line, messages)))
+    return shortened(line, limit, len(line))
 
 
 def _foreign_tool_call(part: SpanAttributes, limit: int | None) -> dict[str, Any]:
