@@ -150,7 +150,7 @@ class Socket:
         self.call.watch(connection, self._dropped)
 
     def _dropped(self, _: object) -> None:
-        for call in [*(asked.call for asked in self._asked), *self._running.values(), self.call]:
+        for call in [*self._responses(), self.call]:
             call.abandon()
 
     def closing(self) -> None:
@@ -171,12 +171,16 @@ class Socket:
     def _end(self, error: BaseException | None) -> None:
         from websockets.exceptions import ConnectionClosedOK
 
-        for call in [*(asked.call for asked in self._asked), *self._running.values()]:
+        for call in self._responses():
             call.end(error)
         self._asked.clear()
         self._running.clear()
         self._lanes.clear()
         self.call.end(None if isinstance(error, ConnectionClosedOK) else error)
+
+    def _responses(self) -> list[Call]:
+        """Return the calls that have not ended: requested or begun."""
+        return [*(asked.call for asked in self._asked), *self._running.values()]
 
     # -------------------------------------------------------------- what the server does
     def received(self, data: object) -> None:
