@@ -153,8 +153,9 @@ class Unrecorded:
 class Recording:
     """The span of one call.
 
-    It starts with the attributes ``named`` and gets the others when it ends. ``content`` is what was sent, as
-    one line of text.
+    It starts with the attributes ``named`` and gets the others when it ends. ``secrets`` are the client's own keys.
+    ``assumed_by`` is the client's class if its endpoint may not be the request's (:class:`Endpoint`). ``content`` is
+    what was sent, as one line of text.
     """
 
     __slots__ = ("_assumed_by", "_named", "_recorder", "_secrets", "attributes", "content", "span")
@@ -168,7 +169,7 @@ class Recording:
         attributes: Attributes,
         secrets: tuple[str, ...],
         *,
-        assumed_by: type | None = None,
+        assumed_by: type | None,
     ) -> None:
         self._recorder = recorder
         self._assumed_by = assumed_by
