@@ -31,7 +31,9 @@ from openai_lifecycle.records import decimal
 from openai_lifecycle.version import __version__
 
 _TEXT: Final = 500  # characters of an entry's text
-_TOP: Final = 20  # slowest and most expensive calls
+_TOP: Final = 20  # slowest and most expensive calls, types of error and tools of a group
+_ROWS: Final = 200  # groups of a table, and failures
+_MODELS: Final = 8  # models that a chart tells apart
 _BY: Final = ("model", "provider", "operation", "user")
 #: Values of an entry in the list, in the order that the page's script expects.
 _FIELDS: Final = (
@@ -169,23 +171,21 @@ class Report:
 
     def data(self) -> dict[str, Any]:
         """Return what the page's script gets; every text in it is cleaned of control characters."""
-        overall = self.tables[0].total()
+        failures = sorted(self._failures.items(), key=lambda item: -item[1].count)[:_ROWS]
         return {
-            "total": _measured(overall),
+            "total": _measured(self.tables[0].total()),
             "types": dict(self._types),
             "tables": {
                 numbers.by[0]: [
                     {"name": clean(key[0]) or "-", **_measured(group)}
-                    for key, group in numbers.ordered()[:200]
+                    for key, group in numbers.ordered()[:_ROWS]
                 ]
                 for numbers in self.tables
             },
             "timeline": self._timeline(),
             "errors": [
                 {"type": clean(kind), "model": clean(model), "count": failure.count, **_listed(failure.last)}
-                for (kind, model), failure in sorted(self._failures.items(), key=lambda item: -item[1].count)[
-                    :200
-                ]
+                for (kind, model), failure in failures
             ],
             "slowest": [_listed(raw) for value, raw in self._slowest.ordered() if value],
             "most_expensive": [
@@ -197,18 +197,18 @@ class Report:
 
     def _timeline(self) -> dict[str, Any]:
         line = self.timeline
-        models = [key[0] for key, _ in self.tables[0].ordered()]
+        models = [key[0] for key, _ in self.tables[0].ordered()[:_MODELS]]
         return {
             "size": line.size,
-            "models": [clean(model) or "-" for model in models[:8]],
+            "models": [clean(model) or "-" for model in models],
             "points": [
                 {
                     "time": datetime.fromtimestamp(second, timezone.utc)
                     .astimezone()
                     .isoformat(" ", "minutes")[:16],
                     **_measured(numbers.total()),
-                    "calls_by_model": _leading(numbers, models[:8], lambda group: group.calls),
-                    "cost_by_model": _leading(numbers, models[:8], lambda group: float(group.cost or 0)),
+                    "calls_by_model": _leading(numbers, models, lambda group: group.calls),
+                    "cost_by_model": _leading(numbers, models, lambda group: float(group.cost or 0)),
                 }
                 for second, numbers in sorted(line.buckets.items())
             ],
@@ -225,7 +225,7 @@ def _leading(numbers: Numbers, models: list[str], of: Any) -> list[Any]:
 def _measured(group: Group) -> dict[str, Any]:
     values = measures(group)
     for name in ("error_types", "tools"):
-        values[name] = [[clean(key) or "-", count] for key, count in list(values[name].items())[:20]]
+        values[name] = [[clean(key) or "-", count] for key, count in list(values[name].items())[:_TOP]]
     return values
 
 
