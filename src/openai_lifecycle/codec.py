@@ -102,8 +102,9 @@ def decode(
 ) -> list[LifecycleEvent]:
     """Return the entries of a finished span in chronological order; most spans have none.
 
-    Never raises: missing and ill-typed attributes count as unset. ``content`` and ``content_limit`` apply
-    only to spans of other instrumentations; ours were recorded as configured.
+    Never raises: missing and ill-typed attributes count as unset. ``utc`` is for the header's time. ``content``,
+    whether entries have any, and ``content_limit``, the characters of ``message_content``, apply only to spans of
+    other instrumentations; ours were recorded as configured.
     """
     attributes = _dict(span.attributes)
     lifecycle = [event for event in span.events if event.name in _LAYOUTS]

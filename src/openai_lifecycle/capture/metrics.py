@@ -29,7 +29,7 @@ def is_unset(provider: object) -> bool:
 
 
 class Instruments:
-    """Operation duration, token usage, time to first chunk and per output chunk."""
+    """Operation duration, token usage, time to first chunk and per output chunk; the global provider's by default."""
 
     def __init__(self, provider: MeterProvider | None) -> None:
         self._provider = provider

@@ -28,7 +28,7 @@ class Sketch:
         self.count += 1
 
     def percentile(self, percent: float) -> float | None:
-        """Return the smallest value that ``percent`` of the values do not exceed; ``None`` when there are none."""
+        """Return the smallest value that ``percent`` (0 to 100) of the values do not exceed; ``None`` without values."""
         rank = math.ceil(self.count * percent / 100)
         for bucket in sorted(self._buckets):
             rank -= self._buckets[bucket]

@@ -23,7 +23,7 @@ class Buffer:
     """A bounded queue of entries and the thread that empties it.
 
     ``write`` gets entries in the order they were put, and pops finished ones from the left of the deque. Only one
-    thread calls it at a time.
+    thread calls it at a time. A call gets as many entries as it takes to reach ``batch`` bytes.
     """
 
     def __init__(self, write: Callable[[deque[bytes]], None], batch: int = BATCH) -> None:
@@ -58,7 +58,7 @@ class Buffer:
             self._wake.put("write")
 
     def flush(self, timeout: float | None) -> bool:
-        """Return whether everything put so far was written within ``timeout`` seconds."""
+        """Return whether everything put so far was written within ``timeout`` seconds; ``None`` waits for ever."""
         if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             return False
         try:

@@ -61,7 +61,7 @@ def is_gzip(path: str) -> bool:
 
 # ------------------------------------------------------------------ moving and compressing
 def rotate(path: str, keep: int) -> None:
-    """Move the log at ``path`` aside and delete what exceeds ``keep`` rotated files.
+    """Move the log at ``path`` aside, delete what exceeds ``keep`` rotated files, and create the next log.
 
     The caller holds both locks exclusively. Files move from the oldest to the newest, so a crash between
     two steps leaves a gap in the numbers and loses nothing.
