@@ -161,15 +161,14 @@ def _sinks(value: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
         return tuple(url.strip() for url in _COMMA.split(value) if url.strip())
     sinks = tuple(value)
-    if not all(isinstance(sink, str) or _is_sink(sink) for sink in sinks):
+    if not all(isinstance(sink, str) or _has(sink, "write", "flush", "close") for sink in sinks):
         raise ValueError
     return sinks
 
 
-def _is_sink(value: Any) -> bool:
-    return not isinstance(value, type) and all(
-        callable(getattr(value, method, None)) for method in ("write", "flush", "close")
-    )
+def _has(value: Any, *methods: str) -> bool:
+    """Return whether ``value`` is an object, not a class, with these methods."""
+    return not isinstance(value, type) and all(callable(getattr(value, name, None)) for name in methods)
 
 
 def _without_secrets(sinks: Any) -> str:
@@ -182,7 +181,7 @@ def _without_secrets(sinks: Any) -> str:
 
 
 def _provider(value: Any, method: str) -> Any:
-    if isinstance(value, type) or not callable(getattr(value, method, None)):
+    if not _has(value, method):
         raise TypeError
     return value
 
