@@ -37,8 +37,7 @@ class JsonLinesSink:
         """
         lines = "".join(f"{to_json(event)}\n" for event in events).encode()
         file = self._open()
-        locked = locks.lock(file, locks.EXCLUSIVE, 1.0)
-        try:
+        with locks.locked(file, locks.EXCLUSIVE, 1.0) as locked:
             status = os.fstat(file)
             if stat.S_ISREG(status.st_mode) and status.st_size and self._is_torn():
                 lines = b"\n" + lines
@@ -47,9 +46,6 @@ class JsonLinesSink:
                 if stat.S_ISREG(status.st_mode) and locked:
                     os.ftruncate(file, status.st_size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            if locked:
-                locks.unlock(file)
 
     def _is_torn(self) -> bool:
         """Return whether the last line is incomplete: its writer died, or the disk was full."""
