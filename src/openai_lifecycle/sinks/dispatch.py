@@ -280,13 +280,10 @@ class _Worker:
             self._report()
 
     def _report(self, *, now: bool = False) -> None:
-        moment = time.monotonic()
-        if self._lost > self._lost_reported and (now or moment >= self._reported_at + _REPORT):
-            count, self._lost_reported, self._reported_at = (
-                self._lost - self._lost_reported,
-                self._lost,
-                moment,
-            )
+        lost, moment = self._lost, time.monotonic()
+        count = lost - self._lost_reported
+        if count > 0 and (now or moment >= self._reported_at + _REPORT):
+            self._lost_reported, self._reported_at = lost, moment
             what = "event" if count == 1 else "events"
             with SHIELD:  # the application's log handler may raise
                 _logger.error("sink %s: %d %s lost: %s", self._destination.name, count, what, self._reason)
