@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import offline_server
 import pytest
 
 from openai_lifecycle.shield import SHIELD
@@ -35,6 +36,13 @@ def server() -> Iterator[ScriptedServer]:
     """Return a scripted server on loopback."""
     with serving() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def base_url() -> Iterator[str]:
+    """Return the URL of an offline server; it keeps nothing that one test could see of another."""
+    with offline_server.serve() as url:
+        yield url
 
 
 @pytest.fixture

@@ -52,13 +52,6 @@ WEATHER_ARGUMENTS = '{"location": "San Francisco", "unit": "celsius"}'
 Call = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def base_url() -> Iterator[str]:
-    """One server for the module: it keeps nothing that one test could see of another."""
-    with offline_server.serve() as url:
-        yield url
-
-
 @pytest.fixture(params=["sync", "async"])
 def call(request: pytest.FixtureRequest, base_url: str) -> Call:
     """Call a method by its path, with both clients; a stream comes back as the list of its events.

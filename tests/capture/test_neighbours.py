@@ -11,10 +11,8 @@ import json
 import logging
 import sys
 import types
-from collections.abc import Iterator
 from typing import Any
 
-import offline_server
 import openai
 import pytest
 import wrapt
@@ -125,13 +123,6 @@ def test_request_of_a_client_class(server: ScriptedServer, order: str, *, is_asy
 
 
 # ------------------------------------------------------------------ real packages
-@pytest.fixture(scope="module")
-def base_url() -> Iterator[str]:
-    """Return the URL of the offline server."""
-    with offline_server.serve() as url:
-        yield url
-
-
 def tools() -> list[tuple[str, str]]:
     return [
         (e.tool_name, e.metadata.custom_fields["tool_type"]) for e in entries() if hasattr(e, "tool_name")

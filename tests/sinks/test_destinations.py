@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-import offline_server
 import openai
 import pytest
 from sqlalchemy import make_url
@@ -23,13 +22,6 @@ from openai_lifecycle.sinks import EventSink
 from tests import generated
 from tests.observed import entries
 from tests.sinks.conftest import EVENTS, Sink
-
-
-@pytest.fixture(scope="module")
-def base_url() -> Iterator[str]:
-    """Return the address of an offline server."""
-    with offline_server.serve() as url:
-        yield url
 
 
 def call(base_url: str, content: str = "hello") -> None:
