@@ -24,7 +24,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 #: Lower rank never imports higher; what stands on one line may know each other. The longest prefix counts.
 RANKS = [
-    ["version", "semconv", "environment_variables", "shield", "encoding", "ending", "threads"],
+    ["version", "semconv", "environment_variables", "shield", "texts", "ending", "threads"],
     ["redaction"],
     ["events"],
     ["options", "codec", "losses", "sampling", "sdk"],

@@ -21,7 +21,6 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from openai_lifecycle import semconv
-from openai_lifecycle.encoding import parse_json, shortened
 from openai_lifecycle.events import (
     LifecycleEvent,
     LLMGenerationError,
@@ -34,6 +33,7 @@ from openai_lifecycle.events import (
     assemble,
 )
 from openai_lifecycle.redaction import redact, redact_attributes
+from openai_lifecycle.texts import parse_json, shortened
 
 SpanAttributes: TypeAlias = Mapping[str, Any]
 

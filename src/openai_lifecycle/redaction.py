@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any, Final
 
-from openai_lifecycle.encoding import encodable
+from openai_lifecycle.texts import encodable
 
 REDACTED: Final = "[REDACTED]"
 _MARGIN: Final = 512

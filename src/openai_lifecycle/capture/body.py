@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from openai_lifecycle.capture.call import Call, aobserve, observe
 from openai_lifecycle.capture.facts import failure, fields
-from openai_lifecycle.encoding import parse_json
+from openai_lifecycle.texts import parse_json
 
 #: A JSON body larger than this many bytes is not kept: its facts are lost, but memory stays bounded.
 LIMIT = 8 * 1024 * 1024

@@ -11,8 +11,8 @@ from typing import Final
 
 from openai_lifecycle.capture.facts import Fields, fields, items, text
 from openai_lifecycle.capture.tools import chat_call, item_call, output_of
-from openai_lifecycle.encoding import shortened
 from openai_lifecycle.redaction import margin, redact_start
+from openai_lifecycle.texts import shortened
 
 _PLACEHOLDERS: Final = {
     "image_url": "[image]",

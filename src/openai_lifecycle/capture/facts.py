@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from openai_lifecycle.encoding import encodable
+from openai_lifecycle.texts import encodable
 
 Fields: TypeAlias = Mapping[str, Any]
 Attributes: TypeAlias = dict[str, Any]

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from openai_lifecycle.capture.facts import Choice, Fields, Json, Reply, ToolCall, fields, items, text
 from openai_lifecycle.capture.tools import TOOLS, chat_call, item_call, output_of, plain
-from openai_lifecycle.encoding import parse_json
 from openai_lifecycle.redaction import margin, redact_start
+from openai_lifecycle.texts import parse_json
 
 
 # ------------------------------------------------------------------ messages

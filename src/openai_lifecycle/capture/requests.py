@@ -21,8 +21,8 @@ from openai_lifecycle.capture.credentials import secrets_of
 from openai_lifecycle.capture.endpoints import endpoint_of, url_of
 from openai_lifecycle.capture.facts import FILES, Fields, fields
 from openai_lifecycle.capture.recorder import Recorder
-from openai_lifecycle.encoding import parse_json
 from openai_lifecycle.shield import SHIELD
+from openai_lifecycle.texts import parse_json
 
 #: What ``cast_to`` may make of a body without parsing it; :func:`_returned` parses it then.
 _UNPARSED: Final = (str, bytes, type(None))

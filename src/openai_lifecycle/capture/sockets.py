@@ -31,7 +31,7 @@ from openai_lifecycle.capture.facts import (
 from openai_lifecycle.capture.operations.realtime import REALTIME
 from openai_lifecycle.capture.operations.responses import RESPONSES
 from openai_lifecycle.capture.recorder import Recorder
-from openai_lifecycle.encoding import parse_json
+from openai_lifecycle.texts import parse_json
 
 #: Server events that end a response, whether it succeeded or failed.
 _ENDS: Final = frozenset(

@@ -33,7 +33,7 @@ from openai_lifecycle.capture.facts import (
 )
 from openai_lifecycle.capture.operations.usage import usage
 from openai_lifecycle.capture.tools import chat_call
-from openai_lifecycle.encoding import encodable
+from openai_lifecycle.texts import encodable
 
 
 def _not_one(value: object) -> int | None:
