@@ -176,11 +176,12 @@ def _reachable(signal: sdk.Signal, name: str) -> Finding:
     given = given or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
     endpoint = given if "://" in given else f"http://{given or 'localhost'}"
     obstacle = _unreachable(endpoint, _PORTS[name])
-    return Finding(
-        "problem" if obstacle else "ok",
-        "endpoint",
-        f"{signal.name}: {address(endpoint)} {obstacle or 'accepts connections'}",
-    )
+    return _tried("endpoint", f"{signal.name}: {address(endpoint)}", obstacle, "accepts connections")
+
+
+def _tried(topic: str, what: str, obstacle: str, fine: str) -> Finding:
+    """Return what a trial of ``what`` has found: an ``obstacle``, or else that all is ``fine``."""
+    return Finding("problem" if obstacle else "ok", topic, f"{what} {obstacle or fine}")
 
 
 def _unreachable(url: str, port: int) -> str:
@@ -200,8 +201,7 @@ def _log(path: str | None) -> Iterator[Finding]:
         yield Finding("note", "events.log", "switched off")
         return
     full = os.path.abspath(path)
-    obstacle = _unwritable(full)
-    yield Finding("problem" if obstacle else "ok", "events.log", f"{full} {obstacle or 'is writable'}")
+    yield _tried("events.log", full, _unwritable(full), "is writable")
 
 
 def _unwritable(path: str) -> str:
@@ -246,8 +246,7 @@ def _sinks(given: Sequence[str]) -> Iterator[Finding]:
             yield Finding("note", "sink", f"{shown} is understood, but was not tried")
             continue
         trial, fine = _TRIALS[scheme]
-        obstacle = trial(url)
-        yield Finding("problem" if obstacle else "ok", "sink", f"{shown} {obstacle or fine}")
+        yield _tried("sink", shown, trial(url), fine)
 
 
 def _conflicts() -> Iterator[Finding]:
