@@ -24,13 +24,17 @@ class Locked:
         self.lock = threading.RLock()
         _locked.add(self)
 
+    def after_fork(self) -> None:
+        """Reset in a child process."""
+        self.lock = threading.RLock()
+
 
 _locked: Final[weakref.WeakSet[Locked]] = weakref.WeakSet()
 
 
-def _renew_locks() -> None:
+def _after_fork() -> None:
     for holder in list(_locked):
-        holder.lock = threading.RLock()
+        holder.after_fork()
 
 
-os.register_at_fork(after_in_child=_renew_locks)
+os.register_at_fork(after_in_child=_after_fork)

@@ -11,7 +11,6 @@ import os
 import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import MutableSequence
 from typing import Final
@@ -22,6 +21,7 @@ from openai_lifecycle.eventslog.appender import Appender
 from openai_lifecycle.eventslog.buffer import BATCH, Buffer
 from openai_lifecycle.options import Options
 from openai_lifecycle.shield import SHIELD
+from openai_lifecycle.threads import Locked
 
 _logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _QUIET: Final = 60.0  # seconds between two warnings about one file
 _PATIENCE: Final = 1.0  # seconds to wait for a lock, or for the reader of a full pipe
 
 
-class EventsFile:
+class EventsFile(Locked):
     """Writes entries to ``options.events_log``, as safely as ``options.durability`` asks for."""
 
     def __init__(self, options: Options) -> None:
@@ -43,7 +43,7 @@ class EventsFile:
         batch = max(1, min(BATCH, options.max_bytes // 4)) if options.max_bytes else BATCH
         self._buffer = Buffer(self._write, batch) if options.durability == "buffered" else None
         self._reset()
-        _files.add(self)
+        super().__init__()  # at last: from now on, a fork resets what is set above
 
     def _new_appender(self, *, inner: bool = False) -> Appender:
         options = self._options
@@ -56,10 +56,6 @@ class EventsFile:
         )
 
     def _reset(self) -> None:
-        # An RLock, because this thread may already hold it: the finalizer of an abandoned stream runs at any
-        # allocation, a signal handler between any two lines, and either may end a call. A plain lock would
-        # deadlock.
-        self._lock = threading.RLock()
         self._busy = False
         self._waiting: deque[bytes] = deque()  # entries that interrupted a write to a pipe
         self._lost: list[tuple[bytes, OSError]] = []  # entries on their way to stderr
@@ -70,6 +66,7 @@ class EventsFile:
 
         Closes the descriptor, because parent and child would otherwise share one lock on the file.
         """
+        super().after_fork()
         self._appender.close()
         self._reset()
 
@@ -89,7 +86,7 @@ class EventsFile:
         """Write what is buffered and close the file; a later entry opens it again and is written at once."""
         if self._buffer is not None:
             self._buffer.close()
-        with self._lock:
+        with self.lock:
             if not self._busy:
                 if self._waiting:  # the handler that put them there has raised
                     self._write(self._waiting)
@@ -98,7 +95,9 @@ class EventsFile:
     # -------------------------------------------------------------- one writer at a time
     def _write(self, entries: MutableSequence[bytes]) -> None:
         """Write ``entries`` and remove each from the sequence once it is written, so that an interruption loses none."""
-        with self._lock:
+        # This thread may already hold the lock: the finalizer of an abandoned stream runs at any allocation, a signal
+        # handler between any two lines, and either may end a call.
+        with self.lock:
             entered_again = self._busy
             if entered_again and self._appender.is_stream:  # half of the interrupted entry may be in the pipe
                 self._waiting.extend(entries)
@@ -147,7 +146,7 @@ class EventsFile:
 
     # -------------------------------------------------------------- what went wrong, and what follows a rotation
     def _report(self, appender: Appender) -> None:
-        with self._lock:
+        with self.lock:
             lost, self._lost = self._lost, []
         if lost:
             self._failures += len(lost)
@@ -208,15 +207,3 @@ def _to_stderr(entry: bytes) -> None:
         sys.stderr.flush()
     except Exception:  # noqa: BLE001, S110 - stderr may be None, closed, full or any object; there is nowhere else
         pass
-
-
-# ------------------------------------------------------------------ fork
-_files: weakref.WeakSet[EventsFile] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for file in list(_files):
-        file.after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork)
