@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -40,6 +42,19 @@ def test_a_file_that_was_moved_is_made_again(tmp_path: Path) -> None:
     sink.close()
     assert lines(tmp_path / "old.jsonl") == EVENTS[:1]
     assert lines(tmp_path / "out.jsonl") == EVENTS[1:]
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no file can be locked, events are written all the same."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    sink = JsonLinesSink("jsonl:out.jsonl")
+    sink.write(EVENTS)
+    sink.close()
+    assert lines(tmp_path / "out.jsonl") == EVENTS
 
 
 @pytest.mark.parametrize("streams", ["open", "closed"])

@@ -37,7 +37,8 @@ class JsonLinesSink:
         """
         lines = "".join(f"{to_json(event)}\n" for event in events).encode()
         file = self._open()
-        with locks.locked(file, locks.EXCLUSIVE, 1.0) as locked:
+        locked = locks.lock(file, locks.EXCLUSIVE, 1.0)
+        try:
             status = os.fstat(file)
             if stat.S_ISREG(status.st_mode) and status.st_size and self._is_torn():
                 lines = b"\n" + lines
@@ -46,6 +47,9 @@ class JsonLinesSink:
                 if stat.S_ISREG(status.st_mode) and locked:
                     os.ftruncate(file, status.st_size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            if locked:
+                locks.unlock(file)
 
     def _is_torn(self) -> bool:
         """Return whether the last line is incomplete: its writer died, or the disk was full."""
