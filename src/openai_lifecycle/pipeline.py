@@ -37,8 +37,10 @@ _logger = logging.getLogger(__name__)
 
 
 _PATIENCE: Final = 30.0  # seconds that a call waits for another that joins a provider
-#: The SDK cannot remove a processor: each provider gets one, whose exporter can be swapped.
-_processors: weakref.WeakKeyDictionary[Any, EventsLogProcessor] = weakref.WeakKeyDictionary()
+#: ``id(provider)`` → the provider and its processor. The SDK cannot remove a processor: each provider gets one, whose
+#: exporter can be swapped. By identity, because a provider may have no hash: Logfire's is a dataclass
+#: (``logfire/_internal/tracer.py``, ``ProxyTracerProvider``).
+_processors: dict[int, tuple[weakref.ref[Any], EventsLogProcessor]] = {}
 
 
 class Pipeline(Locked):
@@ -107,9 +109,10 @@ class Pipeline(Locked):
             self._attach(target)
         tracer = target.get_tracer(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
         LOCKING_CODE.update(_methods_of_processors(target))
-        _lift_event_limit(tracer)
+        inner = getattr(tracer, "tracer", tracer)  # Logfire's tracer has the SDK's in it
+        _lift_event_limit(inner)
         if self._exporter is not None:
-            self._record_unsampled(tracer)
+            self._record_unsampled(inner)
         self._start_metrics()
         self._tracer, self._provider = tracer, provider
         # Exit handlers run last in, first out: calls still open end before the provider shuts down.
@@ -151,11 +154,13 @@ class Pipeline(Locked):
         """Let a processor of ``provider`` hand spans to the exporter, if there is one."""
         if self._exporter is None:
             return
-        processor = _processors.get(provider)
-        if processor is None:
-            processor = EventsLogProcessor()
-            provider.add_span_processor(processor)
-            _processors[provider] = processor  # not before: it may have raised
+        key = id(provider)
+        found = _processors.get(key)
+        if found is None or found[0]() is not provider:
+            found = weakref.ref(provider, lambda _: _processors.pop(key, None)), EventsLogProcessor()
+            provider.add_span_processor(found[1])
+            _processors[key] = found  # not before: it may have raised
+        processor = found[1]
         processor.join(self._exporter)
         if processor not in self._joined:
             self._joined.append(processor)

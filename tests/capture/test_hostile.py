@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import dataclasses
 import enum
 import functools
 import inspect
@@ -30,7 +31,8 @@ from openai.types.chat import ChatCompletion
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from typing_extensions import Self
 
 import openai_lifecycle
@@ -750,6 +752,50 @@ def test_a_span_processor_that_raises(
     with client_for(server, is_async=False) as client:
         assert client.chat.completions.create(**wire.REQUEST).id == "chatcmpl-1"
     assert "gen_ai.client.operation.duration" in observed.metrics()
+
+
+@dataclasses.dataclass
+class InnerTracer(trace.Tracer):
+    """Passes on what it is told, as Logfire's tracer does."""
+
+    tracer: Any
+
+    def start_span(self, *args: Any, **kwargs: Any) -> trace.Span:
+        """Start a span of the SDK."""
+        span: trace.Span = self.tracer.start_span(*args, **kwargs)
+        return span
+
+    def start_as_current_span(self, *args: Any, **kwargs: Any) -> Any:
+        """Start a span of the SDK."""
+        return self.tracer.start_as_current_span(*args, **kwargs)
+
+
+@dataclasses.dataclass
+class InnerProvider(trace.TracerProvider):
+    """Passes on what it is told, as Logfire's provider does; like any dataclass that can be compared, it has no hash."""
+
+    provider: TracerProvider
+
+    def get_tracer(self, *args: Any, **kwargs: Any) -> InnerTracer:
+        """Return a tracer that passes on what it is told."""
+        return InnerTracer(self.provider.get_tracer(*args, **kwargs))
+
+    def add_span_processor(self, processor: SpanProcessor) -> None:
+        """Pass it on."""
+        self.provider.add_span_processor(processor)
+
+
+@pytest.mark.parametrize("is_sampled", [True, False])
+def test_a_provider_within_another(server: ScriptedServer, observed: Observed, *, is_sampled: bool) -> None:
+    """Spans go to a provider that only passes on what it is told, and the file has what the inner sampler drops."""
+    observed.provider.sampler = ALWAYS_ON if is_sampled else ALWAYS_OFF
+    server.script(WHOLE)
+    openai_lifecycle.uninstrument()
+    openai_lifecycle.instrument(tracer_provider=InnerProvider(observed.provider))
+    with client_for(server, is_async=False) as client:
+        client.chat.completions.create(**wire.REQUEST)
+    assert recorded_whole(observed)
+    assert len(observed.spans()) == is_sampled
 
 
 def test_a_provider_that_is_shut_down(server: ScriptedServer, observed: Observed) -> None:

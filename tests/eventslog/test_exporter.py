@@ -400,6 +400,19 @@ def test_a_call_that_others_report_afterwards_is_written_once(writing: TracerPro
     assert models == ["", f"chatcmpl-2 {at}", "chatcmpl-1 None"]
 
 
+def test_a_foreign_span_within_ours(writing: TracerProvider) -> None:
+    """A foreign span of our call that is made within ours has no entry; one of another model has its own."""
+    ours = {semconv.OPERATION: "chat", semconv.REQUEST_MODEL: "m"}
+    with writing.get_tracer(semconv.SCOPE).start_as_current_span("chat m", attributes=ours) as span:
+        writing.get_tracer("logfire").start_span("chat m", attributes=ours).end()
+        trace_foreign(writing)
+        span.add_event(
+            semconv.GENERATION_ERROR,
+            codec.generation_error(messages_count=1, message_content="", temperature=None, error="x"),
+        )
+    assert [event.model_id for event in entries() if event.tag.startswith("GENERATION")] == ["claude", "m"]
+
+
 def test_a_foreign_span_that_ends_first(writing: TracerProvider) -> None:
     """A foreign span of a stream that ends before ours does has no entry either."""
     outer = writing.get_tracer("openai").start_span(

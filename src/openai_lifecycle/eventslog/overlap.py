@@ -1,9 +1,9 @@
 """Keeps one entry per call when another instrumentation traces the same call.
 
 Instrumentations that wrap the resource methods (``chat.completions.create``) enclose ours, which wraps the request
-beneath: their span is the parent of ours. Those that are told of a call afterwards, such as LiteLLM's callback, make
-a span of another trace that has the same response id and covers the same time. Ours has more attributes, so theirs
-gets no entry.
+beneath: their span is the parent of ours. One that wrapped the request before us, as Logfire does, is enclosed: its
+spans are children of ours. Those that are told of a call afterwards, such as LiteLLM's callback, make a span of another
+trace that has the same response id and covers the same time. Ours has more attributes, so theirs gets no entry.
 """
 
 from __future__ import annotations
@@ -23,20 +23,24 @@ _Value = TypeVar("_Value")
 
 
 class Overlap:
-    """Remembers the parent spans and the response ids of our most recent generations, up to 4096 each."""
+    """Remembers the spans, their parents and the response ids of our most recent generations, up to 4096 each."""
 
     def __init__(self) -> None:
         # The model is part of the key: a span around several calls, such as another provider's stream within which
         # we are called, does not duplicate ours.
+        self._own: OrderedDict[tuple[int, str], None] = OrderedDict()
         self._parents: OrderedDict[tuple[int, str], None] = OrderedDict()
         self._responses: OrderedDict[str, tuple[int, int]] = OrderedDict()  # start and end of our span
 
     def note(self, span: ReadableSpan) -> None:
-        """Remember the parent of ``span`` if ``span`` is our generation."""
-        if span.parent is not None and is_ours(span):
+        """Remember ``span`` and its parent if ``span`` is our generation."""
+        context = span.get_span_context()
+        if context is not None and is_ours(span):
             attributes = _attributes(span)
             if is_generation(attributes):
-                _remember(self._parents, _key(span.parent, attributes), None)
+                _remember(self._own, _key(context, attributes), None)
+                if span.parent is not None:
+                    _remember(self._parents, _key(span.parent, attributes), None)
 
     def note_response(self, span: ReadableSpan, response_id: str | None) -> None:
         """Remember the response of ``span``, our generation, if it has an id."""
@@ -46,6 +50,8 @@ class Overlap:
     def is_duplicate(self, span: ReadableSpan) -> bool:
         """Return whether another instrumentation's ``span`` covers a call that has a span of ours."""
         context, attributes = span.get_span_context(), _attributes(span)
+        if span.parent is not None and _key(span.parent, attributes) in self._own:
+            return True
         encloses = context is not None and _key(context, attributes) in self._parents
         if not encloses and not self._is_reported(span, str(attributes.get(semconv.RESPONSE_ID))):
             return False
