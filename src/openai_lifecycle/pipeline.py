@@ -12,7 +12,7 @@ import copy
 import logging
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +55,7 @@ class Pipeline(Locked):
         self._own: TracerProvider | None = None
         self._own_meters: MeterProvider | None = None
         self._provider: object = None
+        self._spare: trace.Tracer | None = None
         self._tracer: trace.Tracer = trace.NoOpTracer()
         self.instruments = Instruments(options.meter_provider)
 
@@ -70,6 +71,23 @@ class Pipeline(Locked):
             finally:
                 lock.release()
         return self._tracer
+
+    def start_span(self, name: str, kind: trace.SpanKind, attributes: Mapping[str, Any]) -> trace.Span:
+        """Start a span of the current provider; of our own if a sampler or processor of the application raises."""
+        try:
+            return self.tracer().start_span(name, kind=kind, attributes=attributes)
+        except Exception as error:  # noqa: BLE001 - cheaper than a with statement
+            SHIELD.swallow(error)
+        return self._spare_tracer().start_span(name, kind=kind, attributes=attributes)
+
+    def end_span(self, span: trace.Span) -> None:
+        """End a span that :meth:`start_span` returned, and see to its entries whatever its processors raise."""
+        is_recording = span.is_recording()
+        try:
+            span.end()
+        finally:
+            if is_recording and self._exporter is not None:
+                self._exporter.complete(span)
 
     def attach(self) -> None:
         """Attach the file to an existing provider, because other instrumentations may use it first."""
@@ -106,13 +124,7 @@ class Pipeline(Locked):
             target, how = provider, "joined the global TracerProvider"
         else:
             target, how = self._own_provider(), "started a TracerProvider of its own"
-            self._attach(target)
-        tracer = target.get_tracer(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
-        LOCKING_CODE.update(_methods_of_processors(target))
-        inner = getattr(tracer, "tracer", tracer)  # Logfire's tracer has the SDK's in it
-        _lift_event_limit(inner)
-        if self._exporter is not None:
-            self._record_unsampled(inner)
+        tracer = self._tracer_of(target)
         self._start_metrics()
         self._tracer, self._provider = tracer, provider
         # Exit handlers run last in, first out: calls still open end before the provider shuts down.
@@ -136,9 +148,29 @@ class Pipeline(Locked):
                 _logger.warning("the TracerProvider, a %s, accepts no span processor and is left alone", kind)
         return False
 
+    def _tracer_of(self, provider: Any) -> trace.Tracer:
+        """Return our tracer of an attached provider, changed to record everything."""
+        tracer: trace.Tracer = provider.get_tracer(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
+        LOCKING_CODE.update(_methods_of_processors(provider))
+        inner = getattr(tracer, "tracer", tracer)  # Logfire's tracer has the SDK's in it
+        _lift_event_limit(inner)
+        if self._exporter is not None:
+            self._record_unsampled(inner)
+        return tracer
+
+    def _spare_tracer(self) -> trace.Tracer:
+        """Return a tracer of our own provider, for when that of the application's raises."""
+        if self._spare is None and self.lock.acquire(timeout=_PATIENCE):
+            try:
+                self._spare = self._spare or self._tracer_of(self._own_provider())
+            finally:
+                self.lock.release()
+        return self._spare or trace.NoOpTracer()
+
     def _own_provider(self) -> TracerProvider:
         if self._own is None:
             self._own = sdk.tracer_provider()
+            self._attach(self._own)
         return self._own
 
     def _start_metrics(self) -> None:

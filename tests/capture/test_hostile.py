@@ -737,21 +737,48 @@ def test_a_log_handler_that_raises(
         assert client.chat.completions.create(**wire.REQUEST).id == "chatcmpl-1"
 
 
+@pytest.mark.parametrize("method", ["on_start", "_on_ending", "on_end"])
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])
 def test_a_span_processor_that_raises(
-    server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer,
+    observed: Observed,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    *,
+    is_first: bool,
 ) -> None:
-    """What a span processor of the application raises does not reach it through us; the metrics are complete."""
+    """What a span processor of the application raises does not reach it through us; entries and metrics are complete."""
 
-    class Broken(SpanProcessor):
-        def on_end(self, span: Any) -> None:
-            raise RuntimeError
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError
 
+    processor = SpanProcessor()
+    monkeypatch.setattr(processor, method, broken, raising=False)  # old SDKs have no ``_on_ending``
     server.script(WHOLE)
     monkeypatch.setattr(SHIELD, "reraise", False)
-    observed.provider.add_span_processor(Broken())
+    openai_lifecycle.uninstrument()
+    provider = TracerProvider(shutdown_on_exit=False)
+    if is_first:
+        provider.add_span_processor(processor)
+    openai_lifecycle.instrument(tracer_provider=provider, meter_provider=observed.meters)
+    provider.add_span_processor(processor)
     with client_for(server, is_async=False) as client:
         assert client.chat.completions.create(**wire.REQUEST).id == "chatcmpl-1"
+    assert recorded_whole(observed)
+    assert [entry.tag for entry in entries()].count("INIT_SUCCESS") == 1
     assert "gen_ai.client.operation.duration" in observed.metrics()
+
+
+def test_a_file_that_is_turned_off(server: ScriptedServer, observed: Observed) -> None:
+    """Of a call that begins after options have turned the file off nothing is written; an open one has its entry."""
+    server.script(STREAM, WHOLE)
+    with client_for(server, is_async=False) as client:
+        stream = client.chat.completions.create(**wire.REQUEST, stream=True)
+        observed.instrument(events_log="none")
+        client.chat.completions.create(**wire.REQUEST)
+        list(stream)
+    assert len(observed.spans()) == 2
+    assert observed.generation().metadata.custom_fields["stream"] == "true"
 
 
 @dataclasses.dataclass

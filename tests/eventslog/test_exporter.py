@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
-from opentelemetry.trace import Status, StatusCode, set_span_in_context
+from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
 from openai_lifecycle import codec, semconv
 from openai_lifecycle.events import LifecycleEvent, LLMGenerationSuccess, ToolCallDetected
@@ -34,8 +34,8 @@ def provider() -> Iterator[TracerProvider]:
     provider.shutdown()
 
 
-def generate(provider: TracerProvider, content: str = "user: What is my PIN?", **attributes: Any) -> None:
-    """End a span of ours with a tool call and a success."""
+def generate(provider: TracerProvider, content: str = "user: What is my PIN?", **attributes: Any) -> Span:
+    """End a span of ours with a tool call and a success, and return it."""
     with provider.get_tracer(semconv.SCOPE).start_as_current_span(
         "chat m",
         attributes={
@@ -61,6 +61,7 @@ def generate(provider: TracerProvider, content: str = "user: What is my PIN?", *
                 choices_count=1,
             ),
         )
+    return span
 
 
 # ------------------------------------------------------------------ once
@@ -226,13 +227,28 @@ def test_a_provider_that_was_not_joined_is_transformed_too(provider: TracerProvi
 
 
 def test_a_call_that_ends_after_uninstrument_is_transformed_too(provider: TracerProvider) -> None:
-    """A span of ours that was open when the processor left is still written by that, and by nobody else."""
-    processor = EventsLogProcessor(EventsLogExporter(transform=bare))
+    """A span of ours that was open when the processor left is written by the exporter of its call, by nobody else."""
+    exporter = EventsLogExporter(transform=bare)
+    processor = EventsLogProcessor(exporter)
     provider.add_span_processor(SimpleSpanProcessor(EventsLogExporter()))
     provider.add_span_processor(processor)
     processor.leave()
-    generate(provider)
+    span = generate(provider)
+    assert providers() == []
+    exporter.complete(span)
     assert providers() == ["transformed"] * 2
+
+
+@pytest.mark.parametrize("call_first", [False, True])
+def test_a_span_that_its_call_completes(provider: TracerProvider, *, call_first: bool) -> None:
+    """A span of ours that a processor gets in time or late, and that its call completes, is written once."""
+    exporter = EventsLogExporter()
+    processor = EventsLogProcessor(exporter)
+    span: Any = generate(provider)
+    ways: list[Any] = [lambda: processor.on_end(span._readable_span()), lambda: exporter.complete(span)]
+    for way in reversed(ways) if call_first else ways:
+        way()
+    assert [event.tag for event in entries()] == ["TOOL_CALL_DETECTED", "GENERATION_SUCCESS"]
 
 
 def test_an_exporter_with_options_of_its_own_does_not_stand_back(provider: TracerProvider) -> None:

@@ -67,10 +67,7 @@ class Initializations:
             client = type(instance)
             endpoint = endpoint_in(client, arguments)
             bound = self._bound(arguments) | _server(endpoint) | {semconv.CLIENT: _public_name(client)}
-            tracer = self._pipeline.tracer()
-            span = tracer.start_span(
-                f"initialize {endpoint.provider}", kind=SpanKind.INTERNAL, attributes=bound
-            )
+            span = self._pipeline.start_span(f"initialize {endpoint.provider}", SpanKind.INTERNAL, bound)
             span.add_event(semconv.INITIALIZATION_START)
             return span
         return None
@@ -96,7 +93,7 @@ class Initializations:
             span.set_attributes(_server(endpoint))
         with SHIELD:
             span.add_event(semconv.INITIALIZATION_SUCCESS, {semconv.CAPABILITIES: _CAPABILITIES})
-            span.end()
+            self._pipeline.end_span(span)
 
     def _failed(self, span: Span | None, error: BaseException, arguments: Mapping[str, Any]) -> None:
         if span is None:
@@ -108,7 +105,7 @@ class Initializations:
             said = described if capture.on_events else kind
             span.add_event(semconv.INITIALIZATION_ERROR, {semconv.ERROR_MESSAGE: said})
             span.set_status(Status(StatusCode.ERROR, kind if capture is Capture.NO_CONTENT else described))
-            span.end()
+            self._pipeline.end_span(span)
 
 
 def _server(endpoint: Endpoint) -> Attributes:

@@ -32,8 +32,11 @@ class Telemetry(Protocol):
 
     instruments: Instruments
 
-    def tracer(self) -> trace.Tracer:
-        """Return the tracer in force."""
+    def start_span(self, name: str, kind: SpanKind, attributes: Attributes) -> trace.Span:
+        """Start a span of the provider in force."""
+
+    def end_span(self, span: trace.Span) -> None:
+        """End it; raises what the application's processors raise."""
 
 
 def _whole(value: bytes) -> int:
@@ -73,7 +76,7 @@ class Recorder:
         if model:
             named[semconv.REQUEST_MODEL] = model
         name = f"{operation.name} {model}" if model else operation.name
-        span = self.pipeline.tracer().start_span(name, kind=SpanKind.CLIENT, attributes=named)
+        span = self.pipeline.start_span(name, SpanKind.CLIENT, named)
         is_recording = span.is_recording()
         if not is_recording and not self.pipeline.instruments.are_read():
             return Call(operation, Request(), Reply(), Unrecorded(span))
@@ -291,7 +294,7 @@ class Recording:
         span.set_status(Status(StatusCode.ERROR, description))
 
     def _end(self, _: _End) -> None:
-        self.span.end()  # the application's span processor may raise
+        self._recorder.pipeline.end_span(self.span)
 
     def _measure(self, end: _End) -> None:
         self._recorder.pipeline.instruments.record(end.call, self._named, self.attributes, end.duration)

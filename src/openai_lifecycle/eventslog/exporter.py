@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
@@ -77,6 +78,15 @@ class EventsLogExporter(SpanExporter):
         except Exception as error:  # noqa: BLE001 - cheaper than a with statement
             SHIELD.swallow(error)
 
+    def complete(self, span: trace.Span) -> None:
+        """Write the entries of our ended ``span`` unless a processor was given it.
+
+        One that the application has put before ours may have raised, which keeps a span from those behind it
+        (``opentelemetry/sdk/trace/__init__.py``, ``SynchronousMultiSpanProcessor.on_end``).
+        """
+        if not _OVERLAP.comes_again(span) and isinstance(span, ReadableSpan):
+            self.take(span)
+
     def _leave_to_owner(self, span: ReadableSpan) -> bool:
         """Return whether ``instrument()``'s processor writes the entries of ``span``.
 
@@ -85,7 +95,7 @@ class EventsLogExporter(SpanExporter):
         owner = _OWNERS.get(self.place)
         if owner is None or owner.exporter is self:
             return False
-        if codec.is_ours(span):  # the owner gets it by itself, also after uninstrument()
+        if codec.is_ours(span):  # the owner's exporter gets it by itself, also after uninstrument()
             return True
         if owner.is_joined:  # though perhaps not to the provider of this span
             owner.on_end(span)
@@ -180,7 +190,7 @@ class EventsLogProcessor(SpanProcessor):
         _OWNERS[exporter.place] = self
 
     def leave(self) -> None:
-        """Stop taking spans, except our own open ones: their calls continue and still get an entry."""
+        """Stop taking spans. Calls of ours that are open go on, and :meth:`EventsLogExporter.complete` writes them."""
         self.is_joined = False
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
@@ -193,7 +203,9 @@ class EventsLogProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Write the entries of ``span``."""
-        if self.exporter is not None and (self.is_joined or codec.is_ours(span)):
+        if self.exporter is not None and self.is_joined:
+            if codec.is_ours(span) and _OVERLAP.comes_again(span):
+                return
             self.exporter.take(span)
 
     def shutdown(self) -> None:

@@ -9,7 +9,7 @@ trace that has the same response id and covers the same time. Ours has more attr
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
@@ -31,6 +31,17 @@ class Overlap:
         self._own: OrderedDict[tuple[int, str], None] = OrderedDict()
         self._parents: OrderedDict[tuple[int, str], None] = OrderedDict()
         self._responses: OrderedDict[str, tuple[int, int]] = OrderedDict()  # start and end of our span
+        self._ended: OrderedDict[int, int] = (
+            OrderedDict()
+        )  # ids of our spans that have come by one of their ways
+
+    def comes_again(self, span: Any) -> bool:
+        """Return whether our ended ``span`` comes by the second of its ways: from a processor, and from its call."""
+        span_id = span.get_span_context().span_id
+        if self._ended.pop(span_id, None) is not None:
+            return True
+        _remember(self._ended, span_id, span_id)
+        return False
 
     def note(self, span: ReadableSpan) -> None:
         """Remember ``span`` and its parent if ``span`` is our generation."""
