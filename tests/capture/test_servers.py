@@ -163,6 +163,48 @@ def test_calls_of_one_index_in_a_whole_body(server: ScriptedServer, form: str) -
         assert [(c.tool_call_id, c.tool_name) for c in observed.tool_calls()] == [("a", "fa"), ("b", "fb")]
 
 
+#: What a server puts into the fragments of a stream's calls: index, id, name, arguments.
+CALLS: dict[str, tuple[list[tuple[Any, Any, Any, str]], list[tuple[str, str, str]]]] = {
+    "all have index 0": ([(0, "a", "f", "{}"), (0, "b", "g", "[1]")], [("a", "f", "{}"), ("b", "g", "[1]")]),
+    "none has an index": (
+        [(None, "a", "f", "{}"), (None, "b", "f", "{}")],
+        [("a", "f", "{}"), ("b", "f", "{}")],
+    ),
+    "each fragment has an id": (
+        [(0, "a", "f", '{"x"'), (0, "b", None, ": {}}")],
+        [("b", "f", '{"x": {}}')],
+    ),
+    "the name in every fragment": (
+        [(0, "a", "f", '{"x"'), (0, None, "f", ": {}"), (0, "a", "f", "}")],
+        [("a", "f", '{"x": {}}')],
+    ),
+    "the name in pieces": (
+        [(0, "a", "get_", ""), (0, None, "time", ""), (0, None, None, "{}")],
+        [("a", "get_time", "{}")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_how_servers_tell_calls_apart(server: ScriptedServer, observed: Observed, name: str) -> None:
+    """Calls of a stream that share an index, as those of Gemini's adapters do, are several; a repeated name is one."""
+    sent, wanted = CALLS[name]
+    fragments = [
+        {
+            "index": index,
+            "id": call_id,
+            "type": "function",
+            "function": {"name": name, "arguments": arguments},
+        }
+        for index, call_id, name, arguments in sent
+    ]
+    server.script(
+        event_stream(*(wire.chunk({"tool_calls": [one]}) for one in fragments), wire.chunk({}, "stop"))
+    )
+    chat(server, "stream")
+    assert [(call.tool_call_id, call.tool_name, call.arguments) for call in observed.tool_calls()] == wanted
+
+
 def test_facts_of_a_chat_that_few_servers_know(server: ScriptedServer, observed: Observed) -> None:
     """Tokens written to the cache, top_k and speech that was asked for are on the span."""
     usage = {**wire.USAGE, "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 7}}

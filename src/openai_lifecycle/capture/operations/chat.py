@@ -202,11 +202,16 @@ def _tool_calls(reply: Reply, choice: int, message: Fields, *, in_fragments: boo
         _fragment(reply, (choice, "function_call"), {"function": message["function_call"]})
 
 
-def _fragment(reply: Reply, key: object, fragment: object) -> None:
+def _fragment(reply: Reply, key: tuple[int, object], fragment: object) -> None:
     call_id, name, kind, arguments = chat_call(fragment)
     call = reply.tool_call(key)
+    # Some adapters, Gemini's for one, give all calls of a stream the same index: another id with a name begins
+    # another call. An id alone does not, because old versions of vLLM sent a new one with each fragment.
+    if name and call.name and call_id and call.id and call_id != call.id:
+        reply.tool_calls[key[0], len(reply.tool_calls), key[1]] = reply.tool_calls.pop(key)
+        call = reply.tool_call(key)
     call.id = call_id or call.id
-    if len(call.name) < _LONGEST_NAME:
+    if name != call.name and len(call.name) < _LONGEST_NAME:  # MiniMax repeats it in every fragment
         call.name += name
     call.kind = kind or call.kind
     if arguments:
