@@ -165,7 +165,8 @@ def _derive(span: ReadableSpan, attributes: dict[str, Any]) -> None:
     streamed, reasons = get(semconv.STREAM), get(semconv.FINISH_REASONS)
     first = get(semconv.TIME_TO_FIRST_CHUNK)
     ours = is_ours(span)
-    says = streamed is not None or ours  # unknown for a foreign span without the attribute
+    # Unknown for a foreign span without the attribute, and where a limit may have dropped it.
+    says = streamed is not None or (ours and not span.dropped_attributes)
     attributes[_STREAM] = ("true" if streamed is True else "false") if says else None
     attributes[_REASONS] = ",".join(map(str, reasons)) if isinstance(reasons, (list, tuple)) else None
     attributes[_FIRST_TOKEN_MS] = f"{first * 1000:.3f}" if isinstance(first, (int, float)) else None

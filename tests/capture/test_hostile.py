@@ -31,7 +31,7 @@ from openai.types.chat import ChatCompletion
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from typing_extensions import Self
 
@@ -767,6 +767,20 @@ def test_a_span_processor_that_raises(
     assert recorded_whole(observed)
     assert [entry.tag for entry in entries()].count("INIT_SUCCESS") == 1
     assert "gen_ai.client.operation.duration" in observed.metrics()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_limit_of_few_attributes(server: ScriptedServer, observed: Observed) -> None:
+    """Of a span that may hold few attributes the entry says whose call it was, and not that it was not streamed."""
+    provider = TracerProvider(span_limits=SpanLimits(max_span_attributes=8), shutdown_on_exit=False)
+    openai_lifecycle.uninstrument()
+    openai_lifecycle.instrument(tracer_provider=provider)
+    server.script(STREAM)
+    with client_for(server, is_async=False) as client:
+        list(client.chat.completions.create(**wire.REQUEST, stream=True))
+    entry = observed.generation()
+    assert (entry.provider, entry.model_id) == ("openai", wire.REQUEST["model"])
+    assert "stream" not in entry.metadata.custom_fields
 
 
 def test_a_file_that_is_turned_off(server: ScriptedServer, observed: Observed) -> None:
