@@ -18,6 +18,7 @@ from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 from openai_lifecycle import codec, semconv
 from openai_lifecycle.events import LifecycleEvent, LLMGenerationSuccess, ToolCallDetected
 from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProcessor
+from openai_lifecycle.eventslog.overlap import Overlap
 from openai_lifecycle.eventslog.reader import read_events
 
 LOG = Path("events.log")
@@ -389,11 +390,23 @@ def test_a_call_that_others_trace_too_is_written_once(writing: TracerProvider) -
             generate(writing)
         trace_foreign(writing)
     generate(writing)
-    assert [event.model_id for event in entries() if event.tag == "GENERATION_SUCCESS"] == [
-        "m",
-        "claude",
-        "m",
-    ]
+    with writing.get_tracer("framework").start_as_current_span("chat claude", attributes=FOREIGN):
+        trace_foreign(writing)
+    models = [event.model_id for event in entries() if event.tag == "GENERATION_SUCCESS"]
+    assert models == ["m", "claude", "m", "claude", "claude"]
+
+
+def answer(provider: TracerProvider, response: str) -> int:
+    """End a span of ours, of a call without a model, that has a response id; return when it started."""
+    span: Any = provider.get_tracer(semconv.SCOPE).start_span(
+        "chat", attributes={semconv.OPERATION: "chat", semconv.RESPONSE_ID: response}
+    )
+    span.add_event(
+        semconv.GENERATION_ERROR,
+        codec.generation_error(messages_count=1, message_content="", temperature=None, error="x"),
+    )
+    span.end()
+    return int(span.start_time)
 
 
 def test_a_call_that_others_report_afterwards_is_written_once(writing: TracerProvider) -> None:
@@ -401,19 +414,30 @@ def test_a_call_that_others_report_afterwards_is_written_once(writing: TracerPro
 
     One of another response has one, and one with the same id at another time.
     """
-    span = writing.get_tracer(semconv.SCOPE).start_span("chat m", attributes={semconv.OPERATION: "chat"})
-    span.set_attribute(semconv.RESPONSE_ID, "chatcmpl-1")
-    span.add_event(
-        semconv.GENERATION_ERROR,
-        codec.generation_error(messages_count=1, message_content="", temperature=None, error="x"),
-    )
-    span.end()
-    at: Any = getattr(span, "start_time")  # noqa: B009 - of the SDK's class
-    for response, start in (("chatcmpl-1", at), ("chatcmpl-2", at), ("chatcmpl-1", None)):
-        attributes = {**FOREIGN, semconv.RESPONSE_ID: response, semconv.REQUEST_MODEL: f"{response} {start}"}
-        writing.get_tracer("callback").start_span("chat", start_time=start, attributes=attributes).end()
+    at = answer(writing, "chatcmpl-1")
+    for model, response, start, end in (
+        ("the same", "chatcmpl-1", at, None),
+        ("another", "chatcmpl-2", at, None),
+        ("earlier", "chatcmpl-1", at - 2, at - 1),
+        ("later", "chatcmpl-1", None, None),
+    ):
+        attributes = {**FOREIGN, semconv.RESPONSE_ID: response, semconv.REQUEST_MODEL: model}
+        writing.get_tracer("callback").start_span("chat", start_time=start, attributes=attributes).end(end)
     models = [event.model_id for event in entries() if event.tag.startswith("GENERATION")]
-    assert models == ["", f"chatcmpl-2 {at}", "chatcmpl-1 None"]
+    assert models == ["", "another", "earlier", "later"]
+
+
+def test_the_oldest_calls_are_forgotten(provider: TracerProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered of calls is bounded: only a report of one that is too long ago has an entry."""
+    monkeypatch.setattr("openai_lifecycle.eventslog.overlap._REMEMBERED", 2)
+    monkeypatch.setattr("openai_lifecycle.eventslog.exporter._OVERLAP", Overlap())
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter()))
+    at = [answer(provider, f"chatcmpl-{number}") for number in range(3)]
+    for number, start in enumerate(at):
+        attributes = {**FOREIGN, semconv.RESPONSE_ID: f"chatcmpl-{number}"}
+        provider.get_tracer("callback").start_span("chat", start_time=start, attributes=attributes).end()
+    reported = [event for event in entries() if isinstance(event, LLMGenerationSuccess)]
+    assert [event.metadata.custom_fields["response_id"] for event in reported] == ["chatcmpl-0"]
 
 
 def test_a_foreign_span_within_ours(writing: TracerProvider) -> None:
@@ -448,9 +472,11 @@ def test_a_foreign_span_that_ends_first(writing: TracerProvider) -> None:
 
 
 def test_another_model_within_is_another_call(writing: TracerProvider) -> None:
-    """A foreign call within which one of ours is made, with another model, keeps its entry."""
+    """A foreign call keeps its entry when what we record within it is another model's call, or a client."""
     with writing.get_tracer("anthropic").start_as_current_span("chat claude", attributes=FOREIGN):
         generate(writing)
+        model = {semconv.REQUEST_MODEL: FOREIGN[semconv.REQUEST_MODEL]}
+        writing.get_tracer(semconv.SCOPE).start_span("initialize openai", attributes=model).end()
     models = [event.model_id for event in entries() if event.tag == "GENERATION_SUCCESS"]
     assert models == ["m", "claude"]
 

@@ -72,8 +72,8 @@ class Overlap:
 
     def _is_reported(self, span: ReadableSpan, response_id: str) -> bool:
         """Return whether ``span`` tells of a response of ours. A server may give the same id to all."""
-        (start, end), (began, ended) = _times(span), self._responses.get(response_id, (0, 0))
-        return start <= ended and began <= end and ended > 0
+        (start, end), (began, ended) = _times(span), self._responses.get(response_id, (0, -1))
+        return start <= ended and began <= end
 
 
 def _remember(known: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
