@@ -81,15 +81,7 @@ def _prepare_children() -> None:
             _finalizers[package] = util.Finalize(None, _close_all, exitpriority=-100)
         if package not in _hooked:
             _hooked.add(package)
-            util.register_after_fork(_close_all, lambda _: _prepare_again())
-
-
-def _prepare_again() -> None:
-    """Prepare in a child, as far as the parent was."""
-    if _holders:
-        prepare()
-    else:
-        _prepare_children()
+            util.register_after_fork(_close_all, lambda _: _prepare_children())
 
 
 def resume() -> None:
