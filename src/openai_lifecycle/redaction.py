@@ -34,7 +34,7 @@ _RANDOM: Final = re.compile(r"[\d*]|\w{16}")
 #: Character that many texts lack → hints of a credential that contain it, in lower case; those under "" are always
 #: searched.
 _HINTS: Final = {
-    "-": ("sk-", "rk-", "pk-", "sess-", "gsk-", "xai-", "pplx-", "api-key"),
+    "-": ("sk-", "rk-", "pk-", "sess-", "xai-", "pplx-", "api-key"),  # "gsk-" has "sk-" in it
     "_": ("gsk_", "ghp_", "hf_", "api_key"),
     "": ("aiza", "akia", "asia", "eyj", "bearer", "apikey", "@"),
 }
