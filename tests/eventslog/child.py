@@ -334,6 +334,7 @@ def pipes(children: int, count: int, size: int) -> None:
             for number in range(count):
                 file.write(entry(number, f"{child}", size))
             signal.setitimer(signal.ITIMER_REAL, 0)
+            file.write(entry(next(numbers), f"alarm {child}"))
             os._exit(0)
     for _ in range(children):
         assert os.wait()[1] == 0

@@ -266,13 +266,15 @@ def test_standard_output_is_a_pipe() -> None:
 
 @pytest.mark.parametrize("size", [100, 10_000, 100_000])
 def test_standard_output_is_a_pipe_of_several_processes(size: int) -> None:
-    """However little a pipe takes at once, no entry of forked processes and signal handlers is torn."""
+    """However little a pipe takes at once, no entry of forked processes and signal handlers is torn or lost."""
     with child.start("pipes", children=4, count=30, size=size) as process:
         assert process.stdout is not None
         Path("received").write_text(process.stdout.read(), encoding="utf-8")
         assert process.wait(60) == 0
     found = written("received")
     assert [found[f"{number}"] for number in range(4)] == [list(range(30))] * 4
+    for number in range(4):
+        assert sorted(found[f"alarm {number}"]) == list(range(len(found[f"alarm {number}"])))
 
 
 def test_standard_output_is_a_pipe_that_nobody_reads() -> None:
