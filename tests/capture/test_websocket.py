@@ -18,7 +18,9 @@ from opentelemetry.trace import StatusCode
 
 import openai_lifecycle
 from openai_lifecycle.capture import call as call_module
+from openai_lifecycle.capture.sockets import Socket
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess, ToolCallDetected
+from openai_lifecycle.shield import SHIELD
 from tests import scripted_sockets as ws
 from tests.capture.application import each, entered, seen, settle
 from tests.observed import Observed, entries
@@ -315,10 +317,11 @@ def test_realtime_error_about_something_else(sockets: SocketServer) -> None:
 
 
 def test_response_that_the_server_begins(sockets: SocketServer) -> None:
-    """A response to speech that the server noticed by itself is a generation like any other."""
+    """A response to speech that the server noticed by itself is a generation, by the model that the session named."""
     committed = ws.realtime("input_audio_buffer.committed", item_id="item_0", previous_item_id=None)
+    updated = ws.realtime("session.updated", session={"type": "realtime"})
     _, _, *rest = turn("realtime", end_of("realtime", "completed"))
-    sockets.script([ws.SESSION, "input_audio_buffer.append", committed, *rest])
+    sockets.script([ws.SESSION, updated, "input_audio_buffer.append", committed, *rest])
     with Observed() as observed, client_for(sockets, is_async=False) as client:
         with manager_of(client, "realtime") as connection:
             connection.input_audio_buffer.append(audio="AAAA")
@@ -327,6 +330,7 @@ def test_response_that_the_server_begins(sockets: SocketServer) -> None:
         entry = observed.generation()
     assert isinstance(entry, LLMGenerationSuccess)
     assert (entry.messages_count, entry.message_content) == (1, "user: [audio]")
+    assert entry.metadata.custom_fields["response_model"] == "gpt-realtime-2026"
 
 
 def test_interleaved_responses(sockets: SocketServer) -> None:
@@ -562,15 +566,40 @@ def test_live_delegation_that_fails(sockets: SocketServer) -> None:
 
 @BOTH
 def test_suppressed(sockets: SocketServer, *, is_async: bool) -> None:
-    """A connection that is opened while instrumentation is suppressed is not observed."""
-    sockets.script(turn("responses", end_of("responses", "completed")))
-    with Observed() as observed:
+    """A connection that is opened while instrumentation is suppressed is not observed, also after one that was."""
+
+    async def work() -> None:
+        await converse(client_for(sockets, is_async=is_async), "responses")
         client = client_for(sockets, is_async=is_async)
         observed.clear()
         with suppress_instrumentation():
-            asyncio.run(converse(client, "responses"))
+            await converse(client, "responses")
+
+    sockets.script(turn("responses", end_of("responses", "completed")))
+    with Observed() as observed:
+        asyncio.run(work())
         assert not observed.spans(None)
         assert not entries()
+
+
+@BOTH
+@pytest.mark.parametrize("place", ["sent", "received", "closed"])
+def test_a_defect_of_ours_costs_the_application_nothing(
+    sockets: SocketServer, monkeypatch: pytest.MonkeyPatch, place: str, *, is_async: bool
+) -> None:
+    """When reading a connection raises, the application sends, receives and closes as without us."""
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError
+
+    def once() -> Trail:
+        return asyncio.run(converse(client_for(sockets, is_async=is_async), "responses"))
+
+    sockets.script(turn("responses", end_of("responses", "completed")))
+    monkeypatch.setattr(Socket, place, broken)
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    thrice(Observed, once)
+    gc.collect()  # what was not closed ends here, while exceptions are swallowed
 
 
 @pytest.mark.parametrize("propagate", [True, False])
