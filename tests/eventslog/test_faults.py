@@ -304,6 +304,35 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return Kernel(monkeypatch)
 
 
+def test_a_write_within_a_write_leaves_no_descriptor(kernel: Kernel) -> None:
+    """The log is open once, however often a write is interrupted by another, and not at all when it is closed."""
+
+    def descriptors() -> int:
+        links = (Path(entry.path) for entry in os.scandir("/proc/self/fd"))
+        return sum(link.exists() and link.samefile("events.log") for link in links)
+
+    file = EventsFile(child.options())
+    for number in (1, 3):
+        kernel.script = [lambda number=number: file.write(entry(number))]
+        file.write(entry(number - 1))
+    assert descriptors() == 1
+    file.close()
+    assert descriptors() == 0
+    assert written() == {"": [1, 0, 3, 2]}
+
+
+def test_a_flush_within_a_write(kernel: Kernel) -> None:
+    """A signal handler that flushes what it has interrupted is told that not all is written, and doubles nothing."""
+    file = EventsFile(child.options(durability="buffered"))
+    told = []
+    kernel.script = [lambda: told.append(file.flush(10))]
+    file.write(entry(0))
+    assert file.flush(10)
+    file.close()
+    assert told == [False]
+    assert written() == {"": [0]}
+
+
 @pytest.mark.parametrize("error", ["EIO", "ESTALE", "EBADF", "ENODEV"])
 def test_an_error_that_a_new_descriptor_may_cure(
     error: str, kernel: Kernel, capsys: pytest.CaptureFixture[str]
