@@ -22,8 +22,10 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import openai_lifecycle
+from openai_lifecycle import sdk
 from openai_lifecycle.capture import call as call_module
 from openai_lifecycle.capture.operations.chat import CHAT
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
@@ -411,6 +413,24 @@ def test_bound_methods_follow(server: ScriptedServer) -> None:
             wrapped_twice(**wire.REQUEST)
             assert len(observed.spans()) == 2
             assert request.__name__ == "request"
+
+
+def test_uninstrument_exports_what_has_ended(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider of our own has exported every span when ``uninstrument()`` returns."""
+    made = []
+
+    class Exporter(InMemorySpanExporter):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setattr(sdk, "loaded", lambda signal: iter([Exporter] if signal is sdk.TRACES else []))
+    openai_lifecycle.instrument()
+    server.script(WHOLE)
+    once(server)
+    openai_lifecycle.uninstrument()
+    (exporter,) = made
+    assert [span.name.split()[0] for span in exporter.get_finished_spans()] == ["initialize", "chat"]
 
 
 def test_instrumenting_again_doubles_nothing(server: ScriptedServer, observed: Observed) -> None:
