@@ -27,6 +27,7 @@ import openai._base_client
 import pydantic
 import pytest
 from openai._base_client import make_request_options
+from openai._models import FinalRequestOptions
 from openai.types.chat import ChatCompletion
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -90,6 +91,17 @@ def test_objects_that_answer_to_any_name(server: ScriptedServer, observed: Obser
         client.post("/chat/completions", body=body, cast_to=object)
     assert server.bodies()[-1]["messages"] == [{"role": "user", "content": "hi"}]
     assert observed.generation().message_content == "user: hi"
+
+
+def test_a_request_by_keywords(server: ScriptedServer, observed: Observed) -> None:
+    """``request`` is also seen, and changed, when it is called by the names of its parameters."""
+    observed.instrument(propagate=True)
+    server.script(WHOLE)
+    options = FinalRequestOptions.construct(method="post", url="/chat/completions", json_data=wire.REQUEST)
+    with client_for(server, is_async=False) as client:
+        assert type(client.request(cast_to=ChatCompletion, options=options)) is ChatCompletion
+    assert b"traceparent" in server.requests[0].lower()
+    assert recorded_whole(observed)
 
 
 def test_a_result_that_cannot_be_looked_at(
