@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -204,6 +205,16 @@ def test_a_table_of_another_shape_refuses(tmp_path: Path) -> None:
     with pytest.raises((Rejected, Unavailable), match=r"^the database [a-z ]+ \(\w+\)$"):
         sink.write(EVENTS)
     sink.close()
+
+
+def test_a_log_of_statements_shows_no_values(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An application that lets SQLAlchemy log its statements has nothing of the events in that log."""
+    with caplog.at_level(logging.INFO, "sqlalchemy.engine"):
+        sink = SqlSink(f"sqlite:///{tmp_path}/events.db")
+        sink.write(EVENTS)
+        sink.close()
+    assert "INSERT INTO" in caplog.text
+    assert not [event.trace_id for event in EVENTS if event.trace_id and event.trace_id in caplog.text]
 
 
 def test_several_processes_make_the_table_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
