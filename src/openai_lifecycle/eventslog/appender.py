@@ -187,13 +187,11 @@ class Appender:
 
     def _rotate(self, descriptor: int, more: int) -> None:
         """Move the file aside unless another process just has; if that fails, the file keeps growing."""
-        self._rotate_after = time.monotonic() + _ROTATION_PAUSE
         try:
-            if self._move(descriptor, more):
-                self._rotate_after = 0.0
-            else:
+            if not self._move(descriptor, more):
                 self._rotate_after = time.monotonic() + _ROTATION_PATIENCE
         except OSError as error:
+            self._rotate_after = time.monotonic() + _ROTATION_PAUSE
             self.rotation_error = error
         finally:
             self.close()
