@@ -140,7 +140,7 @@ class Appender:
         # Another process has written, perhaps half an entry before it was killed: begin on a fresh line.
         prefix = b"" if size in (self._end, 0) else _fresh_line(descriptor, size)
         rest = prefix + data[self.progress :] if prefix or self.progress else data
-        self._end, self._written = -1, 0
+        self._written = 0
         try:
             self._put(descriptor, rest)
         finally:
