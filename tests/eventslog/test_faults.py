@@ -499,8 +499,9 @@ def test_a_fifo_with_a_reader() -> None:
     assert os.listdir() == ["events.log"]
 
 
+@pytest.mark.parametrize("size", [None, 5_000], ids=["taken whole or not", "taken in part"])
 def test_a_pipe_whose_reader_stands_still(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    size: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """When nobody reads, an entry waits for a moment and later ones not at all; what follows is readable."""
     os.mkfifo("events.log")
@@ -517,18 +518,20 @@ def test_a_pipe_whose_reader_stands_still(
     file = EventsFile(child.options())
     number = 0
     while not waits:
-        file.write(entry(number))
+        file.write(entry(number, size=size))
         number += 1
-    file.write(entry(number))
+    file.write(entry(number, size=size))
     assert waits == [1.0, 0.0]
-    assert capsys.readouterr().err == entry(number - 1) + entry(number)
+    assert capsys.readouterr().err == entry(number - 1, size=size) + entry(number, size=size)
     pending = os.read(readable, 1 << 20)
-    file.write(entry(number + 1))
+    file.write(entry(number + 1, size=size))
     file.close()
     Path("received").write_bytes(pending + os.read(readable, 1 << 20))
     os.close(readable)
     damage: list[Damage] = []
     numbers = [getattr(e, "messages_count") for e in read_events("received", on_damage=damage.append)]  # noqa: B009
+    assert bool(damage) == (size is not None)
+    assert Path("received").read_text(encoding="utf-8").endswith("\n\n" + entry(number + 1, size=size))
     assert numbers == [*range(number - 1), number + 1]
 
 
