@@ -82,11 +82,10 @@ class Pipeline(Locked):
 
     def end_span(self, span: trace.Span) -> None:
         """End a span that :meth:`start_span` returned, and see to its entries whatever its processors raise."""
-        is_recording = span.is_recording()
         try:
             span.end()
         finally:
-            if is_recording and self._exporter is not None:
+            if self._exporter is not None:
                 self._exporter.complete(span)
 
     def attach(self) -> None:

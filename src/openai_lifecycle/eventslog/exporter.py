@@ -84,7 +84,7 @@ class EventsLogExporter(SpanExporter):
         One that the application has put before ours may have raised, which keeps a span from those behind it
         (``opentelemetry/sdk/trace/__init__.py``, ``SynchronousMultiSpanProcessor.on_end``).
         """
-        if not _OVERLAP.comes_again(span) and isinstance(span, ReadableSpan):
+        if isinstance(span, ReadableSpan) and not _OVERLAP.comes_again(span):
             self.take(span)
 
     def _leave_to_owner(self, span: ReadableSpan) -> bool:
