@@ -284,7 +284,7 @@ def test_locks_held_at_a_fork(server: ScriptedServer) -> None:
     """A child forked while another thread holds each lock of ours can switch off and on, join a provider, and call."""
     server.script(reply(json.dumps(wire_responses.response()).encode()))
     program = f"""
-import openai, openai_lifecycle, os, sys, threading
+import contextlib, openai, openai_lifecycle, os, sys, threading
 from openai_lifecycle import threads
 openai_lifecycle.instrument()
 def call():
@@ -292,11 +292,13 @@ def call():
 call()
 held, done = threading.Event(), threading.Event()
 def hold():
-    for holder in list(threads._locked):
-        holder.lock.acquire()
-    held.set()
-    done.wait()
-threading.Thread(target=hold, daemon=True).start()
+    with contextlib.ExitStack() as locks:
+        for holder in list(threads._locked):
+            locks.enter_context(holder.lock)
+        held.set()
+        done.wait()
+thread = threading.Thread(target=hold)
+thread.start()
 held.wait()
 child = os.fork()
 if child == 0:
@@ -306,6 +308,8 @@ if child == 0:
     call()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
+done.set()
+thread.join()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     assert len([e for e in entries() if isinstance(e, LLMGenerationSuccess)]) == 3
