@@ -458,6 +458,8 @@ def test_connection_that_is_dropped(sockets: SocketServer, *, is_async: bool) ->
         await settle(connection.response.create(model="m", input="first"))
         for _ in range(2):
             await settle(connection.recv())
+        if is_async:
+            await connection._connection.wait_closed()
         held = vars(connection._connection).values()
         threads = [value for value in held if isinstance(value, threading.Thread)]  # of the sync class
         del connection, held
