@@ -220,16 +220,7 @@ def failure(error: object) -> tuple[str, str]:
     """Return type and message of an error object; a type unlike a code becomes ``_OTHER``."""
     e = fields(error)
     code = text(e.get("code")) or text(e.get("type"))
-    return code if _CODE.fullmatch(code) else "_OTHER", text(e.get("message")) or text(error)
-
-
-def refused(reply: Reply, body: Fields) -> None:
-    """Note the error of a whole body, which some servers send with status 200, OpenRouter for example.
-
-    The client returns it like an answer; of a stream it raises it (``openai/_streaming.py``, ``__stream__``).
-    """
-    if body.get("error"):
-        reply.error = failure(body["error"])
+    return code if _CODE.fullmatch(code) else "_OTHER", text(e.get("message"))
 
 
 def message(error: BaseException) -> str:

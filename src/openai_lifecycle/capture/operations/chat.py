@@ -28,7 +28,6 @@ from openai_lifecycle.capture.facts import (
     number,
     output_type,
     pick,
-    refused,
     text,
     texts,
 )
@@ -96,7 +95,6 @@ def sent_content(body: Fields) -> Content:
 def response(reply: Reply, body: Any) -> None:
     """Fold a whole chat completion into ``reply``."""
     completion = fields(body)
-    refused(reply, completion)
     head(reply, completion)
     for position, choice in enumerate(items(completion.get("choices"))):
         _choice(reply, choice, position, ("message", "delta"))

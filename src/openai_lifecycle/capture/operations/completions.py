@@ -13,7 +13,6 @@ from openai_lifecycle.capture.facts import (
     items,
     number,
     pick,
-    refused,
     text,
 )
 from openai_lifecycle.capture.operations import chat, inputs
@@ -33,7 +32,6 @@ def request(body: Fields) -> Request:
 def fold(reply: Reply, body: Any) -> None:
     """Fold a whole completion, or a chunk of one, into ``reply``: they have the same shape."""
     completion = fields(body)
-    refused(reply, completion)
     chat.head(reply, completion)
     for position, choice in enumerate(items(completion.get("choices"))):
         _choice(reply, fields(choice), position)

@@ -18,7 +18,6 @@ from openai_lifecycle.capture.facts import (
     integer,
     items,
     pick,
-    refused,
     text,
 )
 from openai_lifecycle.capture.operations import inputs
@@ -54,7 +53,6 @@ def request(body: Fields) -> Request:
 def response(reply: Reply, body: Any) -> None:
     """Fold the number of vectors, their dimension and the usage into ``reply``."""
     created = fields(body)
-    refused(reply, created)
     vectors = items(created.get("data"))
     reply.model = text(created.get("model")) or None
     reply.choices_count = len(vectors)

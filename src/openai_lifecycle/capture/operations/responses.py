@@ -188,7 +188,7 @@ def _ended(reply: Reply, whole: Fields) -> None:
     """Fold how the response ended into ``reply``."""
     status = text(whole.get("status"))
     only = reply.choice(_ONLY)
-    if status == "failed" or (not status and whole.get("error")):  # the latter as in ``facts.refused``
+    if status == "failed":
         only.finish_reason = "error"
         reply.error = failure(whole.get("error"))
     elif status == "incomplete":
