@@ -27,10 +27,10 @@ class Overlap:
 
     def __init__(self) -> None:
         # The model is part of the key: a span around several calls, such as another provider's stream within which
-        # we are called, does not duplicate ours.
+        # we are called, does not duplicate ours, nor does what another client is asked within our call.
+        self._own: OrderedDict[tuple[int, str], None] = OrderedDict()
         self._parents: OrderedDict[tuple[int, str], None] = OrderedDict()
         self._responses: OrderedDict[str, tuple[int, int]] = OrderedDict()  # start and end of our span
-        self._own: OrderedDict[int, None] = OrderedDict()  # ids of our spans
         self._taken: OrderedDict[int, None] = OrderedDict()  # ids of our ended spans that have come once
 
     def comes_again(self, span: Any) -> bool:
@@ -43,14 +43,13 @@ class Overlap:
         return False
 
     def note(self, span: ReadableSpan) -> None:
-        """Remember ``span`` if it is ours, and its parent if it is a generation."""
-        context = span.get_span_context()
-        if context is None or not is_ours(span):
+        """Remember ``span`` and its parent if ``span`` is our generation."""
+        if not is_ours(span):  # nearly all spans of an application
             return
-        _remember(self._own, context.span_id, None)
-        if span.parent is not None:
-            attributes = _attributes(span)
-            if is_generation(attributes):
+        context, attributes = span.get_span_context(), _attributes(span)
+        if context is not None and is_generation(attributes):
+            _remember(self._own, _key(context, attributes), None)
+            if span.parent is not None:
                 _remember(self._parents, _key(span.parent, attributes), None)
 
     def note_response(self, span: ReadableSpan, response_id: str | None) -> None:
@@ -61,7 +60,7 @@ class Overlap:
     def is_duplicate(self, span: ReadableSpan) -> bool:
         """Return whether another instrumentation's ``span`` covers a call that has a span of ours."""
         context, attributes = span.get_span_context(), _attributes(span)
-        if span.parent is not None and span.parent.span_id in self._own:
+        if span.parent is not None and _key(span.parent, attributes) in self._own:
             return True
         encloses = context is not None and _key(context, attributes) in self._parents
         if not encloses and not self._is_reported(span, str(attributes.get(semconv.RESPONSE_ID))):
