@@ -39,6 +39,8 @@ _OVERLAP: Final = Overlap()
 #: Where entries go → the processor of ``instrument()`` that writes them.
 _OWNERS: weakref.WeakValueDictionary[str, EventsLogProcessor] = weakref.WeakValueDictionary()
 _CONTENT: Final = ("message_content", "arguments", "error")
+#: The mark of our ended span that has come to whoever writes its entries.
+_TAKEN: Final = "_openai_lifecycle_taken"
 
 
 class EventsLogExporter(SpanExporter):
@@ -58,8 +60,7 @@ class EventsLogExporter(SpanExporter):
         self._file = EventsFile(self._options) if self._options.events_log else None
         self._sinks = _dispatcher(self._options) if self._options.sinks else None
         self.place = self._file.path if self._file else "sinks"  # where entries go
-        # Every processor of a provider gets the same span object (``Span.end`` makes one ReadableSpan). This mark on it
-        # prevents duplicate entries when the exporter is also configured through OTEL_TRACES_EXPORTER.
+        # The mark of a span whose entries are there: the exporter may also be configured through OTEL_TRACES_EXPORTER.
         self._mark = f"_openai_lifecycle_written {self.place}"
         self._is_default = options is None and not keywords
         self._reported: set[str] = set()  # failures of the transform hook, at most one per line of it
@@ -84,7 +85,7 @@ class EventsLogExporter(SpanExporter):
         One that the application has put before ours may have raised, which keeps a span from those behind it
         (``opentelemetry/sdk/trace/__init__.py``, ``SynchronousMultiSpanProcessor.on_end``).
         """
-        if isinstance(span, ReadableSpan) and not _OVERLAP.comes_again(span):
+        if isinstance(span, ReadableSpan) and not _is_marked(span, _TAKEN):
             self.take(span)
 
     def _leave_to_owner(self, span: ReadableSpan) -> bool:
@@ -113,8 +114,7 @@ class EventsLogExporter(SpanExporter):
             _OVERLAP.note_response(span, events[-1].metadata.custom_fields.get("response_id"))
         elif _OVERLAP.is_duplicate(span):
             return
-        mine = object()
-        if span.__dict__.setdefault(self._mark, mine) is not mine:  # atomic: only one thread goes on
+        if _is_marked(span, self._mark):
             return
         for event in events:
             kept, entry = self._transformed(event)
@@ -170,6 +170,16 @@ def _dispatcher(options: Options) -> Dispatcher:
     return Dispatcher(destinations(options.sinks), options.meter_provider)
 
 
+def _is_marked(span: ReadableSpan, mark: str) -> bool:
+    """Return whether ``span`` had the ``mark``, and set it.
+
+    It is set on the span's context, which the span has in common with what ``Span.end`` gives to processors. Ids would
+    not do: an application that seeds ``random`` gets the same ones again.
+    """
+    mine = object()
+    return (span.get_span_context() or span).__dict__.setdefault(mark, mine) is not mine  # atomic
+
+
 def _without_content(event: LifecycleEvent) -> LifecycleEvent:
     cleared: dict[str, Any] = {name: "" for name in _CONTENT if hasattr(event, name)}
     return dataclasses.replace(event, **cleared)
@@ -204,7 +214,7 @@ class EventsLogProcessor(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Write the entries of ``span``."""
         if self.exporter is not None and self.is_joined:
-            if codec.is_ours(span) and _OVERLAP.comes_again(span):
+            if codec.is_ours(span) and _is_marked(span, _TAKEN):
                 return
             self.exporter.take(span)
 

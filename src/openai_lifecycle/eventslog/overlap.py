@@ -9,7 +9,7 @@ trace that has the same response id and covers the same time. Ours has more attr
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
@@ -31,16 +31,6 @@ class Overlap:
         self._own: OrderedDict[tuple[int, str], None] = OrderedDict()
         self._parents: OrderedDict[tuple[int, str], None] = OrderedDict()
         self._responses: OrderedDict[str, tuple[int, int]] = OrderedDict()  # start and end of our span
-        self._taken: OrderedDict[int, None] = OrderedDict()  # ids of our ended spans that have come once
-
-    def comes_again(self, span: Any) -> bool:
-        """Return whether our ended ``span`` comes by the second of its ways: from a processor, and from its call."""
-        span_id = span.get_span_context().span_id
-        if span_id in self._taken:
-            self._taken.pop(span_id, None)
-            return True
-        _remember(self._taken, span_id, None)
-        return False
 
     def note(self, span: ReadableSpan) -> None:
         """Remember ``span`` and its parent if ``span`` is our generation."""
