@@ -73,7 +73,7 @@ class Pipeline(Locked):
         return self._tracer
 
     def start_span(self, name: str, kind: trace.SpanKind, attributes: Mapping[str, Any]) -> trace.Span:
-        """Start a span of the current provider; of our own if a sampler or processor of the application raises."""
+        """Start a span of the current provider; of our own if a processor of the application raises."""
         try:
             return self.tracer().start_span(name, kind=kind, attributes=attributes)
         except Exception as error:  # noqa: BLE001 - cheaper than a with statement

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
+
+from openai_lifecycle.shield import SHIELD
 
 
 class RecordAll(Sampler):
@@ -30,8 +32,12 @@ class RecordAll(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: TraceState | None = None,  # noqa: ARG002 - the parent context carries it
     ) -> SamplingResult:
-        """Return the inner sampler's result, with ``DROP`` turned into ``RECORD_ONLY``."""
-        result = self.inner.should_sample(parent_context, trace_id, name, kind, attributes, links)
+        """Return the inner sampler's result, with ``DROP`` turned into ``RECORD_ONLY``; one that raises drops."""
+        try:
+            result = self.inner.should_sample(parent_context, trace_id, name, kind, attributes, links)
+        except Exception as error:  # noqa: BLE001 - cheaper than a with statement
+            SHIELD.swallow(error)
+            result = ALWAYS_OFF.should_sample(parent_context, trace_id, name, kind, attributes, links)
         if result.decision is not Decision.DROP:
             return result
         # The SDK's samplers drop the attributes too (``Decision.DROP`` in ``sampling.py``).

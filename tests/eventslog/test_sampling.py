@@ -18,6 +18,7 @@ from opentelemetry.util.types import Attributes
 
 import openai_lifecycle
 from openai_lifecycle.eventslog.reader import read_events
+from openai_lifecycle.shield import SHIELD
 from tests import wire
 from tests.capture.application import client_for
 from tests.scripted_server import ScriptedServer, event_stream, reply
@@ -43,6 +44,16 @@ class Picky(Sampler):
 
     def get_description(self) -> str:
         return "Picky"
+
+
+class Failing(Picky):
+    """An application's own sampler: it raises for every GenAI span."""
+
+    def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+        result = super().should_sample(*args, **kwargs)
+        if result.decision is Decision.DROP:
+            raise RuntimeError
+        return result
 
 
 class Backend:
@@ -132,6 +143,18 @@ def test_an_application_s_own_sampler(server: ScriptedServer) -> None:
     """A sampler that drops exactly our spans keeps them from the backend and not from the file."""
     backend = Backend(sampler=Picky())
     openai_lifecycle.instrument(tracer_provider=backend.provider)
+    call(server)
+    assert backend.calls() == []
+    backend.provider.shutdown()
+
+
+@pytest.mark.usefixtures("_answering")
+def test_a_sampler_that_raises(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call is in the file, and not at the backend, if the sampler that OTEL_TRACES_SAMPLER names raises for it."""
+    backend = Backend(sampler=Failing())
+    monkeypatch.setattr("openai_lifecycle.sdk.tracer_provider", lambda: backend.provider)
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    openai_lifecycle.instrument()
     call(server)
     assert backend.calls() == []
     backend.provider.shutdown()
