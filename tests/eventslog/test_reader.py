@@ -516,6 +516,21 @@ def test_follow_a_truncated_log() -> None:
 
 
 @pytest.mark.usefixtures("_quick")
+def test_follow_a_log_that_was_moved_away() -> None:
+    """What a writer added before it noticed the move is shown at once, not when the next log is there."""
+
+    def move() -> None:
+        assert LOG.exists(), "nothing was read after the move"
+        os.rename(LOG, "events.log.1")
+        append(entry(2), Path("events.log.1"))
+
+    append(entry(1))
+    stream = read_entries(LOG, parse, follow=True, on_idle=move)
+    assert [event for event, _ in islice(stream, 2)] == [parse(entry(1)), parse(entry(2))]
+    stream.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("_quick")
 def test_follow_a_deleted_log() -> None:
     """When the log was deleted reading goes on with the one that takes its place."""
     append(entry(1))

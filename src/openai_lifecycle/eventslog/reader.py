@@ -206,13 +206,13 @@ class _Log(Generic[T]):
 
     def advance(self) -> Generator[tuple[T, Place], None, bool]:
         """Yield what came since the last time; returns False when the caller should wait before the next time."""
-        if not os.path.exists(self._path):  # not created yet, or moved away with nothing written since
-            return False
         file = self._file
+        advanced = file is not None and (yield from file.drain())
+        if not os.path.exists(self._path):  # not created yet, or moved away with nothing written since
+            return advanced
         if file is None:
             yield from self._open(rotated=self._rotated or bool(self._known))
             return True
-        advanced = yield from file.drain()
         if file.was_truncated():
             yield from file.finish()
             file.rewind()
