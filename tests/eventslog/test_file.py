@@ -206,6 +206,28 @@ def test_signal_handlers_may_raise(durability: str, max_bytes: int) -> None:
     assert set(numbers) >= set(result["returned"])
 
 
+@pytest.mark.parametrize("pipe", [False, True])
+def test_a_signal_handler_that_raises_leaves_no_lock(pipe: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others need not wait for the next entry, even if the exception came just when the lock was acquired."""
+    if pipe:
+        os.mkfifo(LOG)
+    other = os.open(LOG, os.O_RDONLY | os.O_NONBLOCK | os.O_CREAT)
+    flock = fcntl.flock
+
+    def interrupted(descriptor: int, kind: int) -> None:
+        flock(descriptor, kind)
+        if kind != fcntl.LOCK_UN:
+            raise KeyboardInterrupt
+
+    file = EventsFile(child.options())
+    monkeypatch.setattr(fcntl, "flock", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        file.write(entry(0))
+    flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(other)
+    file.close()
+
+
 # ------------------------------------------------------------------ descriptors
 def test_a_daemon_that_closes_every_descriptor() -> None:
     """When the number of our descriptor means a socket of the application, nothing is written there."""

@@ -115,8 +115,8 @@ class Appender:
         """Return whether all of ``data`` is in the file; if not, the caller opens or checks it again."""
         # Every writer holds it shared, so that nothing is moved meanwhile. Without locks, or when a holder is stuck,
         # the entry is written anyway.
-        locked = self._lock(descriptor, locks.SHARED)
         try:
+            self._lock(descriptor, locks.SHARED)
             try:
                 status = os.stat(self.path)
             except FileNotFoundError:
@@ -132,8 +132,8 @@ class Appender:
                 self._rotate(descriptor, more)
                 return False
             return self._write(descriptor, data, size)
-        finally:
-            if locked and self._descriptor is not None:
+        finally:  # also when a signal handler has raised before it was known whether the lock was acquired
+            if self._descriptor is not None:
                 locks.unlock(descriptor)
 
     def _write(self, descriptor: int, data: bytes, size: int) -> bool:
@@ -214,8 +214,10 @@ class Appender:
         rest = memoryview(b"\n\n" + data if self._torn else data)
         # A full pipe takes a part of an entry: no other process may write before the rest.
         # Only on a FIFO, which is open for us alone: what is duplicated shares its lock with the application's own.
-        locked = stat.S_ISFIFO(self._file.st_mode) and self._lock(descriptor, locks.EXCLUSIVE)
+        is_fifo = stat.S_ISFIFO(self._file.st_mode)
         try:
+            if is_fifo:
+                self._lock(descriptor, locks.EXCLUSIVE)
             while rest:
                 try:
                     written = os.write(descriptor, rest)
@@ -226,7 +228,7 @@ class Appender:
                     rest = rest[written:]
                     self._torn = True
         finally:
-            if locked:
+            if is_fifo:
                 locks.unlock(descriptor)
         self._torn = False
         self.progress = len(data)
