@@ -304,13 +304,14 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return Kernel(monkeypatch)
 
 
+def descriptors() -> int:
+    """Return how often this process has the log open."""
+    links = (Path(entry.path) for entry in os.scandir("/proc/self/fd"))
+    return sum(link.exists() and link.samefile("events.log") for link in links)
+
+
 def test_a_write_within_a_write_leaves_no_descriptor(kernel: Kernel) -> None:
     """The log is open once, however often a write is interrupted by another, and not at all when it is closed."""
-
-    def descriptors() -> int:
-        links = (Path(entry.path) for entry in os.scandir("/proc/self/fd"))
-        return sum(link.exists() and link.samefile("events.log") for link in links)
-
     file = EventsFile(child.options())
     for number in (1, 3):
         kernel.script = [lambda number=number: file.write(entry(number))]
@@ -331,6 +332,25 @@ def test_a_flush_within_a_write(kernel: Kernel) -> None:
     file.close()
     assert told == [False]
     assert written() == {"": [0]}
+
+
+def test_a_file_that_its_server_has_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A descriptor that NFS calls stale is closed before the file is opened again."""
+    file = EventsFile(child.options())
+    file.write(entry(0))
+    fstat = os.fstat
+    answers = [OSError(errno.ESTALE, os.strerror(errno.ESTALE))]
+
+    def stale_once(descriptor: int) -> os.stat_result:
+        if answers:
+            raise answers.pop()
+        return fstat(descriptor)
+
+    monkeypatch.setattr(os, "fstat", stale_once)
+    file.write(entry(1))
+    assert descriptors() == 1
+    file.close()
+    assert written() == {"": [0, 1]}
 
 
 @pytest.mark.parametrize("error", ["EIO", "ESTALE", "EBADF", "ENODEV"])

@@ -87,8 +87,9 @@ class Appender:
             # socket: never write to it, never close it.
             try:
                 status = os.fstat(descriptor)
-            except OSError:
-                pass
+            except OSError as error:
+                if error.errno != errno.EBADF:  # still ours; NFS says ESTALE of a file that is gone
+                    self.close()
             else:
                 if os.path.samestat(status, self._file):
                     return descriptor
