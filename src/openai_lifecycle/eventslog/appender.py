@@ -105,7 +105,7 @@ class Appender:
     def _sync_directory(self) -> None:
         """Sync the directory, so that the file's name is on disk, not only its content."""
         with contextlib.suppress(OSError):
-            directory = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_CLOEXEC)
+            directory = os.open(os.path.dirname(self.path), os.O_RDONLY)
             try:
                 os.fsync(directory)
             finally:
@@ -262,12 +262,12 @@ def _open_path(path: str) -> int:
         # Its own open file of a pipe: it does not block, and its lock is not shared with forked processes.
         if stat.S_ISFIFO(os.fstat(number).st_mode):
             with contextlib.suppress(OSError):
-                return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK)
         # Duplicated, not opened: our entries then share one file position with what the application prints to a
         # redirected file, and a socket could not be opened at all.
         return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
     # Without O_NONBLOCK, opening a FIFO without a reader would block.
-    flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    flags = os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
     try:
         is_file = stat.S_ISREG(os.stat(path).st_mode)
     except FileNotFoundError:

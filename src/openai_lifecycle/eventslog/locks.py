@@ -85,7 +85,7 @@ def locked_directory_of(path: str, kind: int, patience: float = 1.0) -> Iterator
     Raises:
         OSError: the directory cannot be opened, or its file system has no locks.
     """
-    descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
     try:
         with locked(descriptor, kind, patience) as held:
             yield held

@@ -93,9 +93,7 @@ def rotate(path: str, keep: int) -> None:
 def _create_next(path: str, status: os.stat_result) -> None:
     """Create the next log with the permissions of the last one, so log shippers can still read it."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(
-            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
             os.fchown(descriptor, -1, status.st_gid)
@@ -123,7 +121,7 @@ def compress(path: str) -> None:
 def _compress(path: str, source: str) -> bool:
     """Compress one rotated file; False when another process is at work."""
     work = f"{path}.gz.tmp"
-    descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(work, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         with locks.locked(descriptor, locks.EXCLUSIVE, 0) as alone, open(source, "r+b") as plain:
             # An existing work file is left over from a process that died, unless it is locked.

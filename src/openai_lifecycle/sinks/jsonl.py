@@ -65,7 +65,7 @@ class JsonLinesSink:
         if self._descriptor is not None and not is_same_file(self._path, self._descriptor):
             self.close()
         if self._descriptor is None:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
             self._descriptor = above_standard(os.open(self._path, flags, 0o600))
             self._file = os.fstat(self._descriptor)
         return self._descriptor

@@ -83,7 +83,7 @@ def _make_private(url: URL) -> None:
     path = sqlite_file(url)
     if path is not None:
         with contextlib.suppress(OSError):  # the connection reports it
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 class SqlSink:
