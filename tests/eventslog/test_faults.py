@@ -279,6 +279,30 @@ def test_a_file_that_may_only_be_written() -> None:
     assert written(log) == {"": [0, 1]}
 
 
+@needs_root
+@pytest.mark.parametrize("mode", [0o700, 0o733])
+def test_a_process_that_gives_up_its_privileges(mode: int) -> None:
+    """Whoever has opened the log goes on writing to it, also where the directory may no longer be searched or read."""
+    log = Path("private/events.log")
+    log.parent.mkdir()
+    log.parent.chmod(mode)
+    for directory in log.absolute().parents[1:]:  # pytest's own are private
+        if directory.stat().st_uid == 0 and str(directory) != "/":
+            directory.chmod(directory.stat().st_mode | 0o011)
+    file = EventsFile(child.options(events_log=str(log), durability="fsync"))
+    file.write(entry(0))
+    if mode & 0o011:  # the new user may open it again
+        log.chmod(0o666)
+        file.close()
+    os.seteuid(NOBODY)
+    try:
+        file.write(entry(1))
+    finally:
+        os.seteuid(0)
+    file.close()
+    assert written(log) == {"": [0, 1]}
+
+
 # ------------------------------------------------------------------ what a kernel may answer
 class Kernel:
     """Stands between the writer and ``os.write``: each call does the next thing on a list, then the real thing."""
@@ -332,6 +356,20 @@ def test_a_flush_within_a_write(kernel: Kernel) -> None:
     file.close()
     assert told == [False]
     assert written() == {"": [0]}
+
+
+def test_a_file_that_is_never_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a file system whose inode numbers change at every look, the entry goes to stderr and nothing hangs."""
+    file = EventsFile(child.options())
+    with monkeypatch.context() as unsteady:
+        unsteady.setattr(os.path, "samestat", lambda *_: False)
+        file.write(entry(0))
+    file.write(entry(1))
+    file.close()
+    assert written() == {"": [1]}
+    assert capsys.readouterr().err == entry(0)
 
 
 def test_a_file_that_its_server_has_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,17 +65,23 @@ def test_one_entry_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fsync_reaches_the_disk_before_write_returns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In ``fsync`` mode each entry is synchronized, and so is the directory when the file is new."""
+    """In ``fsync`` mode each entry is synchronized, and so is the directory when the file is new; else nothing is."""
+    before = len(os.listdir("/proc/self/fd"))
     synced: list[str] = []
     monkeypatch.setattr(
         os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
     )
+    file = EventsFile(child.options())
+    file.write(entry(0))
+    file.close()
+    assert synced == []
     file = EventsFile(child.options(durability="fsync"))
     file.write(entry(1))
     file.write(entry(2))
     file.close()
     log, directory = str(LOG.resolve()), str(Path.cwd().resolve())
     assert synced == [directory, log, log]
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_new_file_is_private() -> None:
@@ -237,6 +243,23 @@ def test_a_daemon_that_closes_every_descriptor() -> None:
     assert result["leaked"] == []
     assert 3 in result["taken"]
     assert written() == {"": [0, 1]}
+
+
+def test_a_number_that_is_no_longer_ours_is_not_closed(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the application has opened under the number of our descriptor stays open when the log cannot be opened."""
+    Path("place").mkdir()
+    file = EventsFile(child.options(events_log="place/events.log"))
+    file.write(entry(0))
+    number = file._appender._descriptor
+    assert number is not None
+    os.close(number)
+    other = os.open("other", os.O_WRONLY | os.O_CREAT)
+    assert other == number
+    os.rename("place", "elsewhere")
+    file.write(entry(1))
+    file.close()
+    assert capsys.readouterr().err == entry(1)
+    os.close(other)
 
 
 def test_no_standard_stream_becomes_the_log() -> None:

@@ -98,7 +98,7 @@ class Appender:
         self._descriptor, self._end = descriptor, -1
         self._file = status = os.fstat(descriptor)
         self._plain = stat.S_ISREG(status.st_mode) and _inherited(self.path) is None
-        if self._sync and self._plain:
+        if self._sync:
             self._sync_directory()
         return descriptor
 
