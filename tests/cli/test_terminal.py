@@ -196,7 +196,10 @@ def test_data_is_the_same_in_a_pipe_and_in_a_file(log: Path, tmp_path: Path, for
     assert piped.stdout == (tmp_path / "out").read_bytes()
 
 
-@pytest.mark.parametrize(("closed", "command"), [("1", "stats"), ("2", "report -o page.html")])
+@pytest.mark.parametrize(
+    ("closed", "command"),
+    [("1", "stats"), ("1", "tail"), ("1", "convert --to csv"), ("2", "report -o page.html")],
+)
 def test_a_closed_stream_is_no_error(log: Path, tmp_path: Path, closed: str, command: str) -> None:
     """Started with standard output or standard error closed, a command does its work."""
     line = f"exec {closed}>&-; exec {shlex.join([*COMMAND, *command.split(), str(log)])}"

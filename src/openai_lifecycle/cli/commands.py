@@ -105,7 +105,6 @@ def tail(log: Sequence[str], *, follow: bool, lines: int, wanted: Filter, form: 
         nonlocal last, printing
         for line in _lines(iter(last), form):
             click.echo(line)
-        sys.stdout.flush()
         last, printing = deque(), True
 
     with contextlib.suppress(*[KeyboardInterrupt] if follow else []):
@@ -273,6 +272,8 @@ def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None
 @contextlib.contextmanager
 def _writing(path: str) -> Iterator[TextIO]:
     """Open ``path`` for text in UTF-8. A file appears whole or not at all; a new one is for its owner only, as the log."""
+    if path == "-" and sys.stdout is None:  # it is closed
+        path = os.devnull
     if path == "-":
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8", newline="")
