@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -166,8 +166,8 @@ def _override(model: str, prices: Any) -> Rate:
         raise ValueError(allowed)
     try:
         values = {key: Decimal(value) / _MILLION for key, value in prices.items()}
-    except (TypeError, InvalidOperation, ValueError):
+    except (TypeError, ArithmeticError, ValueError):
         raise ValueError(allowed) from None
-    if not all(value.is_finite() and value >= 0 for value in values.values()):
-        raise ValueError(f"{allowed}, 0 or more")
+    if not all(value.is_finite() and 0 <= value < _MILLION for value in values.values()):
+        raise ValueError(f"{allowed}, 0 or more and less than a million for one token")
     return Rate(values["input"], values.get("cached", values["input"]), values.get("output", Decimal(0)))
