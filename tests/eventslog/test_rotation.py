@@ -111,6 +111,21 @@ def test_files_of_others_are_left_alone() -> None:
     assert written() == {"": [2, 3]}
 
 
+def test_what_is_no_file_is_no_backup() -> None:
+    """A directory that is called like a backup does not count, and one that is not there holds none."""
+    Path("events.log.1").mkdir()
+    assert rotation.backups("events.log") == rotation.backups("nowhere/events.log") == []
+
+
+def test_a_compressed_backup_keeps_its_ending() -> None:
+    """Also where backups are no longer compressed, a name says which ones are."""
+    Path("events.log.1.gz").write_bytes(gzip.compress(entry(1).encode()))
+    LOG.write_text(entry(2))
+    rotation.rotate("events.log", 5)
+    assert names() == ["events.log", "events.log.1", "events.log.2.gz"]
+    assert written() == {"": [1, 2]}
+
+
 def test_a_thousand_backups() -> None:
     """Numbers of four digits are backups where they continue the run."""
     for number in range(1, 1100):
