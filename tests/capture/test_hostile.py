@@ -29,7 +29,7 @@ import pytest
 from openai._base_client import make_request_options
 from openai._models import FinalRequestOptions
 from openai.types.chat import ChatCompletion
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
@@ -37,13 +37,13 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from typing_extensions import Self
 
 import openai_lifecycle
-from openai_lifecycle.capture import call, facts, patches
+from openai_lifecycle.capture import call, contexts, facts, patches
 from openai_lifecycle.capture.operations import chat
 from openai_lifecycle.capture.patches import Patches
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
 from tests import wire, wire_responses
-from tests.capture.application import client_for, closing, run
+from tests.capture.application import client_for, closing, run, settle
 from tests.observed import Observed, entries
 from tests.scripted_server import ScriptedServer, event_stream, reply
 
@@ -849,6 +849,57 @@ def test_a_provider_within_another(server: ScriptedServer, observed: Observed, *
         client.chat.completions.create(**wire.REQUEST)
     assert recorded_whole(observed)
     assert len(observed.spans()) == is_sampled
+
+
+class SpansOnly:
+    """A runtime context that keeps the span of what is attached and never gives back what was before, as ddtrace's."""
+
+    def __init__(self) -> None:
+        self.span: trace.Span = trace.INVALID_SPAN
+
+    def attach(self, attached: context.Context) -> object:
+        self.span = trace.get_current_span(attached)
+        return object()
+
+    def get_current(self) -> context.Context:
+        return trace.set_span_in_context(self.span, context.Context())
+
+    def detach(self, _: object) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture
+def _spans_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(context, "_RUNTIME_CONTEXT", SpansOnly())
+    contexts._gives_back.cache_clear()
+    yield
+    contexts._gives_back.cache_clear()
+
+
+@pytest.mark.usefixtures("_spans_only")
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_context_that_is_not_given_back(
+    server: ScriptedServer, observed: Observed, *, is_async: bool
+) -> None:
+    """Where a context cannot be taken back, the application's span stays the current one during and after a call."""
+    server.script(WHOLE)
+    theirs = observed.provider.get_tracer("application").start_span("theirs")
+    context.attach(trace.set_span_in_context(theirs))
+    during: list[trace.Span] = []
+
+    class Looks(openai.AsyncOpenAI if is_async else openai.OpenAI):  # type: ignore[misc]
+        def _prepare_request(self, request: Any) -> Any:
+            during.append(trace.get_current_span())
+            return super()._prepare_request(request)
+
+    client = Looks(base_url=server.base_url, api_key="sk-test-0123456789")
+    asyncio.run(closing(client, settle(client.chat.completions.create(**wire.REQUEST))))
+    assert during == [theirs]
+    assert trace.get_current_span() is theirs
+    assert recorded_whole(observed)
+    parent = observed.span().parent
+    assert parent is not None
+    assert parent.span_id == theirs.get_span_context().span_id
 
 
 def test_a_provider_that_is_shut_down(server: ScriptedServer, observed: Observed) -> None:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from opentelemetry import context, trace
 
+from openai_lifecycle.capture import contexts
 from openai_lifecycle.capture.facts import Operation, Reply, Request
 from openai_lifecycle.shield import SHIELD
 
@@ -94,7 +95,7 @@ class Call:
     # -------------------------------------------------------------- request
     def __enter__(self) -> None:
         # Not part of ``self.context``: the call would reference itself.
-        self._token = context.attach(context.set_value(_CURRENT, self, self.context))
+        self._token = contexts.attach(context.set_value(_CURRENT, self, self.context))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
@@ -103,10 +104,10 @@ class Call:
             # A coroutine destroyed half-way runs this wherever that happens, mostly in another context than
             # the token's.
             if trace.get_current_span() is self.recording.span:
-                context.detach(self._token)
+                contexts.detach(self._token)
             self.abandon(error)
             return
-        context.detach(self._token)
+        contexts.detach(self._token)
         if error is not None:
             self.end(error)
         elif not self.deferred:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from opentelemetry import context
 from opentelemetry.trace import set_span_in_context
 
 from openai_lifecycle import semconv
+from openai_lifecycle.capture import contexts
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.endpoints import Endpoint
 from openai_lifecycle.capture.facts import (
@@ -270,11 +270,11 @@ class Socket:
         if self.peer.api is REALTIME_API and asked.get("input") is None:
             body["input"] = list(self._items)
             self._items.clear()
-        token = context.attach(set_span_in_context(self.call.recording.span))
+        token = contexts.attach(set_span_in_context(self.call.recording.span))
         try:
             return self._begin(self.peer.api.operation, body)
         finally:
-            context.detach(token)
+            contexts.detach(token)
 
 
 #: Error codes that concern ``response.create``, whether or not the error names the event.
