@@ -33,7 +33,7 @@ from opentelemetry import context, trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, Sampler, SamplingResult
 from typing_extensions import Self
 
 import openai_lifecycle
@@ -986,3 +986,24 @@ def test_a_time_limit_ends_the_call_wherever_it_strikes(
         client.responses.create(**wire_responses.REQUEST)
     assert len(observed.spans()) == begun
     assert not call._open
+
+
+class Bare(Sampler):
+    """Samples everything and returns no attributes, as the SDK's experimental composite sampler does."""
+
+    def should_sample(self, *_: Any, **__: Any) -> SamplingResult:
+        return SamplingResult(Decision.RECORD_AND_SAMPLE)
+
+    def get_description(self) -> str:
+        return "Bare"
+
+
+def test_a_sampler_that_returns_no_attributes(server: ScriptedServer, observed: Observed) -> None:
+    """A span has its operation, provider and model, and so have its entries, whatever its sampler leaves out."""
+    observed.provider.sampler = Bare()
+    server.script(WHOLE)
+    with client_for(server, is_async=False) as client:
+        client.chat.completions.create(**wire.REQUEST)
+    assert observed.attributes()["gen_ai.provider.name"] == "openai"
+    entry = observed.generation()
+    assert (entry.provider, entry.model_id) == ("openai", wire.REQUEST["model"])
