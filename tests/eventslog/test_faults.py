@@ -446,10 +446,10 @@ def test_a_partial_write_with_somebody_else_in_between(kernel: Kernel) -> None:
 
     lock = file._appender._lock
 
-    def lock_late(descriptor: int, kind: int) -> bool:
+    def lock_late(descriptor: int, kind: int) -> None:
         if kind == locks.EXCLUSIVE:
             intrude()
-        return lock(descriptor, kind)
+        lock(descriptor, kind)
 
     file._appender._lock = lock_late  # type: ignore[method-assign]
     kernel.script = [300]

@@ -176,11 +176,10 @@ class Appender:
         while self._written < len(rest) and os.lseek(descriptor, 0, os.SEEK_CUR) == _size(descriptor):
             self._written += os.write(descriptor, rest[self._written :])
 
-    def _lock(self, descriptor: int, kind: int) -> bool:
+    def _lock(self, descriptor: int, kind: int) -> None:
         """Try to get the lock; after a timeout, do not wait again until a try succeeds."""
         locked = locks.lock(descriptor, kind, self._lock_patience)
         self._lock_patience = self._patience if locked else 0.0
-        return locked
 
     # -------------------------------------------------------------- rotation
     def _is_full(self, size: int, more: int) -> bool:
