@@ -279,20 +279,19 @@ print(client.chat.completions.create(model="m", messages=[{"role": "user", "cont
 """
 
 
-def test_the_python_of_the_readme(tmp_path: Path) -> None:
+def test_the_python_of_the_readme(base_url: str, tmp_path: Path) -> None:
     """The README's lines do what it says: record, read, send to destinations, and to one of the user's own."""
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^ *```python\n(.*?)^ *```$", readme, re.MULTILINE | re.DOTALL)
     elsewhere = {"/var/log": str(tmp_path), "postgresql+psycopg://app@db/telemetry": "sqlite:///events.db"}
     printed = []
-    with offline_server.serve() as address:
-        for block in blocks:
-            program = textwrap.dedent(block) + CALL
-            for there, here in elsewhere.items():
-                program = program.replace(there, here)
-            done = run([sys.executable, "-c", program], tmp_path, OPENAI_BASE_URL=address)
-            assert (done.returncode, done.stderr) == (0, "")
-            printed.append(done.stdout)
+    for block in blocks:
+        program = textwrap.dedent(block) + CALL
+        for there, here in elsewhere.items():
+            program = program.replace(there, here)
+        done = run([sys.executable, "-c", program], tmp_path, OPENAI_BASE_URL=base_url)
+        assert (done.returncode, done.stderr) == (0, "")
+        printed.append(done.stdout)
     recording, reading, sending, own = printed
     assert recording == sending == "chat.completion\n"
     assert [line.split()[2] for line in reading.splitlines()[:-1]] == [

@@ -62,7 +62,7 @@ def test_the_applications_descriptors(tmp_path: Path, streams: str) -> None:
     """A number that the application has closed and used again is not written to or closed; none below 3 is taken."""
     program = f"""
 import os
-from tests.sinks.conftest import EVENTS, run
+from tests.sinks.conftest import EVENTS
 from openai_lifecycle.sinks.jsonl import JsonLinesSink
 if {streams!r} == "closed":
     for number in range(3):
@@ -85,7 +85,7 @@ os.write(theirs, b"mine")
 
 LIMITED = """
 import resource, signal
-from tests.sinks.conftest import EVENTS, run
+from tests.sinks.conftest import EVENTS
 from openai_lifecycle.sinks.jsonl import JsonLinesSink
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 sink = JsonLinesSink("jsonl:out.jsonl")
