@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,6 +72,18 @@ def test_a_span_s_entries_are_written_when_it_ends(provider: TracerProvider) -> 
     provider.add_span_processor(EventsLogProcessor(EventsLogExporter()))
     generate(provider)
     assert [event.tag for event in entries()] == ["TOOL_CALL_DETECTED", "GENERATION_SUCCESS"]
+
+
+def test_a_span_s_entries_are_one_write(provider: TracerProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk is waited for once a call, however many tools the model asks for."""
+    synced: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    )
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter(durability="fsync")))
+    generate(provider)
+    assert len(entries()) == 2
+    assert synced.count(str(LOG.resolve())) == 1
 
 
 @pytest.mark.parametrize("batch_first", [False, True])

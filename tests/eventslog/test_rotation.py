@@ -60,6 +60,16 @@ def test_rotates_before_the_file_grows_beyond_its_size() -> None:
     assert written() == {"": list(range(10))}
 
 
+def test_entries_that_come_together_may_go_to_several_files() -> None:
+    """The entries of one call that would not fit into one file do not make it larger than ``max_bytes``."""
+    file = EventsFile(child.options(max_bytes=3 * SIZE, backups=9))
+    file.write(*map(fixed, range(2)))
+    file.write(*map(fixed, range(2, 7)))
+    file.close()
+    assert max(map(os.path.getsize, names())) == 3 * SIZE
+    assert written() == {"": list(range(7))}
+
+
 def test_batches_are_small_beside_the_size_of_a_file() -> None:
     """In ``buffered`` mode too no file grows beyond ``max_bytes``."""
     file = EventsFile(child.options(durability="buffered", max_bytes=20 * SIZE, backups=99))

@@ -116,15 +116,13 @@ class EventsLogExporter(SpanExporter):
             return
         if _is_marked(span, self._mark):
             return
-        for event in events:
-            kept, entry = self._transformed(event)
-            if kept is None:
-                continue
-            if self._file is not None:
-                self._file.write(entry)
-            if self._sinks is not None:
-                with SHIELD:  # the entries after this one are still to be written
-                    self._sinks.put(kept)
+        kept = [(event, entry) for event, entry in map(self._transformed, events) if event is not None]
+        if self._file is not None and kept:
+            self._file.write(*[entry for _, entry in kept])
+        if self._sinks is not None:
+            for event, _ in kept:
+                with SHIELD:  # the entries after this one are still to be delivered
+                    self._sinks.put(event)
 
     def _transformed(self, event: LifecycleEvent) -> tuple[LifecycleEvent | None, str]:
         """Return what the ``transform`` hook makes of ``event``, and its text."""

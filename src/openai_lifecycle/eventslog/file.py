@@ -70,13 +70,14 @@ class EventsFile(Locked):
         self._appender.close()
         self._reset()
 
-    def write(self, entry: str) -> None:
-        """Append ``entry``; with ``durability`` other than ``buffered`` it is in the file on return."""
-        data = entry.encode()
-        if self._buffer is not None:
-            self._buffer.put(data)
+    def write(self, *entries: str) -> None:
+        """Append ``entries``; with ``durability`` other than ``buffered`` they are in the file on return."""
+        data = [entry.encode() for entry in entries]
+        if self._buffer is None:
+            self._write(data)
         else:
-            self._write([data])
+            for entry in data:
+                self._buffer.put(entry)
 
     def flush(self, timeout: float) -> bool:
         """Return whether everything written so far reached the file within ``timeout`` seconds."""
@@ -122,6 +123,8 @@ class EventsFile(Locked):
 
     def _append(self, appender: Appender, entries: MutableSequence[bytes]) -> None:
         data = b"".join(entries)
+        if 0 < self._options.max_bytes < len(data):  # together they would not fit into one file
+            data = entries[0]
         may_reopen = True
         while entries:
             error: OSError | None = None
