@@ -108,6 +108,33 @@ def test_error(observed: Observed, name: str) -> None:
     assert KEY not in span.to_json()
 
 
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    [
+        ("OpenAI", "https://openai.example"),
+        ("AzureOpenAI", "https://azure.example"),
+        ("BedrockOpenAI", "https://bedrock.example"),
+    ],
+)
+@pytest.mark.parametrize("of_application", [False, True])
+@pytest.mark.usefixtures("observed")
+def test_the_server_of_a_failed_construction(
+    monkeypatch: pytest.MonkeyPatch, kind: str, url: str, *, of_application: bool
+) -> None:
+    """Provider and server are those that the constructor would have taken from the environment, also a subclass's."""
+    client = getattr(openai, kind, None)
+    if client is None:
+        pytest.skip(f"this openai has no {kind}")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://openai.example/v1")
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://azure.example")
+    monkeypatch.setenv("AWS_BEDROCK_BASE_URL", "https://bedrock.example/v1")
+    provider = {"AzureOpenAI": "azure.ai.openai", "BedrockOpenAI": "aws.bedrock"}.get(kind, "openai")
+    with pytest.raises(TypeError):
+        (type("Assistant", (client,), {}) if of_application else client)(nonsense=1)
+    for entry in entries():
+        assert (entry.provider, entry.metadata.custom_fields["base_url"]) == (provider, url)
+
+
 def test_copies_write_nothing(observed: Observed) -> None:
     """copy() and with_options(), of subclasses too, are no initializations."""
     client = openai.AzureOpenAI(**AZURE)

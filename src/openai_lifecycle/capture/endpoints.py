@@ -87,7 +87,8 @@ def provider_of(host: str, client: type | None = None) -> str:
     """Return ``gen_ai.provider.name`` for a host and, optionally, the class of the client that calls it."""
     for base in client.__mro__ if client is not None else ():
         for marker, provider in _BY_CLASS.items():
-            if marker in base.__name__ and base.__module__.startswith("openai."):
+            # Of a class that the package exports, the module is ``openai`` alone (``openai/__init__.py``, at its end).
+            if marker in base.__name__ and base.__module__.partition(".")[0] == "openai":
                 return provider
     return _provider_at(host.lower().rstrip("."))
 
@@ -161,10 +162,18 @@ def _endpoint(client: Any, url: object) -> Endpoint:
     return replace(endpoint, provider=_BY_RUNTIME.get(runtime.name, endpoint.provider))
 
 
+#: Provider of a client's class → the variable that its constructor reads (``openai/lib/azure.py``,
+#: ``openai/providers/bedrock.py``); all others read ``OPENAI_BASE_URL``.
+_URL_VARIABLES: Final[Mapping[str, str]] = {
+    "azure.ai.openai": "AZURE_OPENAI_ENDPOINT",
+    "aws.bedrock": "AWS_BEDROCK_BASE_URL",
+}
+
+
 def endpoint_in(client: type, arguments: Mapping[str, Any]) -> Endpoint:
     """Return the endpoint that a constructor's arguments name, for when the construction fails."""
     asked = [arguments.get(name) for name in ("base_url", "azure_endpoint", "websocket_base_url")]
     if not any(asked):
-        variable = "AZURE_OPENAI_ENDPOINT" if "Azure" in client.__name__ else "OPENAI_BASE_URL"
+        variable = _URL_VARIABLES.get(provider_of("", client), "OPENAI_BASE_URL")
         asked.append(os.environ.get(variable))
     return parse_endpoint(next((url for url in asked if url), ""), client)
