@@ -35,7 +35,9 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 README = Path(__file__).parents[2] / "README.md"
 
 
-def in_terminal(*arguments: str, columns: int = 100, status: int = 0, **variables: str) -> str:
+def in_terminal(
+    *arguments: str, columns: int = 100, status: int = 0, stdin: bool = True, **variables: str
+) -> str:
     """Run the command in a pseudo-terminal with ``variables`` set, and return what it shows."""
     controller, terminal = pty.openpty()
     ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -43,7 +45,7 @@ def in_terminal(*arguments: str, columns: int = 100, status: int = 0, **variable
     for name in ("COLUMNS", "LINES", "NO_COLOR"):
         environment.pop(name, None)
     child = subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*([] if stdin else ["sh", "-c", 'exec "$@" <&-', "sh"]), *COMMAND, *arguments],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
@@ -205,6 +207,22 @@ def test_a_closed_stream_is_no_error(log: Path, tmp_path: Path, closed: str, com
     line = f"exec {closed}>&-; exec {shlex.join([*COMMAND, *command.split(), str(log)])}"
     subprocess.run(["sh", "-c", line], check=True, timeout=30)
     assert (tmp_path / "page.html").exists() == (closed == "2")
+
+
+@pytest.mark.parametrize("command", ["show", "stats", "check"])
+def test_a_terminal_without_standard_input(log: Path, command: str) -> None:
+    """Started in a terminal with standard input closed, a command shows what it shows with it."""
+    paged = in_terminal(command, str(log))  # it ends in an empty line
+    assert in_terminal(command, str(log), stdin=False) == paged.removesuffix("\n")
+
+
+def test_a_failure_with_standard_output_closed_is_one_line(tmp_path: Path) -> None:
+    """An error of the system ends the command with status 1 and one line, also where standard output is closed."""
+    script = f'cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && exec "$@" >&-'
+    ended = subprocess.run(
+        ["sh", "-c", script, "sh", *COMMAND, "doctor"], stderr=subprocess.PIPE, check=False, timeout=30
+    )
+    assert (ended.returncode, ended.stderr) == (1, b"openai-lifecycle: No such file or directory\n")
 
 
 @pytest.mark.parametrize("command", ["show", "tail", "stats", "convert --to csv", "report"])

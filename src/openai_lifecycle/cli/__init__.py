@@ -39,5 +39,6 @@ def main() -> None:
 
 def _leave_output() -> None:
     """Discard the unwritten output, which the interpreter would otherwise flush again when it ends."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

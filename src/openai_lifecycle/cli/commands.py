@@ -59,7 +59,7 @@ def _lines(events: Iterator[LifecycleEvent], form: str | None) -> Iterator[str]:
     if form == "json":
         return show.json_array(events)
     if form == "full":
-        return show.full(events, colour=terminal.on_terminal())
+        return show.full(events, colour=terminal.is_terminal(sys.stdout))
     return show.rows(events, terminal.width())
 
 

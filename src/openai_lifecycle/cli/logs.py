@@ -13,7 +13,7 @@ import click
 
 from openai_lifecycle import environment_variables as env
 from openai_lifecycle.cli.select import Filter
-from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.cli.terminal import clean, is_terminal
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import rotation
 from openai_lifecycle.eventslog.format import parse
@@ -169,7 +169,7 @@ def _with_progress(paths: Sequence[str], entries: Iterator[tuple[T, Place]]) -> 
     A compressed file's share is unknown before its end, so it counts when it is done.
     """
     total = _size(paths)
-    if sys.stderr is None or not sys.stderr.isatty() or (total is not None and total < _SOON):
+    if not is_terminal(sys.stderr) or (total is not None and total < _SOON):
         yield from entries
         return
     from rich.console import Console

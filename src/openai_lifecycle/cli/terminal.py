@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
@@ -44,19 +44,19 @@ def style(text: str, **how: Any) -> str:
     return text if os.environ.get("NO_COLOR") else click.style(text, **how)
 
 
-def on_terminal() -> bool:
-    """Whether standard output is a terminal."""
-    return sys.stdout is not None and sys.stdout.isatty()
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a standard stream, ``None`` if the command was started with it closed, is a terminal."""
+    return stream is not None and stream.isatty()
 
 
 def width() -> int:
     """Return the terminal's columns; 0 where standard output is not a terminal."""
-    return shutil.get_terminal_size().columns if on_terminal() else 0
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 0
 
 
 def page(lines: Iterable[str]) -> None:
     """Print ``lines``; on a terminal through the pager, which ends by itself when all fits one screen."""
-    if on_terminal() and sys.stdin.isatty():
+    if is_terminal(sys.stdout) and is_terminal(sys.stdin):
         os.environ.setdefault("LESS", "FRX")
         click.echo_via_pager((f"{line}\n" for line in lines), color=True)
         return
