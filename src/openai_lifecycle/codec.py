@@ -108,16 +108,16 @@ def decode(
     """
     attributes = _dict(span.attributes)
     lifecycle = [event for event in span.events if event.name in _LAYOUTS]
-    if not lifecycle and not is_generation(attributes):  # most spans of an application
-        return []
-    if not lifecycle:
+    if lifecycle:
+        _derive(span, attributes)
+        found = [(event.name, _dict(event.attributes), event.timestamp) for event in lifecycle]
+    elif is_generation(attributes):
         shown = {name: attributes[name] for name in _SHOWN_AS_IS if name in attributes}
         attributes.update(redact_attributes(shown))
-    _derive(span, attributes)
-    if not lifecycle:
+        _derive(span, attributes)
         found = _foreign(span, attributes, content_limit if content else None)
-    else:
-        found = [(event.name, _dict(event.attributes), event.timestamp) for event in lifecycle]
+    else:  # most spans of an application
+        return []
     return [_event(_LAYOUTS[name], attributes | own, time, utc=utc) for name, own, time in found]
 
 
@@ -166,8 +166,8 @@ def _derive(span: ReadableSpan, attributes: dict[str, Any]) -> None:
     first = get(semconv.TIME_TO_FIRST_CHUNK)
     ours = is_ours(span)
     # Unknown for a foreign span without the attribute, and where a limit may have dropped it.
-    says = streamed is not None or (ours and not span.dropped_attributes)
-    attributes[_STREAM] = ("true" if streamed is True else "false") if says else None
+    is_known = streamed is not None or (ours and not span.dropped_attributes)
+    attributes[_STREAM] = ("true" if streamed is True else "false") if is_known else None
     attributes[_REASONS] = ",".join(map(str, reasons)) if isinstance(reasons, (list, tuple)) else None
     attributes[_FIRST_TOKEN_MS] = f"{first * 1000:.3f}" if isinstance(first, (int, float)) else None
     attributes[_DURATION_MS] = f"{(end - start) / 1e6:.3f}" if end and start else None
@@ -202,18 +202,19 @@ def _texts(value: object) -> tuple[str, ...] | None:
 # ------------------------------------------------------------------ attributes → values of an entry
 #: A value of an entry or of its ``metadata``: its key, its attribute, and the reader of the attribute.
 _Value: TypeAlias = tuple[str, str, Callable[[Any], Any]]
-#: Texts of ``custom_fields``: key → the attribute shown; in ``_Layout.fixed``, key → the text itself.
-_Fields: TypeAlias = Mapping[str, str]
 
 
 class _Layout(NamedTuple):
-    """Where the values of one entry type come from."""
+    """Where the values of one entry type come from.
+
+    ``fixed`` and ``custom`` make its ``custom_fields``: key → the text itself, and key → the attribute shown.
+    """
 
     kind: type[LifecycleEvent]
     own: tuple[_Value, ...]
     metadata: tuple[_Value, ...]
-    fixed: _Fields
-    custom: _Fields
+    fixed: Mapping[str, str]
+    custom: Mapping[str, str]
 
 
 _REQUEST_METADATA: Final = (
@@ -331,10 +332,10 @@ def _event(layout: _Layout, attributes: SpanAttributes, timestamp: int, *, utc: 
 
     ``attributes`` are the span's, overridden by those of the span event.
     """
-    kind, own, asked, fixed, custom = layout
+    kind, own, in_metadata, fixed, custom = layout
     get, provider, span_id = attributes.get, attributes[semconv.PROVIDER], attributes[_SPAN_ID]
     seconds, nanoseconds = divmod(timestamp, 1_000_000_000)
-    bare, instant, offset = _wall_clock(seconds, None if utc else time.tzname)
+    naive, iso, offset = _wall_clock(seconds, None if utc else time.tzname)
     fields = {"provider": provider, **fixed}
     for key, name in custom.items():
         value = get(name)
@@ -342,18 +343,18 @@ def _event(layout: _Layout, attributes: SpanAttributes, timestamp: int, *, utc: 
             fields[key] = f"{value}"
     if span_id:
         fields["span_id"] = span_id
-    fields["timestamp"] = f"{instant}.{nanoseconds // 1000:06d}{offset}"
+    fields["timestamp"] = f"{iso}.{nanoseconds // 1000:06d}{offset}"
     metadata = {
         **_NOT_SET,
         "user": _text(get(semconv.USER_ID)) or kind.placeholder_user,
         "custom_fields": fields,
     }
-    for key, name, read in asked:
+    for key, name, read in in_metadata:
         value = get(name)
         if value is not None:
             metadata[key] = read(value)
     values = {
-        "time": bare,
+        "time": naive,
         "provider": provider,
         "model_id": attributes[semconv.REQUEST_MODEL],
         "trace_id": attributes[_TRACE_ID],
@@ -372,8 +373,9 @@ def _wall_clock(seconds: int, zone: tuple[str, str] | None) -> tuple[datetime, s
     """
     moment = datetime.fromtimestamp(seconds, timezone.utc)
     local = moment if zone is None else moment.astimezone()
-    bare = local.replace(tzinfo=None)
-    return bare, bare.isoformat(), local.isoformat()[len(bare.isoformat()) :]
+    naive = local.replace(tzinfo=None)
+    iso = naive.isoformat()
+    return naive, iso, local.isoformat().removeprefix(iso)
 
 
 #: What entries show of a span's attributes; other instrumentations do not redact it.
