@@ -10,6 +10,7 @@ kind and ``size`` in bytes; a blob's ``content``, which the schema requires, is 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -241,8 +242,8 @@ _REASONING: Final = ("reasoning_text", "summary_text")
 
 # ------------------------------------------------------------------ writing, within bounds
 #: A message needs at least this many characters of room: a shorter fragment says nothing.
-_LEAST = 64
-_DEEPEST = 24
+_LEAST: Final = 64
+_DEEPEST: Final = 24
 
 
 def as_json(
@@ -286,10 +287,10 @@ class _Writer:
             return self._joined("{}", members, room, depth)
         if isinstance(value, (list, tuple)):
             return self._joined("[]", (("", inner) for inner in value), room, depth)
-        if value is None or value is True or value is False or isinstance(value, int):
+        if value is None or isinstance(value, int):
             written = json.dumps(value)
         elif isinstance(value, float):
-            written = json.dumps(value) if value - value == 0 else "null"  # JSON has no NaN and no infinity
+            written = json.dumps(value) if math.isfinite(value) else "null"
         else:
             return self._text(str(value), room)
         return written if len(written) <= room else ""

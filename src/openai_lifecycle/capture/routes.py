@@ -81,7 +81,8 @@ def find(method: str, url: str) -> tuple[Operation, Fields] | None:
     operation = ROUTES.get((method, path))
     if operation is not None:
         return operation, {}
-    _, *segments = path.split("/")
-    ids, segments[1::2] = segments[1::2], ["{id}"] * (len(segments) // 2)
+    segments = path[1:].split("/")
+    ids = segments[1::2]
+    segments[1::2] = ["{id}"] * len(ids)
     operation = ROUTES.get((method, "/" + "/".join(segments)))
-    return (operation, {"id": unquote(ids[0])}) if operation is not None and ids else None
+    return None if operation is None else (operation, {"id": unquote(ids[0])})

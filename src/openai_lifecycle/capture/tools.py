@@ -74,7 +74,7 @@ def item_call(item: Fields) -> ToolCall | None:
         name=text(item.get("name")) if tool.named else tool.kind,
         kind=tool.kind,
         hosted=tool.hosted(item),
-        fragments=[arguments] if arguments else [],
+        fragments=[arguments],
     )
 
 
