@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -100,6 +101,18 @@ def test_a_log_is_never_written_over(run: Run, log: Path, command: str, name: st
 def test_what_a_log_says_is_for_its_readers(run: Run, log: Path, tmp_path: Path) -> None:
     """What is written from a log can be read by its owner only."""
     run("convert", "--to", "csv", "-o", tmp_path / "out.csv", log)
+    assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_written_is_nobody_elses_file(run: Run, log: Path, tmp_path: Path, kind: str) -> None:
+    """A file that another user can foresee the name of, and has put there, does not get what is written."""
+    theirs, planted = tmp_path / "theirs", tmp_path / f".{os.getpid()}.part"
+    theirs.touch(0o666)
+    planted.hardlink_to(theirs) if kind == "file" else planted.symlink_to(theirs)
+    run("convert", "--to", "csv", "-o", tmp_path / "out.csv", log)
+    assert theirs.read_bytes() == b""
+    assert not (tmp_path / "out.csv").is_symlink()
     assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o600
 
 

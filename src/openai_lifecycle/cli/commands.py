@@ -280,15 +280,16 @@ def _writing(path: str) -> Iterator[TextIO]:
         yield sys.stdout
         return
     whole = os.path.realpath(path)
-    is_file = os.path.isfile(whole) or not os.path.exists(whole)
-    part = os.path.join(os.path.dirname(whole), f".{os.getpid()}.part") if is_file else ""
     try:
         with contextlib.ExitStack() as on_failure:
-            descriptor = os.open(part or whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            if part:
+            if os.path.isfile(whole) or not os.path.exists(whole):
+                # Never a file or link that somebody has put there: the folder may be everybody's, as /tmp.
+                descriptor, part = tempfile.mkstemp(".part", ".", os.path.dirname(whole))
                 on_failure.callback(os.unlink, part)
                 with contextlib.suppress(OSError):  # there is none yet
                     os.fchmod(descriptor, stat.S_IMODE(os.stat(whole).st_mode))
+            else:
+                descriptor, part = os.open(whole, os.O_WRONLY), ""
             with open(descriptor, "w", encoding="utf-8", newline="") as file:
                 yield file
             if part:
