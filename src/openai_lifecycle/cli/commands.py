@@ -107,7 +107,7 @@ def tail(log: Sequence[str], *, follow: bool, lines: int, wanted: Filter, form: 
             click.echo(line)
         last, printing = deque(), True
 
-    with contextlib.suppress(*[KeyboardInterrupt] if follow else []):
+    with contextlib.suppress(KeyboardInterrupt) if follow else contextlib.nullcontext():
         for event in logs.read(paths, wanted, follow=follow, on_idle=catch_up):
             last.append(event)
             if printing:

@@ -208,12 +208,10 @@ def _unwritable(path: str) -> str:
     """Say why the file ``path`` cannot be written to; nothing if it can. The text does not quote the path."""
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.exists(path):
-        fine, why = os.access(path, os.W_OK) and not os.path.isdir(path), "is not writable"
-    elif os.path.isdir(folder):
-        fine, why = os.access(folder, os.W_OK | os.X_OK), "is in a folder that is not writable"
-    else:
-        fine, why = False, "is in a folder that does not exist"
-    return "" if fine else why
+        return "" if os.access(path, os.W_OK) and not os.path.isdir(path) else "is not writable"
+    if os.path.isdir(folder):
+        return "" if os.access(folder, os.W_OK | os.X_OK) else "is in a folder that is not writable"
+    return "is in a folder that does not exist"
 
 
 def _unwritable_database(url: str) -> str:

@@ -11,9 +11,10 @@ import gzip
 import hashlib
 import html
 import json
+import re
 from collections import Counter, deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from heapq import heappush, heappushpop
 from importlib.resources import files
@@ -115,7 +116,7 @@ class _Failure:
     """Errors of one type and model: how many, and the last one's time and text."""
 
     count: int = 0
-    last: bytes = field(default=b"")
+    last: bytes = b""
 
 
 class Report:
@@ -165,9 +166,7 @@ class Report:
             "PLOTLY": plotly,
             "SCRIPT": script,
         }
-        return "".join(
-            parts[piece] if index % 2 else piece for index, piece in enumerate(_file("page.html").split("%%"))
-        )
+        return re.sub("%%([A-Z]+)%%", lambda name: parts[name[1]], _file("page.html"))
 
     def data(self) -> dict[str, Any]:
         """Return what the page's script gets; every text in it is cleaned of control characters."""
@@ -216,7 +215,7 @@ class Report:
         }
 
 
-def _leading(numbers: Numbers, models: list[str], of: Any) -> list[Any]:
+def _leading(numbers: Numbers, models: list[str], of: Callable[[Group], float]) -> list[float]:
     """Return a value for each of ``models`` and, last, for all others together."""
     values = [of(numbers.groups[(model,)]) if (model,) in numbers.groups else 0 for model in models]
     return [*values, sum(of(group) for key, group in numbers.groups.items() if key[0] not in models)]

@@ -85,12 +85,11 @@ def row(event: LifecycleEvent, width: int = 0) -> str:
     shown = cells(event)
     if not width:
         return "\t".join(shown.values())
-    time, text, colour = shown["time"], shown.pop("text"), COLOURS[type(event)]
+    text, colour = shown.pop("text"), COLOURS[type(event)]
     left = width - sum(size + 1 for size in WIDTHS.values())
     if left < 10:  # too narrow for columns
-        age = datetime.now().astimezone().date() - event.time.date()
-        time = time[11:] if not age else time[5:16] if timedelta() < age < _YEAR else time[:10]
-        line = f"{time} {SHORT_TAGS[type(event)]:6} {_fit(shown['model'], min(20, width // 4))} {text}"
+        model = _fit(shown["model"], min(20, width // 4))
+        line = f"{_short_time(event.time)} {SHORT_TAGS[type(event)]:6} {model} {text}"
         return style(_fit(line, width), fg=colour)
     fitted = {name: _fit(value, WIDTHS[name]) for name, value in shown.items()}
     for name in _NUMBERS:
@@ -99,6 +98,14 @@ def row(event: LifecycleEvent, width: int = 0) -> str:
     fitted["time"] = style(fitted["time"], dim=True)
     fitted["event"] = style(fitted["event"], fg=colour)
     return " ".join((*fitted.values(), _fit(text, left).rstrip()))
+
+
+def _short_time(time: datetime) -> str:
+    """Return today's time without its date, one of the last year without year and seconds, else only the date."""
+    age = datetime.now().astimezone().date() - time.date()
+    if not age:
+        return time.isoformat(timespec="seconds")[11:]
+    return f"{time:%m-%d %H:%M}" if timedelta() < age < _YEAR else time.date().isoformat()
 
 
 def _fit(text: str, size: int) -> str:

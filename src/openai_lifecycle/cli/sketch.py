@@ -7,6 +7,8 @@ from typing import Final
 
 _GAMMA: Final = 1.01
 _SCALE: Final = 1 / math.log(_GAMMA)
+_LEAST: Final = 1e-6  # a smaller value counts as 0
+_ZERO: Final = -1400  # the bucket of 0; that of the least value is -1388
 
 
 class Sketch:
@@ -23,7 +25,7 @@ class Sketch:
 
     def add(self, value: float) -> None:
         """Count ``value``, 0 or more and finite."""
-        bucket = math.ceil(math.log(value) * _SCALE) if value > 1e-6 else -1400
+        bucket = math.ceil(math.log(value) * _SCALE) if value > _LEAST else _ZERO
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
         self.count += 1
 
@@ -33,7 +35,7 @@ class Sketch:
         for bucket in sorted(self._buckets):
             rank -= self._buckets[bucket]
             if rank <= 0:
-                return 2 * _GAMMA**bucket / (_GAMMA + 1) if bucket > -1400 else 0.0
+                return 2 * _GAMMA**bucket / (_GAMMA + 1) if bucket > _ZERO else 0.0
         return None
 
     def merge(self, other: Sketch) -> None:
