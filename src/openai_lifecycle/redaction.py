@@ -67,9 +67,9 @@ def _may_hold_a_credential(text: str) -> bool:
 def redact_start(text: str, length: int, more: int, secrets: Collection[str] = ()) -> str:
     """Return the redacted start of ``text``, of which the caller keeps at most ``length`` characters.
 
-    ``more`` of them, the :func:`margin` of ``secrets``, are searched too. If the text is longer still, as many are
-    dropped from the end: they may end in half a credential, which the replacement of longer ones before it moves
-    forward.
+    The next ``more`` characters, the :func:`margin` of ``secrets``, are searched too, so that a credential across the
+    cut is found. If the text goes on behind them, the last ``more`` characters of the result are left out: they may
+    hold half a credential, which shorter replacements before it may have moved before the cut.
     """
     shown = redact(text[: length + more], secrets)
     return shown if len(text) <= length + more else shown[:-more]

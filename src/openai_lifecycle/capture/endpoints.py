@@ -64,7 +64,7 @@ _DEFAULT_PORTS: Final[Mapping[str, int]] = {"https": 443, "wss": 443, "http": 80
 class Endpoint:
     """The server of a client: ``base_url`` is scheme, host and port only.
 
-    If ``assumed`` is the client's class, it may not be that of a request, whose own URL decides.
+    ``assumed`` is the client's class where a request may go to another server, as its own URL says; else ``None``.
     """
 
     provider: str

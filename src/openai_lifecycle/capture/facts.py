@@ -25,7 +25,7 @@ Content: TypeAlias = Mapping[str, tuple[Sequence[Any], Callable[[Any], Json]]]
 
 @dataclass(slots=True)
 class Request:
-    """What was asked. ``lines`` yields one for each message sent, and is read only when they are recorded."""
+    """What was asked. ``lines`` yields a line of text for each message; it is read only when content is recorded."""
 
     temperature: int | float | None = None
     messages_count: int = 1

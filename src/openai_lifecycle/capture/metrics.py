@@ -14,7 +14,7 @@ from openai_lifecycle.version import __version__
 
 _SECONDS: Final = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
 _TOKENS: Final = [4**power for power in range(14)]
-#: What a metric tells apart beside the attributes that a span starts with.
+#: The attributes of a metric besides those that a span starts with.
 _DIMENSIONS: Final[tuple[str, ...]] = (
     semconv.RESPONSE_MODEL,
     semconv.ERROR_TYPE,

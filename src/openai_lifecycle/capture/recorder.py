@@ -157,8 +157,8 @@ class Recording:
     """The span of one call.
 
     It starts with the attributes ``named`` and gets the others when it ends. ``secrets`` are the client's own keys.
-    ``assumed_by`` is the client's class if its endpoint may not be the request's (:class:`Endpoint`). ``content`` is
-    what was sent, as one line of text.
+    ``assumed_by`` is :attr:`Endpoint.assumed`: if it is set, the server is read from the URL of the request that was
+    answered. ``content`` is what was sent, as one line of text.
     """
 
     __slots__ = ("_assumed_by", "_named", "_recorder", "_secrets", "attributes", "content", "span")

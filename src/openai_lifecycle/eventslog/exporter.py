@@ -91,7 +91,7 @@ class EventsLogExporter(SpanExporter):
     def _leave_to_owner(self, span: ReadableSpan) -> bool:
         """Return whether ``instrument()``'s processor writes the entries of ``span``.
 
-        It is given a span of a provider that it does not watch.
+        That processor is also given a span of a provider that it does not watch.
         """
         owner = _OWNERS.get(self.place)
         if owner is None or owner.exporter is self:

@@ -146,7 +146,7 @@ def head(reply: Reply, completion: Fields) -> None:
 
 
 def _choice(reply: Reply, choice: Any, position: int, where: tuple[str, str]) -> None:
-    """Fold one choice into ``reply``; ``where`` names the member that holds its message, and the one it may be in."""
+    """Fold one choice into ``reply``; ``where`` names the member that holds its message, and the one that may instead."""
     own = members(choice)
     index = own.get("index")
     if type(index) is not int:
