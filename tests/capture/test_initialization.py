@@ -121,7 +121,10 @@ def test_error(observed: Observed, name: str) -> None:
 def test_the_server_of_a_failed_construction(
     monkeypatch: pytest.MonkeyPatch, kind: str, url: str, *, of_application: bool
 ) -> None:
-    """Provider and server are those that the constructor would have taken from the environment, also a subclass's."""
+    """Provider and server are those that the constructor would have taken from the environment, also a subclass's.
+
+    A URL for WebSockets is not the client's.
+    """
     client = getattr(openai, kind, None)
     if client is None:
         pytest.skip(f"this openai has no {kind}")
@@ -130,7 +133,9 @@ def test_the_server_of_a_failed_construction(
     monkeypatch.setenv("AWS_BEDROCK_BASE_URL", "https://bedrock.example/v1")
     provider = {"AzureOpenAI": "azure.ai.openai", "BedrockOpenAI": "aws.bedrock"}.get(kind, "openai")
     with pytest.raises(TypeError):
-        (type("Assistant", (client,), {}) if of_application else client)(nonsense=1)
+        (type("Assistant", (client,), {}) if of_application else client)(
+            websocket_base_url="wss://sockets.example", nonsense=1
+        )
     for entry in entries():
         assert (entry.provider, entry.metadata.custom_fields["base_url"]) == (provider, url)
 

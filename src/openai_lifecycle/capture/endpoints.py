@@ -171,9 +171,7 @@ _URL_VARIABLES: Final[Mapping[str, str]] = {
 
 
 def endpoint_in(client: type, arguments: Mapping[str, Any]) -> Endpoint:
-    """Return the endpoint that a constructor's arguments name, for when the construction fails."""
-    asked = [arguments.get(name) for name in ("base_url", "azure_endpoint", "websocket_base_url")]
-    if not any(asked):
-        variable = _URL_VARIABLES.get(provider_of("", client), "OPENAI_BASE_URL")
-        asked.append(os.environ.get(variable))
-    return parse_endpoint(next((url for url in asked if url), ""), client)
+    """Return the endpoint that a constructor's arguments or the environment name, for when the construction fails."""
+    variable = _URL_VARIABLES.get(provider_of("", client), "OPENAI_BASE_URL")
+    url = arguments.get("base_url") or arguments.get("azure_endpoint") or os.environ.get(variable)
+    return parse_endpoint(url or "", client)
