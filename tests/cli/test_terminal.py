@@ -241,6 +241,7 @@ def _answers(log: Path) -> list[LLMGenerationSuccess]:
     ("command", "prefix"),
     [
         ("show", "openai-lifecycle: "),
+        ("tail -f", "openai-lifecycle: "),
         ("stats", "openai-lifecycle: "),
         ("convert --to csv", "openai-lifecycle: "),
         ("convert --to csv -o /dev/full", "Error: /dev/full: "),

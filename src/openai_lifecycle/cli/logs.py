@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import sys
@@ -31,6 +32,8 @@ class Unreadable(click.ClickException):
 VARIABLE = env.OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG
 STDIN = "/dev/stdin"
 _SOON = 20_000_000  # bytes that are read before a progress bar would show
+#: What is raised not by reading, but by an ``on_idle`` that prints.
+_OF_WRITING = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SHOWN = 5  # damaged places reported one by one
 
 
@@ -156,7 +159,7 @@ def reading(
     try:
         yield _with_progress(paths, entries) if progress else entries
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
+        if error.errno in _OF_WRITING:
             raise
         raise Unreadable(f"{clean(str(error.filename or ''))}: {error.strerror}") from None
     finally:
