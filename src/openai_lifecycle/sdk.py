@@ -152,7 +152,8 @@ def tracer_provider() -> TracerProvider:
 
     Parts that fail because of a wrong variable are reported and left out.
     """
-    limits = SpanLimits(**dict.fromkeys(inspect.signature(SpanLimits).parameters, SpanLimits.UNSET))
+    unlimited = dict.fromkeys(inspect.signature(SpanLimits).parameters, SpanLimits.UNSET)
+    limits = SpanLimits(**unlimited)
     with _without("span limits"):
         limits = SpanLimits()
     provider = _new_provider(TracerProvider, span_limits=limits)
@@ -233,8 +234,8 @@ def start_globally() -> None:
     """Start the SDK globally, as a distro's configurator would, unless a provider is there already.
 
     An application can still set its own provider later, as it could before this package was installed: the API's
-    "set once" marks are renewed for that (``opentelemetry/trace/__init__.py``,
-    ``set_tracer_provider``). What cannot be started is reported and left out.
+    "set once" marks are renewed for that (``opentelemetry/trace/__init__.py``, ``set_tracer_provider``). What cannot
+    be started is reported and left out.
     """
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return
