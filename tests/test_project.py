@@ -215,6 +215,7 @@ def test_options_and_variables_are_complete() -> None:
         ("TEMPERATURE", "0.5", 0.5),
         ("MAX_TOKENS", "0", 0),
         ("DURABILITY", "fsync", "fsync"),
+        ("DURABILITY", " FSYNC", "fsync"),
         ("COMPRESS", "TRUE", True),
         ("UTC", "0", False),
     ],

@@ -135,9 +135,10 @@ def _flag(value: Any) -> bool:
 
 
 def _durability(value: Any) -> Durability:
-    if value not in ("write", "fsync", "buffered"):
+    text = value.strip().lower()
+    if text not in ("write", "fsync", "buffered"):
         raise ValueError
-    return cast("Durability", value)
+    return cast("Durability", text)
 
 
 def _capture(value: Any) -> Capture:
