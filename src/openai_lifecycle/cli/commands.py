@@ -125,8 +125,8 @@ def trace(trace_id: str, log: Sequence[str], jaeger: str | None) -> None:
     The first digits of TRACE_ID are enough.
     """
     events = list(logs.read(logs.expand(log), Filter(trace=trace_id)))
-    if not events:
-        raise click.ClickException(f"no entry has a trace id that begins with {trace_id}")
+    if not events:  # which `read` has said
+        sys.exit(1)
     terminal.page(show.tree(events, jaeger))
 
 
