@@ -130,7 +130,15 @@ def test_one_log_is_all_its_files(run: Run, log: Path) -> None:
         [*COMMAND, "show", "--full", "-"], input=entries, capture_output=True, check=True, timeout=30
     )
     assert piped.stdout == entries
-    assert "there is no such log" in run("show", "nowhere.log", status=2).stderr
+
+
+def test_a_log_that_cannot_be_read_is_named(run: Run) -> None:
+    """A name that is missing, empty or closed standard input is one line that says which, with status 2."""
+    assert run("show", "nowhere.log", status=2).stderr == "Error: nowhere.log: there is no such log\n"
+    assert run("show", "", status=2).stderr == "Error: '': there is no such log\n"
+    closed = ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, "show", "-"]
+    ended = subprocess.run(closed, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stderr) == (2, "Error: /dev/stdin: Bad file descriptor\n")
 
 
 def test_where_the_log_is_switched_off_one_must_be_named(

@@ -60,7 +60,7 @@ def expand(given: Sequence[str], *, awaited: bool = False) -> list[str]:
             click.echo(f"{clean(name)} does not exist yet: waiting for it", err=True)
             paths.append(name)
         else:
-            raise Unreadable(f"{clean(name)}: there is no such log")
+            raise Unreadable(f"{clean(name) or repr(name)}: there is no such log")
     return paths
 
 
@@ -161,7 +161,8 @@ def reading(
     except OSError as error:
         if error.errno in _OF_WRITING:
             raise
-        raise Unreadable(f"{clean(str(error.filename or ''))}: {error.strerror}") from None
+        name = str(error.filename or ", ".join(paths))  # only opening a file names it
+        raise Unreadable(f"{clean(name)}: {error.strerror}") from None
     finally:
         skipped.tell()
 
