@@ -28,7 +28,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 def _logs(command: _Command) -> _Command:
     """Let ``command`` take logs, and say in its help what one is: click has no help for arguments."""
-    about = "LOG is a file, a pattern, or - for standard input; `openai-lifecycle --help` tells more."
+    about = "LOG is a file, a pattern, or - for standard input: see `openai-lifecycle --help`."
     command.__doc__ = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{about}"
     return click.argument("log", nargs=-1, type=str)(command)
 
@@ -46,10 +46,10 @@ def _format_options(command: _Command) -> _Command:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def cli() -> None:
-    """Read events.log: what an application asked its models, and what they answered.
+    """Read events.log: the calls of an application to its models.
 
-    LOG is a file, a pattern, or - for standard input. Its rotated and compressed files are read too. The default is
-    OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG, or events.log.
+    LOG is a file, a pattern such as 'logs/**/events.log', or - for standard input. Its rotated and compressed files are
+    read too. The default is OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG, or events.log.
     """
 
 
@@ -166,7 +166,7 @@ def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | Non
     """Count calls, errors, tokens, cost, latency and tools.
 
     Latencies are those of successful calls. Percentiles are exact to half a percent, everything else is exact. An
-    unknown cost is shown as ?, and "+ ?" means that the price of some calls is unknown.
+    unknown cost is shown as ?, and "+ ?" means that the cost of some calls is unknown.
     """
     from openai_lifecycle.cli import stats, tables
 

@@ -143,11 +143,13 @@ _OPTIONS: Final = (
         help="Only this model, requested or answering; may be repeated.",
     ),
     click.option("--provider", multiple=True, metavar="GLOB", help="Only this provider; may be repeated."),
+    click.option("--user", multiple=True, metavar="GLOB", help="Only this user; may be repeated."),
+    click.option("--tool", multiple=True, metavar="GLOB", help="Only calls of this tool; may be repeated."),
     click.option(
         "--since",
         callback=_moment,
         metavar="TIME",
-        help="Only from this time on: 2026-01-27T14:30, or an age such as 2h.",
+        help="Only from this time on: 2026-01-27T14:30, local without a zone, or an age such as 2h.",
     ),
     click.option("--until", callback=_moment, metavar="TIME", help="Only before this time."),
     click.option(
@@ -157,14 +159,12 @@ _OPTIONS: Final = (
         help="Only this trace; the first digits are enough.",
     ),
     click.option("--error", is_flag=True, help="Only errors."),
-    click.option("--tool", multiple=True, metavar="GLOB", help="Only calls of this tool; may be repeated."),
     click.option(
         "--grep",
         callback=_regex,
         metavar="REGEX",
         help="Only entries that match, as shown or as in the file, keys included; a lower-case pattern ignores case.",
     ),
-    click.option("--user", multiple=True, metavar="GLOB", help="Only this user; may be repeated."),
 )
 
 
