@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from openai_lifecycle.cli import show
 from openai_lifecycle.cli.commands import cli
@@ -323,16 +323,17 @@ def accepted(line: str) -> None:
     command.parse_args(context, arguments)
 
 
-def test_the_readme_shows_the_help() -> None:
-    """The README has the output of ``--help``, an example of every command, and no command line that is refused."""
+def test_the_readme_shows_every_command() -> None:
+    """The README's table has every command with its help and an example, and no command line that is refused."""
     readme = README.read_text(encoding="utf-8")
-    shown = CliRunner().invoke(cli, ["--help"], prog_name="openai-lifecycle", terminal_width=80).stdout
-    assert shown in readme
-    blocks = "".join(re.findall(r"^```(?:console|sh)\n(.*?)^```", readme, re.MULTILINE | re.DOTALL))
     prices = re.search(r"^```json\n(.*?\"cached\".*?)^```", readme, re.MULTILINE | re.DOTALL)
     assert prices is not None
     Path("prices.json").write_text(prices[1], encoding="utf-8")  # the example names it
-    lines = re.findall(r"^(?:\$ )?openai-lifecycle (\w.*)$", blocks, re.MULTILINE)
-    assert {line.split()[0] for line in lines} == set(cli.commands)
-    for line in lines:
+    _, _, table = readme.partition("| `openai-lifecycle …` | what it does |\n|---|---|\n")
+    rows = re.findall(r"^\| `(.*)` \| (.*) \|$", table.partition("\n\n")[0], re.MULTILINE)
+    shown = {line.split()[0]: about for line, about in rows}
+    assert shown == {name: command.get_short_help_str(limit=99) for name, command in cli.commands.items()}
+    inline = re.findall(r"`openai-lifecycle ([a-z].*?)`", readme, re.DOTALL)
+    assert inline
+    for line in (*(line for line, _ in rows), *inline):
         accepted(line)

@@ -130,7 +130,8 @@ class Operation:
     model:    body → the requested model
     content:  body → the content attributes of the span (messages, instructions, tools), read only when wanted
     generates: False when the call only reads what an earlier one has generated (``generations.py``)
-    entries:  False when the call is only a span: nothing goes to ``events.log``
+    entries:  False when the call is only a span and nothing goes to ``events.log``: its answer is not what was
+        generated, but for example that a job was accepted
     """
 
     name: str
