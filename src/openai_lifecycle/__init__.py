@@ -1,4 +1,4 @@
-"""OpenTelemetry instrumentation of the OpenAI client.
+"""OpenTelemetry instrumentation for the OpenAI Python client.
 
 Clients and their calls become spans. Six types of lifecycle event become span events, and entries of a
 readable ``events.log``.
