@@ -178,6 +178,17 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     assert all((ROOT / link.partition("#")[0]).exists() for link in links)
 
 
+def test_the_configurations_readme_has_every_variable() -> None:
+    """The table of variables beside the configurations names those that they read, and no other."""
+    folder = ROOT / "collector-config"
+    read_there = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.yaml"))
+    _, _, table = (
+        (folder / "README.md").read_text(encoding="utf-8").partition("| variable | used by | default |\n")
+    )
+    names = "".join(row.split("|")[1] for row in table.partition("\n\n")[0].splitlines())
+    assert set(re.findall(r"`([A-Z_]+)`", names)) == set(re.findall(r"\$\{env:([A-Z_]+)", read_there))
+
+
 def test_the_readme_begins_with_a_command_and_its_output() -> None:
     """What it is, how to install it, and what it does stand on the first screen."""
     begin = "\n".join(README.splitlines()[:40])
