@@ -85,7 +85,7 @@ class EventsLogExporter(SpanExporter):
         One that the application has put before ours may have raised, which keeps a span from those behind it
         (``opentelemetry/sdk/trace/__init__.py``, ``SynchronousMultiSpanProcessor.on_end``).
         """
-        if isinstance(span, ReadableSpan) and not _is_marked(span, _TAKEN):
+        if isinstance(span, ReadableSpan) and _claim(span, _TAKEN):
             self.take(span)
 
     def _leave_to_owner(self, span: ReadableSpan) -> bool:
@@ -114,9 +114,9 @@ class EventsLogExporter(SpanExporter):
             _OVERLAP.note_response(span, events[-1].metadata.custom_fields.get("response_id"))
         elif _OVERLAP.is_duplicate(span):
             return
-        if _is_marked(span, self._mark):
+        if not _claim(span, self._mark):
             return
-        kept = [(event, entry) for event, entry in map(self._transformed, events) if event is not None]
+        kept = [pair for pair in map(self._transformed, events) if pair is not None]
         if self._file is not None and kept:
             self._file.write(*[entry for _, entry in kept])
         if self._sinks is not None:
@@ -124,16 +124,18 @@ class EventsLogExporter(SpanExporter):
                 with SHIELD:  # the entries after this one are still to be delivered
                     self._sinks.put(event)
 
-    def _transformed(self, event: LifecycleEvent) -> tuple[LifecycleEvent | None, str]:
-        """Return what the ``transform`` hook makes of ``event``, and its text."""
+    def _transformed(self, event: LifecycleEvent) -> tuple[LifecycleEvent, str] | None:
+        """Return what the ``transform`` hook makes of ``event``, and its text; ``None`` if it drops it."""
         transform = self._options.transform
         if transform is None:
             return event, render(event)
         try:
             with suppress_instrumentation():  # it may ask a model itself
                 kept = transform(event)
-            if kept is None or type(kept) in KEYS:
-                return kept, "" if kept is None else render(kept)
+            if kept is None:
+                return None
+            if type(kept) in KEYS:
+                return kept, render(kept)
             failure = f"it returned {type(kept).__name__}, not a LifecycleEvent or None"
         except Exception as error:
             if is_interruption(error.__traceback__):
@@ -168,14 +170,14 @@ def _dispatcher(options: Options) -> Dispatcher:
     return Dispatcher(destinations(options.sinks), options.meter_provider)
 
 
-def _is_marked(span: ReadableSpan, mark: str) -> bool:
-    """Return whether ``span`` had the ``mark``, and set it.
+def _claim(span: ReadableSpan, mark: str) -> bool:
+    """Set the ``mark`` on ``span``; return False if it was already set.
 
     It is set on the span's context, which the span has in common with what ``Span.end`` gives to processors. Ids would
     not do: an application that seeds ``random`` gets the same ones again.
     """
     mine = object()
-    return (span.get_span_context() or span).__dict__.setdefault(mark, mine) is not mine  # atomic
+    return (span.get_span_context() or span).__dict__.setdefault(mark, mine) is mine  # atomic
 
 
 def _without_content(event: LifecycleEvent) -> LifecycleEvent:
@@ -212,7 +214,7 @@ class EventsLogProcessor(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Write the entries of ``span``."""
         if self.exporter is not None and self.is_joined:
-            if codec.is_ours(span) and _is_marked(span, _TAKEN):
+            if codec.is_ours(span) and not _claim(span, _TAKEN):
                 return
             self.exporter.take(span)
 
