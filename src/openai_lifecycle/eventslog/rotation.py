@@ -93,7 +93,7 @@ def rotate(path: str, keep: int) -> None:
 def _create_next(path: str, status: os.stat_result) -> None:
     """Create the next log with the permissions of the last one, so log shippers can still read it."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
             os.fchown(descriptor, -1, status.st_gid)
@@ -146,7 +146,7 @@ def _pack(plain: BinaryIO, descriptor: int) -> None:
     try:
         with (
             open(descriptor, "wb", closefd=False) as target,
-            gzip.GzipFile(fileobj=target, mode="wb", compresslevel=6, filename="") as packed,
+            gzip.GzipFile(fileobj=target, mode="wb", compresslevel=6) as packed,
         ):
             shutil.copyfileobj(plain, packed, 1 << 20)
     except BaseException:  # the disk is full: leave the room to the log
