@@ -24,6 +24,7 @@ from tests.eventslog.samples import entry
 from tests.eventslog.test_file import LOG, written
 
 SIZE = len(entry(0))
+NOBODY = 65534
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -159,6 +160,22 @@ def test_the_next_file_has_the_permissions_of_the_last() -> None:
     for name in ("events.log", "events.log.1"):
         status = Path(name).stat()
         assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o640, group)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+def test_the_next_file_may_have_another_group() -> None:
+    """A process that may not give the log's group rotates all the same, and keeps no descriptor of the next file."""
+    LOG.write_text(entry(1))
+    os.chown(LOG, NOBODY, 4321)
+    os.chown(".", NOBODY, -1)
+    before = os.listdir("/proc/self/fd")
+    os.seteuid(NOBODY)
+    try:
+        rotation.rotate("events.log", 1)
+    finally:
+        os.seteuid(0)
+    assert names() == ["events.log", "events.log.1"]
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_link_stays_a_link() -> None:
@@ -327,7 +344,8 @@ CRASHES = [
 def test_a_crash_while_compressing_loses_and_doubles_nothing(
     step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever compression stops, every entry is there once, and the next run finishes the work."""
+    """Wherever compression stops, every entry is there once and no file is open; the next run finishes the work."""
+    before = os.listdir("/proc/self/fd")
     for number, name in ((1, "events.log.2"), (2, "events.log.1"), (3, "events.log")):
         Path(name).write_text(fixed(number))
 
@@ -341,6 +359,7 @@ def test_a_crash_while_compressing_loses_and_doubles_nothing(
         patch.setattr(f"openai_lifecycle.eventslog.rotation.{step}", crash)
         with pytest.raises(Crash):
             rotation.compress("events.log")
+    assert os.listdir("/proc/self/fd") == before
     assert written() == {"": [1, 2, 3]}
     rotation.compress("events.log")
     assert names() == ["events.log", "events.log.1.gz", "events.log.2.gz"]
