@@ -39,6 +39,11 @@ def closing(request: http.server.BaseHTTPRequestHandler) -> None:
     request.close_connection = True
 
 
+def babbling(request: http.server.BaseHTTPRequestHandler) -> None:
+    """Answer what is not HTTP."""
+    request.wfile.write(b"what?\r\n\r\n")
+
+
 class Receiver:
     """A server on loopback: answers as it is told, and keeps what it got."""
 
@@ -176,9 +181,9 @@ def test_a_refusal_is_final(receiver: Receiver, code: int) -> None:
 
 
 def test_a_connection_that_breaks_is_tried_again(receiver: Receiver) -> None:
-    """A closed connection, a server that is not there and a name that does not exist are all: later."""
-    receiver.answers = [closing]
-    for url in (receiver.url, "webhook+http://127.0.0.1:1/", "webhook+http://nowhere.invalid/"):
+    """A closed connection, no HTTP, a server that is not there and a name that does not exist are all: later."""
+    receiver.answers = [closing, babbling]
+    for url in (receiver.url, receiver.url, "webhook+http://127.0.0.1:1/", "webhook+http://nowhere.invalid/"):
         with pytest.raises(Unavailable, match=r"^the server cannot be reached \(\w+\)$"):
             WebhookSink(url).write(EVENTS)
 
