@@ -52,14 +52,14 @@ class Dispatch:
 
     def __init__(self) -> None:
         self._reader = InMemoryMetricReader()
-        self._meters = MeterProvider([self._reader], shutdown_on_exit=False)
+        self.meters = MeterProvider([self._reader], shutdown_on_exit=False)
         self._made: list[Dispatcher] = []
 
     def __call__(self, **sinks: Any) -> Dispatcher:
         """Return a dispatcher to the given sinks, by name."""
         made = Dispatcher(
             [Destination(name, lambda sink=sink: sink, own=False) for name, sink in sinks.items()],  # type: ignore[misc]
-            self._meters,
+            self.meters,
         )
         self._made.append(made)
         return made
@@ -80,7 +80,7 @@ class Dispatch:
         """Stop everything."""
         for made in self._made:
             made.close(0.1)
-        self._meters.shutdown()
+        self.meters.shutdown()
 
 
 @pytest.fixture

@@ -69,12 +69,11 @@ def test_a_sink_that_hung_is_left_alone(dispatcher: Dispatch) -> None:
     put(dispatching, EVENTS[:2])
     assert hanging.arrived.wait(10)
     dispatching.close(0.01)
-    old = [thread for thread in threading.enumerate() if thread.name == "sink hanging"]
+    (old,) = [thread for thread in threading.enumerate() if thread.name == "sink hanging"]
     put(dispatching, EVENTS[2:])
     release.set()
     assert dispatching.flush(10)
-    for thread in old:
-        thread.join(10)
+    old.join(10)
     assert hanging.taken[-len(EVENTS[2:]) :] == EVENTS[2:] or hanging.taken[: len(EVENTS[2:])] == EVENTS[2:]
     assert len(hanging.taken) == len(EVENTS)
 
@@ -229,10 +228,11 @@ def test_flush_and_close_may_fail(dispatcher: Dispatch, caplog: pytest.LogCaptur
     assert "close failed: cannot close" in caplog.text
 
 
-def test_a_log_handler_that_raises_stops_no_sink(
-    dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("broken", "lost"), [("log handler", {"sink": 1}), ("meter", {})])
+def test_a_loss_that_cannot_be_told_stops_no_sink(
+    dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch, broken: str, lost: dict[str, int]
 ) -> None:
-    """When the report of a loss, or of a sink that does not flush, cannot be logged, the sink gets what comes next."""
+    """When a loss can be neither counted nor logged, nor a flush that failed, the sink gets what comes next."""
 
     class Raises(logging.Handler):
         def emit(self, _: logging.LogRecord) -> None:
@@ -247,16 +247,21 @@ def test_a_log_handler_that_raises_stops_no_sink(
         if len(sink.calls) == 1:
             raise Rejected("no")
 
+    def no_meter(*_: object) -> None:
+        raise RuntimeError
+
     monkeypatch.setattr(SHIELD, "reraise", False)
-    handler = Raises()
-    monkeypatch.setattr(logging.getLogger("openai_lifecycle"), "handlers", [handler])
+    if broken == "meter":
+        monkeypatch.setattr(dispatcher.meters, "get_meter", no_meter)
+    else:
+        monkeypatch.setattr(logging.getLogger("openai_lifecycle"), "handlers", [Raises()])
     sink = Moody(refuse)
     dispatching = dispatcher(sink=sink)
     for event in EVENTS[:2]:
         put(dispatching, [event])
         assert dispatching.flush(10)
     assert sink.taken == EVENTS[1:2]
-    assert dispatcher.lost() == {"sink": 1}
+    assert dispatcher.lost() == lost
 
 
 def test_a_closed_dispatcher_opens_again(dispatcher: Dispatch) -> None:
