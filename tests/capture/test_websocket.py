@@ -585,7 +585,7 @@ def test_suppressed(sockets: SocketServer, *, is_async: bool) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("place", ["sent", "received", "closed"])
+@pytest.mark.parametrize("place", ["__init__", "opened", "sent", "received", "closed"])
 def test_a_defect_of_ours_costs_the_application_nothing(
     sockets: SocketServer, monkeypatch: pytest.MonkeyPatch, place: str, *, is_async: bool
 ) -> None:
