@@ -117,6 +117,10 @@ class Holder:
 held = [Holder(name) for name in "ab"]
 for holder in held:
     ending.register(holder)
+def first():
+    print("first", flush=True)
+    raise RuntimeError
+ending.register_first(first)
 if {how!r} == "SIGTERM":
     os.kill(os.getpid(), signal.SIGTERM)
 """
@@ -124,7 +128,7 @@ if {how!r} == "SIGTERM":
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert ended.returncode == (0 if how == "exit" else -signal.SIGTERM), ended.stderr
-    assert sorted(ended.stdout.split()) == ["a", "b"]
+    assert sorted(ended.stdout.split()) == ["a", "b", *(["first"] if how == "exit" else [])]
 
 
 def test_an_application_s_handler_is_left_alone() -> None:
