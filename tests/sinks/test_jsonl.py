@@ -12,6 +12,7 @@ import pytest
 
 from openai_lifecycle import records
 from openai_lifecycle.events import LifecycleEvent
+from openai_lifecycle.eventslog import locks
 from openai_lifecycle.sinks.jsonl import JsonLinesSink
 from tests import generated
 from tests.sinks.conftest import EVENTS, run
@@ -23,9 +24,11 @@ def lines(path: Path) -> list[LifecycleEvent]:
 
 
 def test_every_field_is_kept(tmp_path: Path) -> None:
-    """Each event, hostile ones too, is a line of ASCII that gives it back; the file is for its owner."""
+    """Each event, hostile ones too, is a line of ASCII that gives it back; the file is for its owner, and not locked."""
     sink = JsonLinesSink(f"jsonl://{tmp_path}/with%20space.jsonl")
     sink.write(EVENTS)
+    with open(tmp_path / "with space.jsonl", "rb") as other:
+        assert locks.lock(other.fileno(), locks.EXCLUSIVE, 0)
     sink.write(generated.hostile())
     sink.flush()
     sink.close()
