@@ -205,6 +205,7 @@ def test_an_own_price_of_the_requested_model(run: Run, tmp_path: Path) -> None:
         ('{"m": {"input": 1e400}}', "less than a million"),
         ('{"m": {"input": 1e99999999}}', "'m' must be"),
         ('{"m": {"input": {}}}', "'m' must be"),
+        ('{"m": {"input": []}}', "'m' must be"),
         ('{"m": {"input": true}}', "'m' must be"),
         ('{"m": {"input": 1, "in": 1}}', "'m' must be"),
     ],

@@ -280,6 +280,7 @@ def test_a_locked_database_is_tried_again(tmp_path: Path) -> None:
         ("sqlite+nonsense:///x", "neither a destination nor a database has its scheme"),
         ("postgresql+psycopg2://x/y", "the module psycopg2 is not installed"),
         ("://", "SQLAlchemy cannot use it (ArgumentError)"),
+        ("sqlite+dml:///x", "SQLAlchemy cannot use it (AttributeError)"),
     ],
 )
 def test_a_url_without_a_driver_is_refused(url: str, reason: str) -> None:
