@@ -38,13 +38,10 @@ class RecordAll(Sampler):
         except Exception as error:  # noqa: BLE001 - cheaper than a with statement
             SHIELD.swallow(error)
             result = ALWAYS_OFF.should_sample(parent_context, trace_id, name, kind, attributes, links)
-        given, is_dropped = attributes or {}, result.decision is Decision.DROP
-        if not is_dropped and given.keys() <= result.attributes.keys():
-            return result
         # A span starts with what its sampler returns: nothing where it drops, and a composite sampler only what it adds
         # (``opentelemetry/sdk/trace/_sampling_experimental/_sampler.py``, ``should_sample``).
-        decision = Decision.RECORD_ONLY if is_dropped else result.decision
-        return SamplingResult(decision, {**given, **result.attributes}, result.trace_state)
+        decision = Decision.RECORD_ONLY if result.decision is Decision.DROP else result.decision
+        return SamplingResult(decision, {**(attributes or {}), **result.attributes}, result.trace_state)
 
     def get_description(self) -> str:
         """Return a description for debugging."""
