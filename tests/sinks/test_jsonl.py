@@ -47,6 +47,16 @@ def test_a_file_that_was_moved_is_made_again(tmp_path: Path) -> None:
     assert lines(tmp_path / "out.jsonl") == EVENTS[1:]
 
 
+def test_a_descriptor_that_the_application_closed(tmp_path: Path) -> None:
+    """After a daemon closed every descriptor the file is opened again."""
+    sink = JsonLinesSink("jsonl:out.jsonl")
+    sink.write(EVENTS[:1])
+    os.close(sink._open())
+    sink.write(EVENTS[1:])
+    sink.close()
+    assert lines(tmp_path / "out.jsonl") == EVENTS
+
+
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no file can be locked, events are written all the same."""
 

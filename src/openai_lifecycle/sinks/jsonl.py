@@ -40,7 +40,7 @@ class JsonLinesSink:
         locked = locks.lock(file, locks.EXCLUSIVE, 1.0)
         try:
             status = os.fstat(file)
-            if stat.S_ISREG(status.st_mode) and status.st_size and self._is_torn():
+            if stat.S_ISREG(status.st_mode) and self._is_torn():
                 lines = b"\n" + lines
             written = os.write(file, lines)
             if written < len(lines):  # the disk is full: undo the partial write, because a retry repeats it
@@ -48,8 +48,7 @@ class JsonLinesSink:
                     os.ftruncate(file, status.st_size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
-            if locked:
-                locks.unlock(file)
+            locks.unlock(file)
 
     def _is_torn(self) -> bool:
         """Return whether the last line is incomplete: its writer died, or the disk was full."""
@@ -57,7 +56,7 @@ class JsonLinesSink:
             with open(self._path, "rb", buffering=0) as file:
                 file.seek(-1, os.SEEK_END)
                 return file.read(1) != b"\n"
-        except OSError:  # writable, but not readable
+        except OSError:  # empty, or writable but not readable
             return False
 
     def _open(self) -> int:
