@@ -348,6 +348,7 @@ def test_a_crash_while_compressing_loses_and_doubles_nothing(
     before = os.listdir("/proc/self/fd")
     for number, name in ((1, "events.log.2"), (2, "events.log.1"), (3, "events.log")):
         Path(name).write_text(fixed(number))
+    Path("events.log.gz.tmp").write_bytes(b"left by an earlier crash" * 99)
 
     class Crash(BaseException):
         pass
@@ -427,6 +428,47 @@ def test_a_backup_is_not_compressed_twice(monkeypatch: pytest.MonkeyPatch) -> No
     rotation.compress("events.log")
     assert written() == {"": [1, 2]}
     assert "events.log.1.gz" in names()
+
+
+def test_a_faster_process_that_compresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A work file that another process has meanwhile made a backup of is not written to."""
+    Path("events.log.1").write_text(fixed(1))
+    LOG.write_text(fixed(2))
+    open_ = os.open
+
+    def open_and_wait(path: str, flags: int, mode: int = 0o777) -> int:
+        descriptor = open_(path, flags, mode)
+        if path.endswith(".tmp"):
+            monkeypatch.setattr(os, "open", open_)
+            rotation.compress("events.log")
+            rotation.rotate("events.log", 5)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_and_wait)
+    rotation.compress("events.log")
+    assert written() == {"": [1, 2]}
+
+
+@pytest.mark.parametrize(("keep", "left"), [(5, [1, 2]), (0, [])], ids=["moved on", "deleted"])
+def test_rotation_goes_on_before_a_compressed_backup_is_named(
+    keep: int, left: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain file that rotation puts in its place is compressed, not only called so; a deleted one is no error."""
+    Path("events.log.1").write_bytes(gzip.compress(fixed(1).encode()))
+    LOG.write_text(fixed(2))
+    look = rotation.is_gzip
+
+    def look_too_early(path: str) -> bool:
+        monkeypatch.setattr(rotation, "is_gzip", look)
+        found = look(path)
+        rotation.rotate("events.log", keep)
+        return found
+
+    monkeypatch.setattr(rotation, "is_gzip", look_too_early)
+    rotation.compress("events.log")
+    assert names() == ["events.log", *(f"events.log.{number}.gz" for number in left)]
+    assert all(map(look, names()[1:]))
+    assert written().get("", []) == left
 
 
 def test_a_backup_that_is_still_written_to_is_compressed_later() -> None:
