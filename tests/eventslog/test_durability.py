@@ -17,6 +17,7 @@ import pytest
 from openai_lifecycle.eventslog.buffer import Buffer
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.reader import Damage, read_events
+from openai_lifecycle.shield import SHIELD
 from tests.eventslog import child
 from tests.eventslog.samples import entry
 from tests.eventslog.test_file import LOG, written
@@ -146,14 +147,45 @@ def test_an_application_s_handler_is_left_alone() -> None:
 
 # ------------------------------------------------------------------ buffered: the queue
 def test_buffered_entries_arrive_by_themselves() -> None:
-    """Without any flush an entry is in the file soon."""
+    """Without any flush an entry is in the file soon; the thread that writes it ends with ``close``."""
     file = EventsFile(child.options(durability="buffered"))
     file.write(entry(1))
     deadline = time.monotonic() + 20
     while not LOG.exists() or LOG.read_text(encoding="utf-8") != entry(1):
         assert time.monotonic() < deadline
         time.sleep(0.001)
+    assert file._buffer is not None
+    thread = file._buffer._thread
     file.close()
+    assert thread is not None
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_write_that_fails_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a write raises, the next one has the same entries, and the thread goes on with what comes later."""
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    failed, came = threading.Event(), threading.Event()
+    done: list[bytes] = []
+
+    def write(entries: deque[bytes]) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError
+        done.extend(entries)
+        entries.clear()
+        came.set()
+
+    buffer = Buffer(write)
+    buffer.put(b"1")
+    assert failed.wait(20)
+    assert buffer.flush(20)
+    assert done == [b"1"]
+    came.clear()
+    buffer.put(b"2")
+    assert came.wait(20)
+    assert done == [b"1", b"2"]
+    buffer.close()
 
 
 def test_buffered_entries_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
