@@ -96,6 +96,26 @@ def test_a_sink_that_fails_is_tried_again(dispatcher: Dispatch) -> None:
     assert dispatcher.lost() == {}
 
 
+def test_pauses_grow_or_are_as_long_as_asked_for(
+    dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each try the pause doubles, up to half a minute, or is what the sink asks for; chance makes it longer."""
+    errors = iter([OSError(), OSError(), OSError(), Unavailable("busy", 100), OSError()])
+    pauses: list[float] = []
+
+    def fail() -> None:
+        for error in errors:
+            raise error
+
+    monkeypatch.setattr(dispatch, "_FIRST_PAUSE", 10.0)
+    monkeypatch.setattr(dispatch._Worker, "_pause", lambda _, seconds, __: pauses.append(seconds))
+    dispatching = dispatcher(sink=Sink(fail))
+    put(dispatching, EVENTS)
+    assert dispatching.flush(10)
+    expected = [10, 20, 30, 100, 30]
+    assert all(least <= pause <= 1.4 * least for least, pause in zip(expected, pauses, strict=True))
+
+
 @pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
 def test_a_sink_that_raises_what_is_no_exception(dispatcher: Dispatch, error: type[BaseException]) -> None:
     """Whatever a sink raises, it is tried again, and its thread goes on."""
