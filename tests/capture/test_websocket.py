@@ -13,6 +13,7 @@ from typing import Any
 
 import openai
 import pytest
+from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.trace import StatusCode
 
@@ -73,6 +74,7 @@ async def converse(client: Any, api: str, events: int | None = None, **options: 
                 item = {"type": "message", "role": "user", "content": [part]}
                 await settle(connection.conversation.item.create(item=item))
                 await settle(connection.response.create(response={"output_modalities": ["audio"]}))
+            trail.append(trace.get_current_span())
             async for event in each(connection):
                 trail.append(seen(event))
                 if event.type in ENDS or len(trail) == events:
@@ -169,7 +171,7 @@ def test_every_ending(
         "cut": "cut",
     }
     script = turn(api, steps[ending] if ending in steps else end_of(api, ending))
-    events = 3 if ending == "left early" else None
+    events = 4 if ending == "left early" else None
 
     def once() -> tuple[Trail, list[Any]]:
         sockets.script(script)
@@ -316,21 +318,29 @@ def test_realtime_error_about_something_else(sockets: SocketServer) -> None:
         assert isinstance(observed.generation(), LLMGenerationSuccess)
 
 
-def test_response_that_the_server_begins(sockets: SocketServer) -> None:
-    """A response to speech that the server noticed by itself is a generation, by the model that the session named."""
+@pytest.mark.parametrize("commits", [False, True])
+def test_response_that_the_server_begins(sockets: SocketServer, *, commits: bool) -> None:
+    """Each response to speech, whoever saw it end, has what was said since the last, and the session's model."""
     committed = ws.realtime("input_audio_buffer.committed", item_id="item_0", previous_item_id=None)
     updated = ws.realtime("session.updated", session={"type": "realtime"})
     _, _, *rest = turn("realtime", end_of("realtime", "completed"))
-    sockets.script([ws.SESSION, updated, "input_audio_buffer.append", committed, *rest])
-    with Observed() as observed, client_for(sockets, is_async=False) as client:
+    commit = ["input_audio_buffer.commit"] if commits else []
+    spoken = ["conversation.item.create", "input_audio_buffer.append", *commit, committed, *rest]
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Well?"}]}
+    sockets.script([ws.SESSION, updated, *spoken, *spoken])
+    with Observed(), client_for(sockets, is_async=False) as client:
         with manager_of(client, "realtime") as connection:
-            connection.input_audio_buffer.append(audio="AAAA")
-            while connection.recv().type != "response.done":
-                pass
-        entry = observed.generation()
-    assert isinstance(entry, LLMGenerationSuccess)
-    assert (entry.messages_count, entry.message_content) == (1, "user: [audio]")
-    assert entry.metadata.custom_fields["response_model"] == "gpt-realtime-2026"
+            for _ in range(2):
+                connection.conversation.item.create(item=item)
+                connection.input_audio_buffer.append(audio="AAAA")
+                if commits:
+                    connection.input_audio_buffer.commit()
+                while connection.recv().type != "response.done":
+                    pass
+        both = [entry for entry in entries() if isinstance(entry, LLMGenerationSuccess)]
+    said = "user: Well? | user: [audio]"
+    assert [(entry.messages_count, entry.message_content) for entry in both] == [(2, said)] * 2
+    assert {entry.metadata.custom_fields["response_model"] for entry in both} == {"gpt-realtime-2026"}
 
 
 def test_interleaved_responses(sockets: SocketServer) -> None:
