@@ -36,6 +36,11 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
             },
             ["otlp_proto_http"],
         ),
+        (
+            sdk.TRACES,
+            {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
+            ["otlp_proto_http"],
+        ),
         (sdk.TRACES, {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"}, []),
         (sdk.TRACES, {"OTEL_TRACES_EXPORTER": "console, events_log"}, ["console", "events_log"]),
     ],
@@ -150,6 +155,7 @@ def test_what_cannot_be_started_is_left_out(
         provider.shutdown()
     (record,) = caplog.records
     assert all(part in record.getMessage() for part in said)
+    assert "PATH" not in record.getMessage()
     processors = provider._active_span_processor._span_processors
     assert len(processors) == {"a limit": 3, "a timeout": 2, "a compression": 2}.get(what, 0)
     assert threading.active_count() == threads
