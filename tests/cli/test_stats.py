@@ -186,7 +186,7 @@ def test_an_own_price_of_the_requested_model(run: Run, tmp_path: Path) -> None:
     custom = {**event.metadata.custom_fields, **fields, "cached_tokens": "0"}
     asked = replace(event, model_id="gpt-4.1-mini", metadata=replace(event.metadata, custom_fields=custom))
     log = generated.write(tmp_path / "events.log", [asked])
-    prices = {"gpt-4.1-mini": {"input": 1000}}
+    prices = {"gpt-4.1-mini": {"input": 1000, "cached": 1, "output": 1}}
     for expected in (1000, 7):
         (tmp_path / "prices.json").write_text(json.dumps(prices))
         result = run("stats", "--json", "--prices", tmp_path / "prices.json", log).stdout
