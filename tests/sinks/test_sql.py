@@ -257,6 +257,18 @@ def test_a_new_database_is_private(tmp_path: Path) -> None:
     assert (tmp_path / "events.db").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_database_without_a_folder_is_tried_again(tmp_path: Path) -> None:
+    """A file that cannot be made is a database that is not available for now."""
+    path = f"sqlite:///{tmp_path}/later/events.db"
+    sink = SqlSink(path)
+    with pytest.raises(Unavailable):
+        sink.write(EVENTS)
+    (tmp_path / "later").mkdir()
+    sink.write(EVENTS)
+    sink.close()
+    assert len(stored(path)) == len(EVENTS)
+
+
 def test_a_locked_database_is_tried_again(tmp_path: Path) -> None:
     """A database that somebody else has locked is not available for now."""
     path = f"sqlite:///{tmp_path}/events.db?timeout=0"
@@ -287,3 +299,11 @@ def test_a_url_without_a_driver_is_refused(url: str, reason: str) -> None:
     """A URL that SQLAlchemy does not know, or has no driver for, raises at once and says why."""
     with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
         SqlSink(url)
+
+
+def test_a_broken_driver_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that is installed but cannot be imported raises at once too."""
+    (tmp_path / "pg8000.py").write_text("raise ImportError('no libpq')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"^SQLAlchemy cannot use it \(ImportError\)$"):
+        SqlSink("postgresql+pg8000://x/y")
