@@ -68,6 +68,7 @@ ANSWER = {
     "content": CANARY,
     "refusal": CANARY,
     "reasoning_content": CANARY,
+    "reasoning": CANARY,
     "audio": {"id": "a", "data": CANARY, "transcript": CANARY, "expires_at": 1},
     "tool_calls": [wire.tool_call("c1", "f", OBJECT)],
     "function_call": {"name": "f", "arguments": OBJECT},

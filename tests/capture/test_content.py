@@ -275,6 +275,25 @@ def test_the_answer_that_is_not_text(server: ScriptedServer, observed: Observed)
     ]
 
 
+@pytest.mark.parametrize("form", ["plain", "stream"])
+@pytest.mark.parametrize(
+    "thoughts", [{"reasoning": "Hm"}, {"reasoning": "Hm", "reasoning_content": "Hm"}], ids=["one", "both"]
+)
+def test_thoughts_by_their_other_name(
+    server: ScriptedServer, observed: Observed, thoughts: dict[str, str], form: str
+) -> None:
+    """Thoughts called reasoning are shown once, whether they are sent or received."""
+    message = {"role": "assistant", "content": "Yes", **thoughts}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    answer = reply(json.dumps(wire.completion(choices=[choice])).encode())
+    server.script(event_stream(wire.chunk(message), wire.chunk({}, "stop")) if form == "stream" else answer)
+    client = client_for(server, is_async=False)
+    asyncio.run(closing(client, run(client, form, messages=[message])))
+    wanted = {"role": "assistant", "parts": [{"type": "reasoning", "content": "Hm"}, text("Yes")]}
+    assert shown(observed, "input.messages") == [wanted]
+    assert shown(observed, "output.messages") == [{**wanted, "finish_reason": "stop"}]
+
+
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 def test_the_answer_of_a_response(server: ScriptedServer, observed: Observed, *, streamed: bool) -> None:
     """A response is one message: thoughts, text, calls, hosted tools with their results, in the order received."""

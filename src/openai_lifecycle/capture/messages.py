@@ -147,9 +147,17 @@ def audio_part(audio: object) -> Json:
 
 
 def _thoughts(message: Fields) -> Iterator[Json]:
-    said = text(message.get("reasoning_content"))  # DeepSeek, vLLM and others
+    said = thought(message)
     if said:
         yield _part("reasoning", content=said)
+
+
+def thought(message: Fields) -> str:
+    """Return the thoughts in a chat message, of which OpenAI's own API sends none.
+
+    ``reasoning_content`` is DeepSeek's name; vLLM, Groq, OpenRouter and Ollama say ``reasoning``, some of them both.
+    """
+    return text(message.get("reasoning_content")) or text(message.get("reasoning"))
 
 
 def _spoken(message: Fields) -> Iterator[Json]:

@@ -185,8 +185,7 @@ def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
     for member in ("content", "refusal"):
         if message.get(member):
             choice.keep(encodable(_text(message[member])), limit, choice.text)
-    if message.get("reasoning_content"):  # DeepSeek, vLLM and others
-        choice.keep(text(message["reasoning_content"]), limit, choice.thoughts)
+    choice.keep(messages.thought(message), limit, choice.thoughts)
     if message.get("audio"):
         audio = fields(message["audio"])
         choice.keep(text(audio.get("transcript")), limit, choice.text)
