@@ -351,10 +351,13 @@ def _stream(value: Any) -> bytes:
     return f"data: {json.dumps(value)}\n\n".encode()
 
 
+EVENTS = b"".join(map(_stream, wire.chunks())) + b"data: [DONE]\n\n"
 MEMORY = {
     "json": ("application/json", json.dumps(wire.completion()).encode(), False),
     "json called text": ("text/plain", json.dumps(wire.completion()).encode(), False),
-    "events": ("text/event-stream", b"".join(map(_stream, wire.chunks())) + b"data: [DONE]\n\n", True),
+    "json in capitals": ("Application/JSON", json.dumps(wire.completion()).encode(), False),
+    "events": ("text/event-stream", EVENTS, True),
+    "events called text": ("text/plain; charset=utf-8", EVENTS, True),
 }
 
 

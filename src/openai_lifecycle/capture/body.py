@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
+from openai_lifecycle import semconv
 from openai_lifecycle.capture.call import Call, aobserve, observe
 from openai_lifecycle.capture.facts import failure, fields
 from openai_lifecycle.texts import parse_json
@@ -134,8 +135,10 @@ def read_along(response: Any, call: Call, *, is_async: bool) -> None:
 
 
 def _reader(response: Any, call: Call) -> Body:
-    """Return the body's reader. Some servers send JSON as text."""
-    kind = response.headers.get("content-type", "text/plain")
+    """Return the body's reader. Some servers send JSON as text, or the events of a stream."""
+    kind = response.headers.get("content-type", "text/plain").lower()
+    if kind.startswith("text/") and call.request.attributes.get(semconv.STREAM):
+        return EventStreamBody(call)
     return next((make for name, make in _READERS.items() if name in kind), Unread)(call)
 
 
