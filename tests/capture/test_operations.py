@@ -684,6 +684,22 @@ FAILURES = {
 }
 
 
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("form", ["plain", "raw", "streaming"])
+def test_speech_in_events(server: ScriptedServer, observed: Observed, form: str, *, is_async: bool) -> None:
+    """Speech that comes as events has its tokens, also where the application takes it as bytes."""
+    case = Case(
+        "audio.speech.create", {**SPEECH, "stream_format": "sse"}, b"", "", None, {}, kind="audio/mpeg"
+    )
+    needs(server, case)
+    audio = {"type": "speech.audio.delta", "audio": "AAAA"}
+    server.script(event_stream(audio, {"type": "speech.audio.done", "usage": COUNTED}, end=()))
+    client = client_for(server, is_async=is_async)
+    trail = asyncio.run(closing(client, application(client, case, form)))
+    assert trail[-1].startswith(b'data: {"type": "speech.audio.delta"')
+    assert COUNTED_ATTRIBUTES.items() <= observed.attributes("speech").items()
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("method", FAILURES)
 def test_job_that_failed(server: ScriptedServer, method: str) -> None:

@@ -43,13 +43,18 @@ class _Hook:
 
     def __call__(self, parsed: Any) -> Any:
         with SHIELD:
-            if not (_is_stream(parsed) or isinstance(parsed, _UNPARSED)):
+            if not (_is_stream(parsed) or _is_body(parsed)):
                 self.call.parsed(parsed)
         result = self.previous(parsed) if callable(self.previous) else parsed
         with SHIELD:
             if _is_stream(result):
                 self.call.stream(result)
         return result
+
+
+def _is_body(parsed: Any) -> bool:
+    """Whether ``parsed`` is the body as it came: text, bytes, or speech (``HttpxBinaryResponseContent``)."""
+    return isinstance(parsed, _UNPARSED) or hasattr(type(parsed), "iter_bytes")
 
 
 def _is_stream(parsed: Any) -> bool:
