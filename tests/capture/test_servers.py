@@ -218,6 +218,15 @@ def test_facts_of_a_chat_that_few_servers_know(server: ScriptedServer, observed:
     assert wanted.items() <= observed.attributes().items()
 
 
+def test_usage_where_groq_has_it(server: ScriptedServer, observed: Observed) -> None:
+    """The last chunk of Groq's streams has the usage in a member of its own."""
+    end = wire.chunk({}, "stop", x_groq={"id": "req_1", "usage": wire.USAGE})
+    server.script(event_stream(wire.chunk({"content": "a"}, x_groq={"id": "req_1"}), end))
+    chat(server, "stream")
+    custom = observed.generation().metadata.custom_fields
+    assert (custom["input_tokens"], custom["output_tokens"]) == ("19", "10")
+
+
 def test_counts_with_a_decimal_point(server: ScriptedServer, observed: Observed) -> None:
     """A count of 7.0 is 7, also where the client leaves the usage as it came because another count is missing."""
     server.script(whole(usage={"prompt_tokens": None, "completion_tokens": 7.0, "total_tokens": 7.5}))

@@ -142,6 +142,8 @@ def head(reply: Reply, completion: Fields) -> None:
     reply.id = text(completion.get("id")) or reply.id
     reply.model = text(completion.get("model")) or reply.model
     pick(completion, RESPONSE, reply.attributes)
+    if completion.get("x_groq"):  # Groq's place for a stream's usage, if the request has no ``include_usage``
+        usage(reply, fields(completion["x_groq"]).get("usage"))
     usage(reply, completion.get("usage"))
 
 
