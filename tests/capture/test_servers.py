@@ -218,6 +218,25 @@ def test_facts_of_a_chat_that_few_servers_know(server: ScriptedServer, observed:
     assert wanted.items() <= observed.attributes().items()
 
 
+@pytest.mark.parametrize(
+    ("said", "cached"),
+    [
+        ({"prompt_cache_hit_tokens": 3, "prompt_cache_miss_tokens": 8}, 3),
+        ({"cached_tokens": 3}, 3),
+        ({"prompt_cache_hit_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}, 4),
+    ],
+    ids=["DeepSeek", "Moonshot", "both"],
+)
+def test_cached_tokens_by_their_other_names(
+    server: ScriptedServer, observed: Observed, said: dict[str, Any], cached: int
+) -> None:
+    """Tokens read from the cache are recorded where a server has them outside the details, which come first."""
+    counts = {k: v for k, v in wire.USAGE.items() if k != "prompt_tokens_details"}
+    server.script(whole(usage={**counts, **said}))
+    chat(server)
+    assert observed.generation().metadata.custom_fields["cached_tokens"] == str(cached)
+
+
 def test_usage_where_groq_has_it(server: ScriptedServer, observed: Observed) -> None:
     """The last chunk of Groq's streams has the usage in a member of its own."""
     end = wire.chunk({}, "stop", x_groq={"id": "req_1", "usage": wire.USAGE})
