@@ -237,13 +237,28 @@ def test_cached_tokens_by_their_other_names(
     assert observed.generation().metadata.custom_fields["cached_tokens"] == str(cached)
 
 
-def test_usage_where_groq_has_it(server: ScriptedServer, observed: Observed) -> None:
-    """The last chunk of Groq's streams has the usage in a member of its own."""
-    end = wire.chunk({}, "stop", x_groq={"id": "req_1", "usage": wire.USAGE})
+@pytest.mark.parametrize("place", ["x_groq", "choices"])
+def test_usage_in_another_place(server: ScriptedServer, observed: Observed, place: str) -> None:
+    """The last chunk of a stream has the usage where Groq puts it, or in its choice as from Moonshot."""
+    holder = {"index": 0, "delta": {}, "finish_reason": "stop", "usage": wire.USAGE}
+    end = wire.chunk({}, "stop", **{place: [holder] if place == "choices" else {"usage": wire.USAGE}})
     server.script(event_stream(wire.chunk({"content": "a"}, x_groq={"id": "req_1"}), end))
     chat(server, "stream")
     custom = observed.generation().metadata.custom_fields
     assert (custom["input_tokens"], custom["output_tokens"]) == ("19", "10")
+
+
+def test_no_usage_of_one_choice_for_all(server: ScriptedServer, observed: Observed) -> None:
+    """The usage of one of several choices is not taken for that of the call."""
+    ends = [{"index": i, "delta": {}, "finish_reason": "stop", "usage": wire.USAGE} for i in (0, 1)]
+    server.script(
+        event_stream(
+            *(wire.chunk(choices=[{**end, "finish_reason": None, "usage": None}]) for end in ends),
+            *(wire.chunk(choices=[end]) for end in ends),
+        )
+    )
+    chat(server, "stream", n=2)
+    assert "output_tokens" not in observed.generation().metadata.custom_fields
 
 
 def test_counts_with_a_decimal_point(server: ScriptedServer, observed: Observed) -> None:

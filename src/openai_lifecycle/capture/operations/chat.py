@@ -142,8 +142,12 @@ def head(reply: Reply, completion: Fields) -> None:
     reply.id = text(completion.get("id")) or reply.id
     reply.model = text(completion.get("model")) or reply.model
     pick(completion, RESPONSE, reply.attributes)
-    if completion.get("x_groq"):  # Groq's place for a stream's usage, if the request has no ``include_usage``
+    # Two places for a stream's usage if the request has no ``include_usage``.
+    if completion.get("x_groq"):
         usage(reply, fields(completion["x_groq"]).get("usage"))
+    choices = items(completion.get("choices"))
+    if len(choices) == 1 and len(reply.choices) <= 1:  # Moonshot's; of several choices, each has its own
+        usage(reply, fields(choices[0]).get("usage"))
     usage(reply, completion.get("usage"))
 
 
