@@ -229,10 +229,7 @@ def test_several_processes_make_the_table_at_once(url: str, monkeypatch: pytest.
 
     monkeypatch.setattr(TABLE.metadata, "create_all", race)
     sink = SqlSink(url)
-    try:
-        sink.write(EVENTS)
-    except Unavailable:  # SQLite's error; the dispatcher tries again
-        sink.write(EVENTS)
+    sink.write(EVENTS)
     sink.close()
     assert len(stored(url)) == len(EVENTS)
 

@@ -30,13 +30,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
+    DatabaseError,
     DBAPIError,
-    IntegrityError,
     InterfaceError,
     InternalError,
     NoSuchModuleError,
     OperationalError,
-    ProgrammingError,
     SQLAlchemyError,
 )
 
@@ -135,7 +134,7 @@ class SqlSink:
             try:
                 try:
                     EVENTS.metadata.create_all(engine)
-                except (IntegrityError, ProgrammingError):  # another process created it at the same moment
+                except DatabaseError:  # another process created it at the same moment
                     EVENTS.metadata.create_all(engine)
             except SQLAlchemyError:
                 engine.dispose()
