@@ -28,7 +28,7 @@ class Sink:
     def __init__(self, trouble: Callable[[], None] = lambda: None) -> None:
         self.taken: list[LifecycleEvent] = []
         self.calls: list[str] = []
-        self.arrived = threading.Event()
+        self.arrived, self.flushed = threading.Event(), threading.Event()
         self._trouble = trouble
 
     def write(self, events: Sequence[LifecycleEvent]) -> None:
@@ -41,6 +41,7 @@ class Sink:
     def flush(self) -> None:
         """Note the call."""
         self.calls.append("flush")
+        self.flushed.set()
 
     def close(self) -> None:
         """Note the call."""

@@ -200,7 +200,6 @@ def test_a_server_that_never_answers_is_given_up(receiver: Receiver, monkeypatch
 
 def test_nothing_is_lost_on_a_bad_day(receiver: Receiver, dispatcher: Dispatch) -> None:
     """Through closed connections, errors and slow answers every event arrives, and its id tells doubles apart."""
-    threading.Event()
     receiver.answers = [
         closing,
         status(503),
