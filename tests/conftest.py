@@ -1,33 +1,38 @@
-"""Every test starts in an empty folder, with no OpenTelemetry variable set and nothing instrumented."""
+"""Every test starts in an empty folder, with nothing instrumented, and the same whoever runs it."""
 
 from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import offline_server
 import pytest
 
-from openai_lifecycle.shield import SHIELD
-from tests.observed import Observed
 from tests.scripted_server import ScriptedServer, serving
+
+if TYPE_CHECKING:
+    from tests.observed import Observed
+
+# What would configure OpenTelemetry, the client, or the way of a request. Some is read when a module is imported,
+# so nothing above imports either, and some by fixtures that live longer than a test.
+_SETTINGS = re.compile(r"OTEL_|(AZURE_)?OPENAI_(?!LIFECYCLE_)|(HTTPS?|ALL|NO)_PROXY$", re.IGNORECASE)
+for _name in filter(_SETTINGS.match, list(os.environ)):
+    del os.environ[_name]
 
 
 @pytest.fixture(autouse=True)
 def _clean_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in list(os.environ):
-        if name.startswith(("OTEL_", "OPENAI_", "AZURE_OPENAI_")) and not name.startswith(
-            "OPENAI_LIFECYCLE_"
-        ):
-            monkeypatch.delenv(name)
+    import openai_lifecycle
+    from openai_lifecycle.shield import SHIELD
+
     monkeypatch.chdir(tmp_path)
     # A defect of ours must fail the test, not hide behind the shield.
     monkeypatch.setattr(SHIELD, "reraise", True)
     yield
-    import openai_lifecycle
-
     openai_lifecycle.uninstrument()
 
 
@@ -48,6 +53,8 @@ def base_url() -> Iterator[str]:
 @pytest.fixture
 def observed() -> Iterator[Observed]:
     """Instrument with a provider of the test's own; spans in memory, entries in ``events.log``."""
+    from tests.observed import Observed
+
     with Observed() as observation:
         yield observation
     gc.collect()
