@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metric
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from openai_lifecycle import semconv
+from tests.limits import HANGS
 
 
 class Received:
@@ -77,7 +78,7 @@ def grpc_receiver() -> Iterator[Received]:
     try:
         yield received
     finally:
-        server.stop(0).wait(5)
+        server.stop(0).wait(HANGS)
 
 
 @contextlib.contextmanager
@@ -111,7 +112,7 @@ def http_receiver() -> Iterator[Received]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(HANGS)
 
 
 def _metric_names(request: Any) -> list[str]:

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
+from tests.limits import HANGS
+
 Step: TypeAlias = bytes | Literal["cut"] | threading.Event
 
 
@@ -65,7 +67,7 @@ class ScriptedServer:
 
     def _answer(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
-            connection.settimeout(30)
+            connection.settimeout(HANGS)
             # Data that waits for an acknowledgement would be lost when the connection is cut.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             request = _read(connection)
@@ -82,7 +84,7 @@ class ScriptedServer:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(5)
+        self._thread.join(HANGS)
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -93,7 +95,7 @@ def _play(connection: socket.socket, script: list[Step]) -> bool:
     chunked = False
     for step in script:
         if isinstance(step, threading.Event):
-            step.wait(30)
+            step.wait(HANGS)
         elif step == "cut":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False

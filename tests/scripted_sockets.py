@@ -14,6 +14,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
+from tests.limits import HANGS
+
 #: An event to send, the type of an event to wait for, a code to close with, or ``"cut"``.
 Step: TypeAlias = dict[str, Any] | str | int
 
@@ -47,7 +49,7 @@ class SocketServer:
     def close(self) -> None:
         """Stop serving."""
         self._server.shutdown()
-        self._thread.join(10)
+        self._thread.join(HANGS)
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         self.handshakes.append({name.lower(): value for name, value in request.headers.raw_items()})

@@ -25,6 +25,8 @@ import offline_server
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.limits import HANGS
+
 EXAMPLES = Path(offline_server.__file__).parent
 OFFLINE_RUN = {  # what one run of the quickstart leaves, by the tag in the header
     "INIT_START": 2,
@@ -51,7 +53,7 @@ def run(command: list[str], folder: Path, **variables: str) -> subprocess.Comple
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS,
         check=False,
     )
 
@@ -215,7 +217,8 @@ def fastapi_app(folder: Path, **variables: str) -> Iterator[str]:
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        hurry = threading.Timer(60, process.kill)  # so that neither readline nor communicate waits for ever
+        # So that neither readline nor communicate waits for ever
+        hurry = threading.Timer(HANGS, process.kill)
         hurry.start()
         try:
             assert process.stdout is not None
@@ -233,7 +236,7 @@ def fastapi_app(folder: Path, **variables: str) -> Iterator[str]:
 
 
 def get(url: str, **query: str) -> str:
-    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(query)}", timeout=30) as reply:
+    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(query)}", timeout=HANGS) as reply:
         text: str = reply.read().decode()
         return text
 

@@ -18,7 +18,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import urllib.parse
 import urllib.request
 import wave
@@ -31,6 +30,8 @@ import offline_server
 import openai
 import pydantic
 import pytest
+
+from tests.limits import HANGS, until
 
 WEATHER = {
     "name": "get_weather",
@@ -672,7 +673,7 @@ def http_request(
     base_url: str, method: str, path: str, body: bytes, headers: dict[str, str]
 ) -> tuple[int, bytes]:
     with contextlib.closing(
-        http.client.HTTPConnection(urllib.parse.urlsplit(base_url).netloc, timeout=10)
+        http.client.HTTPConnection(urllib.parse.urlsplit(base_url).netloc, timeout=HANGS)
     ) as connection:
         connection.request(method, path, body, headers)
         reply = connection.getresponse()
@@ -702,7 +703,7 @@ def test_a_client_that_hangs_up_leaves_no_trace(capfd: pytest.CaptureFixture[str
             ) as stream:
                 next(stream)
         assert client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
-    wait_until(lambda: not server_threads())
+    until(lambda: not server_threads())
     assert capfd.readouterr() == ("", "")
 
 
@@ -712,10 +713,10 @@ def test_the_server_stops_while_clients_stay_connected() -> None:
         with offline_server.serve() as url:
             client = stack.enter_context(openai.OpenAI(base_url=url, api_key="offline", max_retries=0))
             client.models.list()
-            idle = stack.enter_context(socket.create_connection(("127.0.0.1", port_of(url)), timeout=10))
-            wait_until(lambda: len(server_threads()) == 3)
+            idle = stack.enter_context(socket.create_connection(("127.0.0.1", port_of(url)), timeout=HANGS))
+            until(lambda: len(server_threads()) == 3)
         assert idle.recv(1) == b""
-        wait_until(lambda: not server_threads())
+        until(lambda: not server_threads())
         with pytest.raises(openai.APIConnectionError):
             client.models.list()
 
@@ -734,13 +735,6 @@ def _other_threads() -> Iterator[None]:
     KEPT_THREADS.update(threading.enumerate())
     yield
     KEPT_THREADS.clear()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened in 10 seconds"
-        time.sleep(0.005)
 
 
 def port_of(url: str) -> int:
@@ -772,10 +766,10 @@ def test_the_program_serves_and_says_where(tmp_path: Path) -> None:
             first = process.stdout.readline()
             url = first.split()[1]
             request = urllib.request.Request(f"{url}/models", headers={"authorization": "Bearer x"})
-            with urllib.request.urlopen(request, timeout=10) as reply:
+            with urllib.request.urlopen(request, timeout=HANGS) as reply:
                 assert json.load(reply)["object"] == "list"
         finally:
             process.terminate()
-        rest, _ = process.communicate(timeout=10)
+        rest, _ = process.communicate(timeout=HANGS)
     assert first == f"Serving {url} until Ctrl+C. Any OPENAI_API_KEY will do.\n"
     assert rest == ""

@@ -17,6 +17,7 @@ from openai_lifecycle import codec, environment_variables
 from openai_lifecycle.capture import routes, sockets
 from openai_lifecycle.eventslog.format import KEYS, METADATA_KEYS
 from openai_lifecycle.options import OPTIONS, Capture, Options, read
+from tests.limits import HANGS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "openai_lifecycle"
@@ -258,7 +259,7 @@ def test_the_readme_shows_what_the_quickstart_prints(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS,
         check=True,
     )
     assert _steady(done.stdout) == _steady(shown[1])

@@ -15,6 +15,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from tests import wire
+from tests.limits import HANGS
 from tests.observed import entries
 from tests.otlp_receiver import RECEIVERS, Received, attributes_of
 from tests.scripted_server import ScriptedServer, reply
@@ -42,7 +43,7 @@ def start(program: str, *command: str, **environment: str) -> subprocess.Complet
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
         check=False,
     )
 

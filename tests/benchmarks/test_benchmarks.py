@@ -12,6 +12,7 @@ from tests.benchmarks import __main__ as benchmarks
 from tests.benchmarks import exporter, imports, instructions, measure, memory, peers
 from tests.benchmarks.scenarios import SCENARIOS
 from tests.benchmarks.variants import OURS
+from tests.limits import HANGS
 
 SILENT = {"bare", "bare again", "not sampled, file", "not sampled", "nothing recorded"}
 
@@ -45,7 +46,7 @@ def test_instructions_are_counted_of_any_variant() -> None:
     """The process that valgrind watches takes any variant's name, and reports one child for each count."""
     asked = json.dumps([["chat"], ["not sampled, file"]])
     command = [sys.executable, "-m", "tests.benchmarks.instructions", asked]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=peers._ROOT)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANGS, cwd=peers._ROOT)
     found = [match[1:] for match in instructions._LINE.findall(done.stdout)]
     assert found == [("chat", "not sampled, file", "100"), ("chat", "not sampled, file", "140")]
 

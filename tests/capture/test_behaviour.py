@@ -32,6 +32,7 @@ from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
 from tests import wire, wire_responses
 from tests.capture.application import client_for, closing, http, run
+from tests.limits import HANGS
 from tests.observed import Observed, entries
 from tests.scripted_server import ScriptedServer, event_stream, reply
 
@@ -249,7 +250,7 @@ next(stream)
             [sys.executable, "-c", program.format(end)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANGS,
             check=False,
         )
         assert done.returncode == status, done.stderr
@@ -275,7 +276,7 @@ if child == 0:
 os.waitpid(child, 0)
 for _ in stream: pass
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=HANGS)
     (entry,) = [e for e in entries() if isinstance(e, LLMGenerationSuccess)]
     assert entry.metadata.custom_fields["finish_reasons"] == "tool_calls"
 
@@ -311,7 +312,7 @@ assert os.waitpid(child, 0)[1] == 0
 done.set()
 thread.join()
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=HANGS)
     assert len([e for e in entries() if isinstance(e, LLMGenerationSuccess)]) == 3
 
 
@@ -349,7 +350,7 @@ def test_calls_open_when_a_worker_ends(
     (tmp_path / "app.py").write_text(CHILD, encoding="utf-8")
     environment = {"SERVER": server.base_url, "OTEL_PYTHON_OPENAI_LIFECYCLE_DURABILITY": durability}
     command = [sys.executable, "app.py", package, method]
-    subprocess.run(command, env={**os.environ, **environment}, cwd=tmp_path, check=True, timeout=60)
+    subprocess.run(command, env={**os.environ, **environment}, cwd=tmp_path, check=True, timeout=HANGS)
     (entry,) = [e for e in entries() if isinstance(e, (LLMGenerationSuccess, LLMGenerationError))]
     assert isinstance(entry, LLMGenerationSuccess)
 
@@ -468,7 +469,7 @@ client = openai.OpenAI(base_url={server.base_url!r}, api_key="sk-test-0123456789
 client.chat.completions.create(model="m", messages=[])
 assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=HANGS)
 
 
 def test_a_long_stream_leaves_a_small_span(server: ScriptedServer, observed: Observed) -> None:
@@ -492,7 +493,7 @@ def test_many_threads(server: ScriptedServer, observed: Observed) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(HANGS)
     assert len({s.context.span_id for s in observed.spans()}) == 8
     assert len([e for e in entries() if isinstance(e, LLMGenerationSuccess)]) == 8
 

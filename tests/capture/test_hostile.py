@@ -44,6 +44,7 @@ from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
 from tests import wire, wire_responses
 from tests.capture.application import client_for, closing, run, settle
+from tests.limits import HANGS
 from tests.observed import Observed, entries
 from tests.scripted_server import ScriptedServer, event_stream, reply
 
@@ -702,14 +703,14 @@ def test_switched_by_many_threads_at_once() -> None:
             together = threading.Barrier(6)
 
             def run(switch: Callable[[], None] = switch, together: threading.Barrier = together) -> None:
-                together.wait(10)
+                together.wait(HANGS)
                 switch()
 
             threads = [threading.Thread(target=run) for _ in range(6)]
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(10)
+                thread.join(HANGS)
             assert getattr(SYNC.request, "__wrapped__", before) is before
             assert (SYNC.request is not before) == patches
     finally:

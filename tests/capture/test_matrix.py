@@ -17,6 +17,7 @@ import openai_lifecycle
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from tests import wire, wire_responses
 from tests.capture.application import CHAT, FORMS, RESPONSES, STREAMED, Api, client_for, closing, run
+from tests.limits import HANGS
 from tests.observed import Observed
 from tests.scripted_server import ScriptedServer, Step, event_stream, reply
 
@@ -159,7 +160,7 @@ def test_cancellation(server: ScriptedServer, api: Api, form: str) -> None:
     async def cancelled() -> None:
         client = client_for(server, is_async=True)
         task = asyncio.create_task(run(client, form, api=api))
-        await asyncio.to_thread(asked.wait, 10)
+        await asyncio.to_thread(asked.wait, HANGS)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

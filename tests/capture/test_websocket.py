@@ -24,6 +24,7 @@ from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess, To
 from openai_lifecycle.shield import SHIELD
 from tests import scripted_sockets as ws
 from tests.capture.application import each, entered, seen, settle
+from tests.limits import HANGS
 from tests.observed import Observed, entries
 from tests.scripted_sockets import SocketServer, Step, serving_sockets
 
@@ -474,7 +475,7 @@ def test_connection_that_is_dropped(sockets: SocketServer, *, is_async: bool) ->
         threads = [value for value in held if isinstance(value, threading.Thread)]  # of the sync class
         del connection, held
         for thread in threads:
-            thread.join(10)
+            thread.join(HANGS)
         await settle(client.close())
 
     sockets.script(turn("responses", "cut"))
@@ -664,4 +665,4 @@ assert manager is None or not hasattr(vars(manager)["enter"], "__wrapped__")
 """
     if not hasattr(openai, "omit"):
         pytest.skip("older versions of openai import their resources themselves")
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=HANGS)

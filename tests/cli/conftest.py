@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from openai_lifecycle.cli.commands import cli
 from tests import generated
+from tests.limits import HANGS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COMMAND = (sys.executable, "-c", "from openai_lifecycle.cli import main; main()")
@@ -21,7 +22,7 @@ COMMAND = (sys.executable, "-c", "from openai_lifecycle.cli import main; main()"
 def real_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a log that the real client wrote: the quickstart against the offline server."""
     folder = tmp_path_factory.mktemp("real")
-    subprocess.run([sys.executable, str(EXAMPLES / "quickstart.py")], cwd=folder, check=True, timeout=60)
+    subprocess.run([sys.executable, str(EXAMPLES / "quickstart.py")], cwd=folder, check=True, timeout=HANGS)
     return folder / "events.log"
 
 

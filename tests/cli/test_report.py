@@ -30,6 +30,7 @@ from openai_lifecycle.eventslog.format import render
 from openai_lifecycle.eventslog.reader import read_events
 from tests import generated
 from tests.cli.test_stats import count
+from tests.limits import HANGS
 
 Run = Callable[..., Result]
 
@@ -180,7 +181,7 @@ def browser() -> Iterator[webdriver.Chrome]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     running = webdriver.Chrome(options=options, service=Service(driver))
-    running.set_page_load_timeout(60)
+    running.set_page_load_timeout(HANGS)
     yield running
     running.quit()
 
@@ -194,7 +195,7 @@ def complaints(browser: webdriver.Chrome) -> list[Any]:
 def opened(browser: webdriver.Chrome, page: Path) -> None:
     """Open ``page``, and wait until it is ready; nothing may have gone wrong on the way."""
     browser.get(page.as_uri())
-    WebDriverWait(browser, 60).until(
+    WebDriverWait(browser, HANGS).until(
         lambda b: b.execute_script("return document.body.dataset.ready") == "yes"
     )
     assert complaints(browser) == []
@@ -212,7 +213,7 @@ def search(browser: webdriver.Chrome, words: str) -> str:
         "const box = document.getElementById('search'); box.value = arguments[0]; box.dispatchEvent(new Event('input'))",
         words,
     )
-    WebDriverWait(browser, 20).until(lambda b: text(b, "#found") != before)
+    WebDriverWait(browser, HANGS).until(lambda b: text(b, "#found") != before)
     return text(browser, "#found")
 
 
@@ -285,6 +286,6 @@ def test_a_hundred_thousand_entries(run: Run, tmp_path: Path, browser: webdriver
     assert len(browser.find_elements(By.CSS_SELECTOR, ".row")) < 100
     browser.execute_script("const list = document.getElementById('list'); list.scrollTop = list.scrollHeight")
     shown = "return document.getElementById('rows').textContent.includes('needle')"
-    WebDriverWait(browser, 20).until(lambda b: b.execute_script(shown))
+    WebDriverWait(browser, HANGS).until(lambda b: b.execute_script(shown))
     assert search(browser, "needle").startswith("1 of 100,000 entries")
     assert complaints(browser) == []

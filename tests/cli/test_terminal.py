@@ -29,6 +29,7 @@ from openai_lifecycle.eventslog.format import render
 from openai_lifecycle.eventslog.reader import read_events
 from tests import generated
 from tests.cli.conftest import COMMAND
+from tests.limits import HANGS
 
 Run = Callable[..., Result]
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -53,7 +54,7 @@ def in_terminal(
         start_new_session=True,
     )
     os.close(terminal)
-    shown, deadline = b"", time.monotonic() + 60
+    shown, deadline = b"", time.monotonic() + HANGS
     while time.monotonic() < deadline:
         if select.select([controller], [], [], 0.1)[0]:
             try:
@@ -62,7 +63,7 @@ def in_terminal(
                 break
             shown += chunk
     os.close(controller)
-    assert child.wait(10) == status, shown.decode()
+    assert child.wait(HANGS) == status, shown.decode()
     return shown.decode().replace("\r\n", "\n")
 
 
@@ -158,7 +159,7 @@ def test_a_large_log_shows_how_far_it_is(tmp_path: Path) -> None:
     (tmp_path / "large.log").write_bytes(unit * (40_000_000 // len(unit)))
     shown = in_terminal("stats", str(tmp_path / "large.log"))
     assert re.search(r"[\d.]+/3\d\.\d MB", shown)
-    piped = subprocess.run([*COMMAND, "stats", "large.log"], capture_output=True, check=True, timeout=60)
+    piped = subprocess.run([*COMMAND, "stats", "large.log"], capture_output=True, check=True, timeout=HANGS)
     assert piped.stderr == b""
 
 
@@ -181,7 +182,7 @@ def test_what_an_encoding_lacks_is_escaped(log: Path, command: str) -> None:
         env={**os.environ, "PYTHONIOENCODING": "latin-1"},
         capture_output=True,
         check=True,
-        timeout=30,
+        timeout=HANGS,
     )
     assert shown.stderr == b""
     assert (b"\\u4e16" in shown.stdout) == (command not in ("stats --csv", "check"))
@@ -193,8 +194,8 @@ def test_data_is_the_same_in_a_pipe_and_in_a_file(log: Path, tmp_path: Path, for
     generated.write(log, [replace(event, message_content="\u4e16") for event in _answers(log)])
     command = [*COMMAND, "convert", "--to", form, str(log)]
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    piped = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=30)
-    subprocess.run([*command, "-o", tmp_path / "out"], check=True, capture_output=True, timeout=30)
+    piped = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=HANGS)
+    subprocess.run([*command, "-o", tmp_path / "out"], check=True, capture_output=True, timeout=HANGS)
     assert piped.stdout == (tmp_path / "out").read_bytes()
 
 
@@ -205,7 +206,7 @@ def test_data_is_the_same_in_a_pipe_and_in_a_file(log: Path, tmp_path: Path, for
 def test_a_closed_stream_is_no_error(log: Path, tmp_path: Path, closed: str, command: str) -> None:
     """Started with standard output or standard error closed, a command does its work."""
     line = f"exec {closed}>&-; exec {shlex.join([*COMMAND, *command.split(), str(log)])}"
-    subprocess.run(["sh", "-c", line], check=True, timeout=30)
+    subprocess.run(["sh", "-c", line], check=True, timeout=HANGS)
     assert (tmp_path / "page.html").exists() == (closed == "2")
 
 
@@ -257,7 +258,7 @@ def test_a_full_disk_is_one_line(log: Path, command: str, prefix: str) -> None:
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            timeout=30,
+            timeout=HANGS,
         )
     assert (ended.returncode, ended.stderr) == (1, f"{prefix}No space left on device\n")
 
@@ -268,7 +269,7 @@ def test_a_reader_that_has_gone_is_no_error(log: Path, command: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     ended = subprocess.run(
-        [*COMMAND, *command.split(), log], stdout=writer, stderr=subprocess.PIPE, check=False, timeout=30
+        [*COMMAND, *command.split(), log], stdout=writer, stderr=subprocess.PIPE, check=False, timeout=HANGS
     )
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (1, b"")
@@ -279,7 +280,7 @@ def test_without_its_extra_the_command_says_what_to_install() -> None:
     """Where click is missing the command ends with one line that names the extra, and no traceback."""
     code = "import sys; sys.modules['click'] = None; from openai_lifecycle.cli import main; main()"
     ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=HANGS
     )
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1
@@ -293,7 +294,7 @@ def test_the_command_does_not_import_the_client() -> None:
         "print([m for m in ('openai', 'plotly', 'genai_prices', 'sqlalchemy', 'grpc') if m in sys.modules])"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANGS
     )
     assert ended.stdout.strip() == "[]"
 

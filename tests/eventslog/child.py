@@ -27,6 +27,7 @@ from openai_lifecycle.eventslog import locks
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.options import Options, read
 from tests.eventslog.samples import entry
+from tests.limits import HANGS
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +52,7 @@ def run(role: str, **arguments: Any) -> tuple[int, str, str]:
     """Let a process play ``role`` to its end; returns exit status, standard output and standard error."""
     with start(role, **arguments) as process:
         try:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=HANGS)
         except BaseException:
             process.kill()
             raise

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from openai_lifecycle.shield import SHIELD
 from tests.eventslog import child
 from tests.eventslog.samples import entry
 from tests.eventslog.test_file import LOG, written
+from tests.limits import HANGS, until
 
 
 # ------------------------------------------------------------------ kill -9
@@ -48,7 +48,7 @@ def kill(kills: int, durability: str) -> None:
                 assert len(damage) <= number % 10 + 1  # what a process leaves is at most one half of an entry
                 process.stdin.write("\n")
                 process.stdin.flush()
-            assert process.wait(60) == 0
+            assert process.wait(HANGS) == 0
         finally:
             process.kill()
     assert torn or interrupted, "no kill has hit a write"
@@ -84,12 +84,9 @@ def test_sigterm_while_entries_are_added() -> None:
     for number in range(5):
         log, count = Path(f"{number}.log"), Path(f"{number}.count")
         process = child.start("buffered_until_sigterm", log=str(log), count=str(count))
-        deadline = time.monotonic() + 60
-        while not count.exists() or count.stat().st_size < 500:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        until(lambda: count.exists() and count.stat().st_size >= 500)  # noqa: B023 - called at once
         process.terminate()
-        assert process.communicate(timeout=60) == ("", "")
+        assert process.communicate(timeout=HANGS) == ("", "")
         assert process.returncode == -signal.SIGTERM
         returned = count.stat().st_size
         assert written(log)[""] in (list(range(returned)), list(range(returned + 1)))
@@ -126,7 +123,7 @@ if {how!r} == "SIGTERM":
     os.kill(os.getpid(), signal.SIGTERM)
 """
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=HANGS, check=False
     )
     assert ended.returncode == (0 if how == "exit" else -signal.SIGTERM), ended.stderr
     assert sorted(ended.stdout.split()) == ["a", "b", *(["first"] if how == "exit" else [])]
@@ -150,15 +147,12 @@ def test_buffered_entries_arrive_by_themselves() -> None:
     """Without any flush an entry is in the file soon; the thread that writes it ends with ``close``."""
     file = EventsFile(child.options(durability="buffered"))
     file.write(entry(1))
-    deadline = time.monotonic() + 20
-    while not LOG.exists() or LOG.read_text(encoding="utf-8") != entry(1):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    until(lambda: LOG.exists() and LOG.read_text(encoding="utf-8") == entry(1))
     assert file._buffer is not None
     thread = file._buffer._thread
     file.close()
     assert thread is not None
-    thread.join(20)
+    thread.join(HANGS)
     assert not thread.is_alive()
 
 
@@ -178,12 +172,12 @@ def test_a_write_that_fails_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> N
 
     buffer = Buffer(write)
     buffer.put(b"1")
-    assert failed.wait(20)
-    assert buffer.flush(20)
+    assert failed.wait(HANGS)
+    assert buffer.flush(HANGS)
     assert done == [b"1"]
     came.clear()
     buffer.put(b"2")
-    assert came.wait(20)
+    assert came.wait(HANGS)
     assert done == [b"1", b"2"]
     buffer.close()
 
@@ -203,7 +197,7 @@ def test_buffered_entries_are_written_together(monkeypatch: pytest.MonkeyPatch) 
         return write(descriptor, data)
 
     monkeypatch.setattr(os, "write", spy)
-    assert file.flush(20)
+    assert file.flush(HANGS)
     assert len(sizes) <= 5
     assert written() == {"": list(range(500))}
     file.close()
@@ -216,7 +210,7 @@ def test_a_full_queue_delays_and_drops_nothing() -> None:
     longest = 0
 
     def write_slowly(entries: deque[bytes]) -> None:
-        released.wait(20)
+        released.wait(HANGS)
         done.extend(entries)
         entries.clear()
 
@@ -228,13 +222,13 @@ def test_a_full_queue_delays_and_drops_nothing() -> None:
             buffer.put(b"%d" % number)
             longest = max(longest, len(buffer._entries))
 
-    thread = threading.Thread(target=put_many)
+    thread = threading.Thread(target=put_many, daemon=True)
     thread.start()
-    thread.join(0.3)  # many times what it needs when it need not wait
-    assert thread.is_alive()
+    # It waits for the thread that writes, or writes itself, where that thread was too slow to begin.
+    until(lambda: len(buffer._entries) > 4096 or buffer._writer == thread.ident)
     released.set()
-    thread.join(20)
-    assert buffer.flush(20)
+    thread.join(HANGS)
+    assert buffer.flush(HANGS)
     buffer.close()
     assert done == [b"%d" % number for number in range(20_000)]
     assert longest <= 4097
@@ -247,15 +241,15 @@ def test_flush_gives_up_when_asked_to() -> None:
 
     def hang(entries: deque[bytes]) -> None:
         entered.set()
-        released.wait(20)
+        released.wait(HANGS)
         entries.clear()
 
     buffer = Buffer(hang)
     buffer.put(b"1")
-    assert entered.wait(20)
+    assert entered.wait(HANGS)
     assert not buffer.flush(0.01)
     released.set()
-    assert buffer.flush(20)
+    assert buffer.flush(HANGS)
     buffer.close()
 
 

@@ -28,6 +28,7 @@ from openai_lifecycle.shield import SHIELD
 from tests.eventslog import child
 from tests.eventslog.samples import entry
 from tests.eventslog.test_file import LOG, written
+from tests.limits import HANGS
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 NOBODY = 65534
@@ -149,7 +150,7 @@ def test_a_fault_and_recovery(
         )
         for number in range(3):
             file.write(entry(number))
-        assert file.flush(10)
+        assert file.flush(HANGS)
         assert capsys.readouterr().err == "".join(map(entry, range(3)))
         assert meter.lost() == {error: 3}
         (record,) = caplog.records
@@ -214,7 +215,7 @@ def test_a_full_disk(durability: str, meter: Meter, capsys: pytest.CaptureFixtur
         for number in range(100):
             file.write(entry(number))
             if number == 80:
-                file.flush(10)
+                file.flush(HANGS)
                 ballast.unlink()
         file.close()
         damage: list[Damage] = []
@@ -350,9 +351,9 @@ def test_a_flush_within_a_write(kernel: Kernel) -> None:
     """A signal handler that flushes what it has interrupted is told that not all is written, and doubles nothing."""
     file = EventsFile(child.options(durability="buffered"))
     told = []
-    kernel.script = [lambda: told.append(file.flush(10))]
+    kernel.script = [lambda: told.append(file.flush(HANGS))]
     file.write(entry(0))
-    assert file.flush(10)
+    assert file.flush(HANGS)
     file.close()
     assert told == [False]
     assert written() == {"": [0]}
@@ -499,7 +500,7 @@ def test_a_batch_that_is_taken_in_part(kernel: Kernel, capsys: pytest.CaptureFix
             file.write(entry(number))
     whole = len((entry(0) + entry(1)).encode())
     kernel.script = [whole + 50, "ENOSPC", "ENOSPC"]
-    file.flush(10)
+    file.flush(HANGS)
     file.close()
     damage: list[Damage] = []
     numbers = [getattr(e, "messages_count") for e in read_events(LOG, on_damage=damage.append)]  # noqa: B009
@@ -552,7 +553,7 @@ def test_a_fifo_with_a_reader() -> None:
     file.write(large)
     file.write(entry(2))
     file.close()
-    reader.join(20)
+    reader.join(HANGS)
     assert received[0].decode() == entry(0) + large + entry(2)
     assert os.listdir() == ["events.log"]
 

@@ -19,6 +19,7 @@ from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.reader import Damage, read_events
 from tests.eventslog import child
 from tests.eventslog.samples import entry
+from tests.limits import HANGS
 
 LOG = Path("events.log")
 MODES = ["write", "fsync", "buffered"]
@@ -143,7 +144,7 @@ def test_unrelated_processes(durability: str) -> None:
         for number in range(3)
     ]
     for process in running:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=HANGS)
         assert (process.returncode, err) == (0, "")
     assert written() == {f"{p}-{t}": list(range(150)) for p in range(3) for t in range(2)}
 
@@ -276,7 +277,7 @@ def prints(stdout: int, **values: Any) -> None:
         env={**os.environ, "PYTHONPATH": str(child.ROOT)},
         stdout=stdout,
         check=True,
-        timeout=60,
+        timeout=HANGS,
     )
 
 
@@ -315,7 +316,7 @@ def test_standard_output_is_a_pipe_of_several_processes(size: int) -> None:
     with child.start("pipes", children=4, count=30, size=size) as process:
         assert process.stdout is not None
         Path("received").write_text(process.stdout.read(), encoding="utf-8")
-        assert process.wait(60) == 0
+        assert process.wait(HANGS) == 0
     found = written("received")
     assert [found[f"{number}"] for number in range(4)] == [list(range(30))] * 4
     for number in range(4):
@@ -327,7 +328,7 @@ def test_standard_output_is_a_pipe_that_nobody_reads() -> None:
     with child.start("prints_entries", count=60, size=5_000) as process:
         assert process.stderr is not None
         last = process.stderr.read().splitlines()[-1]
-        assert process.wait(60) == 0
+        assert process.wait(HANGS) == 0
     assert last == "done"
 
 

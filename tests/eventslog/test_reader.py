@@ -24,6 +24,7 @@ from openai_lifecycle.eventslog.format import parse, render
 from openai_lifecycle.eventslog.reader import Damage, read_entries, read_events
 from tests.eventslog.samples import SUCCESS, entry, numbered
 from tests.eventslog.strategies import events
+from tests.limits import HANGS
 
 LOG = Path("events.log")
 
@@ -348,10 +349,10 @@ class Follower:
 
     def until(self, count: int) -> None:
         with self._event:
-            assert self._event.wait_for(lambda: len(self.found) >= count, timeout=20), self.found
+            assert self._event.wait_for(lambda: len(self.found) >= count, timeout=HANGS), self.found
 
     def result(self) -> list[int]:
-        self._thread.join(20)
+        self._thread.join(HANGS)
         assert not self._thread.is_alive(), self.found
         return self.found
 

@@ -9,7 +9,6 @@ import os
 import shutil
 import stat
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,10 @@ from openai_lifecycle.eventslog.file import EventsFile
 from tests.eventslog import child
 from tests.eventslog.samples import entry
 from tests.eventslog.test_file import LOG, written
+from tests.limits import HANGS, until
 
 SIZE = len(entry(0))
 NOBODY = 65534
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until ``condition`` holds; other threads are at work on it."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def names() -> list[str]:
@@ -527,7 +519,7 @@ def test_a_file_that_changes_underneath(how: str, durability: str) -> None:
     file = EventsFile(child.options(durability=durability))
     file.write(fixed(0))
     file.write(fixed(1))
-    file.flush(10)
+    file.flush(HANGS)
     change()
     file.write(fixed(2))
     file.write(fixed(3))
@@ -593,7 +585,7 @@ def load(processes: int, threads: int, count: int, max_bytes: int, durability: s
     until(lambda: LOG.exists() and rotation.backups("events.log") != [])
     move_unwritten("moved.log")  # its numbers then say when it was written
     for process in running:
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=HANGS)
         assert (process.returncode, err) == (0, "")
     found: dict[str, list[int]] = {}
     moved = written("moved.log")

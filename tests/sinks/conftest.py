@@ -18,6 +18,7 @@ from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.sinks import Destination, dispatch
 from openai_lifecycle.sinks.dispatch import Dispatcher
 from tests import generated
+from tests.limits import HANGS
 
 EVENTS = list(generated.events(20))
 
@@ -106,7 +107,7 @@ def run(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS,
         check=False,
     )
     assert ended.returncode == status, ended.stderr

@@ -19,6 +19,7 @@ from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.shield import SHIELD
 from openai_lifecycle.sinks import Rejected, SinkError, Unavailable, dispatch
 from tests import generated
+from tests.limits import HANGS
 from tests.sinks.conftest import EVENTS, Dispatch, Sink, run
 
 
@@ -36,7 +37,7 @@ def test_every_sink_gets_every_event_in_order(dispatcher: Dispatch) -> None:
     sinks = Sink(), Sink()
     dispatching = dispatcher(a=sinks[0], b=sinks[1])
     put(dispatching, EVENTS)
-    assert dispatching.flush(10)
+    assert dispatching.flush(HANGS)
     for sink in sinks:
         assert sink.taken == EVENTS
         assert sink.calls[-1] == "flush"
@@ -52,10 +53,10 @@ def test_a_hanging_sink_delays_nobody(dispatcher: Dispatch, caplog: pytest.LogCa
     hanging, sound = Sink(release.wait), Sink()  # type: ignore[arg-type]
     dispatching = dispatcher(hanging=hanging, sound=sound)
     put(dispatching, EVENTS[:1])
-    assert hanging.arrived.wait(10)
+    assert hanging.arrived.wait(HANGS)
     put(dispatching, EVENTS[1:])
     assert not dispatching.flush(0.01)
-    assert sound.flushed.wait(10)
+    assert sound.flushed.wait(HANGS)
     assert sound.taken == EVENTS
     dispatching.close(0.1)
     assert dispatcher.lost() == {"hanging": len(EVENTS)}
@@ -70,13 +71,13 @@ def test_a_sink_that_hung_is_left_alone(dispatcher: Dispatch) -> None:
     hanging = Sink(release.wait)  # type: ignore[arg-type]
     dispatching = dispatcher(hanging=hanging)
     put(dispatching, EVENTS[:2])
-    assert hanging.arrived.wait(10)
+    assert hanging.arrived.wait(HANGS)
     dispatching.close(0.01)
     (old,) = [thread for thread in threading.enumerate() if thread.name == "sink hanging"]
     put(dispatching, EVENTS[2:])
     release.set()
-    assert dispatching.flush(10)
-    old.join(10)
+    assert dispatching.flush(HANGS)
+    old.join(HANGS)
     assert hanging.taken[-len(EVENTS[2:]) :] == EVENTS[2:] or hanging.taken[: len(EVENTS[2:])] == EVENTS[2:]
     assert len(hanging.taken) == len(EVENTS)
 
@@ -93,7 +94,7 @@ def test_a_sink_that_fails_is_tried_again(dispatcher: Dispatch) -> None:
     sink = Sink(fail)
     dispatching = dispatcher(sink=sink)
     put(dispatching, EVENTS)
-    assert dispatching.flush(10)
+    assert dispatching.flush(HANGS)
     assert sink.taken == EVENTS
     assert sink.calls.count("write") == 4
     assert dispatcher.lost() == {}
@@ -129,7 +130,7 @@ def test_a_sink_that_raises_what_is_no_exception(dispatcher: Dispatch, error: ty
 
     dispatching = dispatcher(sink=sink)
     put(dispatching, EVENTS)
-    assert dispatching.flush(10)
+    assert dispatching.flush(HANGS)
     assert sink.taken == EVENTS
 
 
@@ -146,7 +147,7 @@ def test_what_a_sink_refuses_is_lost_at_once(dispatcher: Dispatch, caplog: pytes
     dispatching = dispatcher(sink=sink)
     for part in (EVENTS[:2], EVENTS[2:5], EVENTS[5:]):
         put(dispatching, part)
-        assert dispatching.flush(10)
+        assert dispatching.flush(HANGS)
     assert sink.taken == EVENTS[5:]
     assert dispatcher.lost() == {"sink": 5}
     assert [record.getMessage() for record in caplog.records] == ["sink sink: 1 event lost: too sad"]
@@ -166,7 +167,7 @@ def test_a_refused_batch_is_delivered_without_the_event_that_is_refused(dispatch
     sink = Refusing()
     dispatching = dispatcher(sink=sink)
     put(dispatching, EVENTS)
-    assert dispatching.flush(10)
+    assert dispatching.flush(HANGS)
     assert sink.taken == [*EVENTS[:7], *EVENTS[8:]]
     assert dispatcher.lost() == {"sink": 1}
 
@@ -180,7 +181,7 @@ def test_what_a_sink_refuses_for_good_is_not_divided(dispatcher: Dispatch) -> No
     sink = Sink(fail)
     dispatching = dispatcher(sink=sink)
     put(dispatching, EVENTS)
-    assert dispatching.flush(10)
+    assert dispatching.flush(HANGS)
     assert sink.calls.count("write") == 1
     assert dispatcher.lost() == {"sink": len(EVENTS)}
 
@@ -196,7 +197,7 @@ def test_a_sink_that_fails_for_too_long_is_given_up(
 
     dispatching = dispatcher(sink=Sink(fail))
     put(dispatching, EVENTS)
-    assert dispatching.flush(10)
+    assert dispatching.flush(HANGS)
     assert dispatcher.lost() == {"sink": len(EVENTS)}
 
 
@@ -209,11 +210,11 @@ def test_a_full_queue_loses_what_comes_and_never_blocks(
     sink = Sink(release.wait)  # type: ignore[arg-type]
     dispatching = dispatcher(sink=sink)
     put(dispatching, EVENTS[:1])
-    assert sink.arrived.wait(10)
+    assert sink.arrived.wait(HANGS)
     put(dispatching, EVENTS[1:])
     assert dispatcher.lost() == {"sink": len(EVENTS) - 5}
     release.set()
-    assert dispatching.flush(10)
+    assert dispatching.flush(HANGS)
     assert sink.taken == EVENTS[:5]
 
 
@@ -243,7 +244,7 @@ def test_flush_and_close_may_fail(dispatcher: Dispatch, caplog: pytest.LogCaptur
     sink = Broken()
     dispatching = dispatcher(sink=sink)
     put(dispatching, EVENTS)
-    assert dispatching.flush(10)
+    assert dispatching.flush(HANGS)
     dispatching.close()
     assert sink.taken == EVENTS
     assert "flush failed: cannot flush" in caplog.text
@@ -281,7 +282,7 @@ def test_a_loss_that_cannot_be_told_stops_no_sink(
     dispatching = dispatcher(sink=sink)
     for event in EVENTS[:2]:
         put(dispatching, [event])
-        assert dispatching.flush(10)
+        assert dispatching.flush(HANGS)
     assert sink.taken == EVENTS[1:2]
     assert dispatcher.lost() == lost
 
@@ -301,7 +302,7 @@ def test_a_sink_s_own_calls_are_not_instrumented(dispatcher: Dispatch) -> None:
     seen: list[bool] = []
     dispatching = dispatcher(sink=Sink(lambda: seen.append(is_instrumentation_enabled())))
     put(dispatching, EVENTS)
-    assert dispatching.flush(10)
+    assert dispatching.flush(HANGS)
     assert seen == [False]
 
 

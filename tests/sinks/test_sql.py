@@ -24,6 +24,7 @@ from openai_lifecycle.sinks import Rejected, Unavailable
 from openai_lifecycle.sinks.sql import EVENTS as TABLE
 from openai_lifecycle.sinks.sql import SqlSink
 from tests import generated
+from tests.limits import HANGS
 from tests.sinks.conftest import EVENTS
 
 _BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").is_dir() else []
@@ -49,7 +50,7 @@ class PostgreSQL:
     def _run(self, program: str, *arguments: str) -> None:
         command: list[str] = [str(self._binaries / program), *arguments]
         subprocess.run(
-            command, check=True, capture_output=True, timeout=60, cwd=self._folder, **self._as_user
+            command, check=True, capture_output=True, timeout=HANGS, cwd=self._folder, **self._as_user
         )
 
     def start(self) -> None:
@@ -66,7 +67,7 @@ class PostgreSQL:
             )
         ready = [str(self._binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-t", "1"]
         for _ in range(300):
-            if subprocess.run(ready, capture_output=True, check=False, timeout=10).returncode == 0:
+            if subprocess.run(ready, capture_output=True, check=False, timeout=HANGS).returncode == 0:
                 return
             assert self._process.poll() is None, (self._folder / "log").read_text()
         raise AssertionError("PostgreSQL does not answer")
@@ -76,10 +77,10 @@ class PostgreSQL:
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
             try:
-                self._process.wait(20)
+                self._process.wait(HANGS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait(10)
+                self._process.wait(HANGS)
             self._process = None
 
 

@@ -17,6 +17,7 @@ from openai_lifecycle import records
 from openai_lifecycle.sinks import Rejected, Unavailable, webhook
 from openai_lifecycle.sinks.webhook import WebhookSink
 from tests import generated
+from tests.limits import HANGS
 from tests.sinks.conftest import EVENTS, Dispatch
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], object]
@@ -72,7 +73,7 @@ class Receiver:
         """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(10)
+        self._thread.join(HANGS)
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ def test_a_server_that_never_answers_is_given_up(receiver: Receiver, monkeypatch
     """A server that takes the batch and says nothing is: later."""
     monkeypatch.setattr(webhook, "_TIMEOUT", 0.05)
     answered = threading.Event()
-    receiver.answers = [lambda _: answered.wait(10)]
+    receiver.answers = [lambda _: answered.wait(HANGS)]
     with pytest.raises(Unavailable, match="the server cannot be reached"):
         WebhookSink(receiver.url).write(EVENTS)
     answered.set()
@@ -212,7 +213,7 @@ def test_nothing_is_lost_on_a_bad_day(receiver: Receiver, dispatcher: Dispatch) 
     for event in EVENTS:
         dispatching.put(event)
         dispatching.flush(0.01)
-    assert dispatching.flush(20)
+    assert dispatching.flush(HANGS)
     ids = [item["id"] for _, body in receiver.got for item in body]
     assert list(dict.fromkeys(ids)) == list(map(records.event_id, EVENTS))
     assert dispatcher.lost() == {}
@@ -264,7 +265,7 @@ def test_one_large_or_wrong_event_costs_no_other(receiver: Receiver, dispatcher:
     dispatching = dispatcher(hook=WebhookSink(receiver.url))
     for event in EVENTS:
         dispatching.put(event)
-    assert dispatching.flush(20)
+    assert dispatching.flush(HANGS)
     arrived = [generated.restored(item["data"]) for _, body in receiver.got for item in body]
     assert arrived == [event for event in EVENTS if event.trace_id != EVENTS[7].trace_id]
     assert dispatcher.lost() == {"hook": len(EVENTS) - len(arrived)}
