@@ -558,6 +558,26 @@ def test_a_fifo_with_a_reader() -> None:
     assert os.listdir() == ["events.log"]
 
 
+def test_an_entry_that_interrupts_the_opening_of_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler that writes while the pipe is opened does not break into what another process writes there."""
+    os.mkfifo("events.log")
+    readable = os.open("events.log", os.O_RDONLY | os.O_NONBLOCK)
+    file = EventsFile(child.options())
+    open_log = file._appender._open
+    interrupting = [entry(1)]
+
+    def interrupted() -> int:
+        while interrupting:
+            file.write(interrupting.pop())
+        return open_log()
+
+    monkeypatch.setattr(file._appender, "_open", interrupted)
+    file.write(entry(0))
+    file.close()
+    assert os.read(readable, 1 << 16).decode() == entry(0) + entry(1)
+    os.close(readable)
+
+
 @pytest.mark.parametrize("size", [None, 5_000], ids=["taken whole or not", "taken in part"])
 def test_a_pipe_whose_reader_stands_still(
     size: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

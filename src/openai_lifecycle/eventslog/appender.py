@@ -44,7 +44,7 @@ class Appender:
         self._sync = sync
         self._descriptor: int | None = None
         self._file = os.stat_result((0,) * 10)  # the open file
-        self._plain = True  # a file, not a pipe, terminal or device
+        self._plain: bool | None = None  # a file, not a pipe, terminal or device; None until it was opened
         self._end = -1  # where the file ends if nobody else has written
         self._written = 0  # bytes that the file has taken of what _put writes
         self._torn = False  # whether a pipe or terminal holds a partial entry
@@ -54,7 +54,8 @@ class Appender:
     @property
     def is_stream(self) -> bool:
         """Whether the target takes an entry in pieces: a pipe, socket, terminal or device."""
-        return not self._plain
+        # Who asks may have interrupted the opening.
+        return not (_is_plain(self.path) if self._plain is None else self._plain)
 
     def append(self, data: bytes) -> None:
         """Append ``data``, one or several whole entries, with one ``write(2)``.
@@ -253,6 +254,14 @@ def _inherited(path: str) -> int | None:
         except OSError:
             return None
     return None
+
+
+def _is_plain(path: str) -> bool:
+    """Return whether ``path`` is a file, or nothing yet."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode) and _inherited(path) is None
+    except OSError:
+        return True
 
 
 def _open_path(path: str) -> int:
