@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import offline_server
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.scripted_server import ScriptedServer, serving
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 _SETTINGS = re.compile(r"OTEL_|(AZURE_)?OPENAI_(?!LIFECYCLE_)|(HTTPS?|ALL|NO)_PROXY$", re.IGNORECASE)
 for _name in filter(_SETTINGS.match, list(os.environ)):
     del os.environ[_name]
+
+# How fast the machine is proves nothing.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

@@ -324,7 +324,7 @@ def prints_entries(count: int, size: int) -> None:
 
 def pipes(children: int, count: int, size: int) -> None:
     """Forked processes, each interrupted by a signal handler that writes too, share standard output."""
-    vars(log_file)["_PATIENCE"] = 60.0  # a busy machine may make one wait for longer than a second
+    vars(log_file)["_PATIENCE"] = HANGS  # a busy machine may make one wait for longer than a second
     file = EventsFile(options(events_log="/dev/stdout"))
     file.write(entry(0, "first"))
     for child in range(children):

@@ -20,6 +20,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from openai_lifecycle.eventslog import file as log_file
 from openai_lifecycle.eventslog import locks
 from openai_lifecycle.eventslog.appender import Appender
 from openai_lifecycle.eventslog.file import EventsFile
@@ -537,8 +538,9 @@ def read_all(descriptor: int) -> bytes:
     return b"".join(pieces)
 
 
-def test_a_fifo_with_a_reader() -> None:
+def test_a_fifo_with_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries larger than a pipe's buffer reach a reader that keeps reading, and no file is rotated."""
+    monkeypatch.setattr(log_file, "_PATIENCE", HANGS)
     os.mkfifo("events.log")
     received: list[bytes] = []
     reader = threading.Thread(target=lambda: received.append(read_all(os.open("events.log", os.O_RDONLY))))

@@ -290,7 +290,11 @@ _junk = st.binary(max_size=40) | st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     st.lists(events, min_size=1, max_size=6),
     st.lists(st.tuples(_positions, st.integers(0, 400), _junk), max_size=3),
