@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _SETTINGS = re.compile(r"OTEL_|(AZURE_)?OPENAI_(?!LIFECYCLE_)|(HTTPS?|ALL|NO)_PROXY$", re.IGNORECASE)
 for _name in filter(_SETTINGS.match, list(os.environ)):
     del os.environ[_name]
+
+# A shell's background job ignores it, and so would the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How fast the machine is proves nothing.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
