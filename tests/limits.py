@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-HANGS: Final = (
-    600  # seconds; what takes longer hangs. A busy machine makes a program of a second take minutes.
-)
+#: Seconds; what takes longer hangs. A busy machine makes a program of a second take minutes.
+HANGS: Final = 600
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -276,11 +276,7 @@ def _open_path(path: str) -> int:
         return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
     # Without O_NONBLOCK, opening a FIFO without a reader would block.
     flags = os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
-    try:
-        is_file = stat.S_ISREG(os.stat(path).st_mode)
-    except FileNotFoundError:
-        is_file = True
-    if is_file:
+    if _is_plain(path):
         with contextlib.suppress(PermissionError):  # reading, to see how the file ends, may be forbidden
             return os.open(path, flags | os.O_RDWR, 0o600)
     return os.open(path, flags | os.O_WRONLY, 0o600)
