@@ -54,7 +54,7 @@ class _Hook:
 
 def _is_body(parsed: Any) -> bool:
     """Whether ``parsed`` is the body as it came: text, bytes, or speech (``HttpxBinaryResponseContent``)."""
-    return isinstance(parsed, _UNPARSED) or hasattr(type(parsed), "iter_bytes")
+    return isinstance(parsed, _UNPARSED) or "iter_bytes" in vars(type(parsed))
 
 
 def _is_stream(parsed: Any) -> bool:

@@ -142,13 +142,17 @@ def head(reply: Reply, completion: Fields) -> None:
     reply.id = text(completion.get("id")) or reply.id
     reply.model = text(completion.get("model")) or reply.model
     pick(completion, RESPONSE, reply.attributes)
-    # Two places for a stream's usage if the request has no ``include_usage``.
-    if completion.get("x_groq"):
-        usage(reply, fields(completion["x_groq"]).get("usage"))
+    counted = completion.get("usage")
+    usage(reply, _usage_elsewhere(reply, completion) if counted is None else counted)
+
+
+def _usage_elsewhere(reply: Reply, completion: Fields) -> object:
+    """Return the usage from where Groq and Moonshot put it in a stream whose request has no ``include_usage``."""
+    counted = fields(completion.get("x_groq")).get("usage")
     choices = items(completion.get("choices"))
-    if len(choices) == 1 and len(reply.choices) <= 1:  # Moonshot's; of several choices, each has its own
-        usage(reply, fields(choices[0]).get("usage"))
-    usage(reply, completion.get("usage"))
+    if counted is None and len(choices) == 1 and len(reply.choices) <= 1:  # of several, each has its own
+        counted = fields(choices[0]).get("usage")
+    return counted
 
 
 def _choice(reply: Reply, choice: Any, position: int, where: tuple[str, str]) -> None:
