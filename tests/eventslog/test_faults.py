@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import json
 import logging
@@ -614,6 +615,24 @@ def test_a_pipe_whose_reader_stands_still(
     assert bool(damage) == (size is not None)
     assert Path("received").read_text(encoding="utf-8").endswith("\n\n" + entry(number + 1, size=size))
     assert numbers == [*range(number - 1), number + 1]
+
+
+@pytest.mark.parametrize("durability", ["write", "buffered"])
+def test_a_full_pipe_that_has_room_for_one_of_two_entries(
+    durability: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of entries that come together, the pipe has the first, whole and once, and stderr the second."""
+    monkeypatch.setattr(log_file, "_PATIENCE", 0.0)
+    os.mkfifo("events.log")
+    readable = os.open("events.log", os.O_RDONLY | os.O_NONBLOCK)
+    room = fcntl.fcntl(readable, fcntl.F_SETPIPE_SZ, 1)  # the least that the kernel gives: a page
+    entries = [entry(number, size=room // 2) for number in range(2)]
+    file = EventsFile(child.options(durability=durability))
+    file.write(*entries)
+    file.close()
+    assert os.read(readable, 1 << 20).decode().startswith(entries[0])
+    os.close(readable)
+    assert capsys.readouterr().err == entries[1]
 
 
 # ------------------------------------------------------------------ stderr itself

@@ -123,7 +123,8 @@ class EventsFile(Locked):
 
     def _append(self, appender: Appender, entries: MutableSequence[bytes]) -> None:
         data = b"".join(entries)
-        if 0 < self._options.max_bytes < len(data):  # together they would not fit into one file
+        # Together they would not fit into one file; or a full pipe would take some of them whole and one in part.
+        if appender.is_stream or 0 < self._options.max_bytes < len(data):
             data = entries[0]
         may_reopen = True
         while entries:
