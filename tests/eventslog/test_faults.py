@@ -514,7 +514,7 @@ def test_a_batch_that_is_taken_in_part(kernel: Kernel, capsys: pytest.CaptureFix
 def test_a_disk_that_does_not_synchronize(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], meter: Meter
 ) -> None:
-    """When ``fsync`` fails the entry is in the file once and, because that may not last, on stderr too."""
+    """When ``fsync`` fails the entries are in the file once and, because that may not last, on stderr too."""
     file = EventsFile(child.options(durability="fsync", meter_provider=meter.provider))
     file.write(entry(0))
 
@@ -524,11 +524,12 @@ def test_a_disk_that_does_not_synchronize(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
         file.write(entry(1))
-    file.write(entry(2))
+        file.write(entry(2), entry(3))
+    file.write(entry(4))
     file.close()
-    assert written() == {"": [0, 1, 2]}
-    assert capsys.readouterr().err == entry(1)
-    assert meter.lost() == {"EIO": 1}
+    assert written() == {"": [0, 1, 2, 3, 4]}
+    assert capsys.readouterr().err == entry(1) + entry(2) + entry(3)
+    assert meter.lost() == {"EIO": 3}
 
 
 # ------------------------------------------------------------------ pipes

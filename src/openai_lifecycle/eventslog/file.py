@@ -136,10 +136,10 @@ class EventsFile(Locked):
                 appender.close()
             finally:  # also when a signal handler raises: the rest can be written later
                 written, appender.progress = appender.progress, 0
-                _take(entries, written)
+                taken = _take(entries, written)
             if error is not None:
-                if written == len(data):  # it is in the file, but not synced
-                    self._lost.append((data, error))
+                if written == len(data):  # they are in the file, but not synced
+                    self._lost += [(entry, error) for entry in taken]
                 elif may_reopen and error.errno in _REOPEN:
                     may_reopen = False
                 else:
@@ -199,10 +199,14 @@ def absolute(path: str) -> str:
         return path
 
 
-def _take(entries: MutableSequence[bytes], written: int) -> None:
+def _take(entries: MutableSequence[bytes], written: int) -> list[bytes]:
+    """Remove the entries that the first ``written`` bytes hold, and return them."""
+    taken: list[bytes] = []
     while entries and written >= (size := len(entries[0])):
+        taken.append(entries[0])
         del entries[0]
         written -= size
+    return taken
 
 
 def _to_stderr(entry: bytes) -> None:
