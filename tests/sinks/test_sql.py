@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3.dbapi2
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -266,6 +267,23 @@ def test_a_database_without_a_folder_is_tried_again(tmp_path: Path) -> None:
     sink.write(EVENTS)
     sink.close()
     assert len(stored(path)) == len(EVENTS)
+
+
+def test_a_database_that_is_away_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One try is one connection: that to a server that does not answer takes minutes."""
+    tries: list[str] = []
+    connect = sqlite3.dbapi2.connect
+
+    def spy(path: str, **options: Any) -> Any:
+        tries.append(path)
+        return connect(path, **options)
+
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", spy)
+    sink = SqlSink(f"sqlite:///{tmp_path}/missing/events.db")
+    with pytest.raises(Unavailable):
+        sink.write(EVENTS)
+    sink.close()
+    assert len(tries) == 1
 
 
 def test_a_locked_database_is_tried_again(tmp_path: Path) -> None:

@@ -134,8 +134,10 @@ class SqlSink:
             try:
                 try:
                     EVENTS.metadata.create_all(engine)
-                except DatabaseError:  # another process created it at the same moment
-                    EVENTS.metadata.create_all(engine)
+                except DatabaseError as error:
+                    if error.statement is None:  # there is no connection
+                        raise
+                    EVENTS.metadata.create_all(engine)  # another process created it at the same moment
             except SQLAlchemyError:
                 engine.dispose()
                 raise
