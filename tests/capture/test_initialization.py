@@ -136,8 +136,8 @@ def test_the_server_of_a_failed_construction(
         (type("Assistant", (client,), {}) if of_application else client)(
             websocket_base_url="wss://sockets.example", nonsense=1
         )
-    for entry in entries():
-        assert (entry.provider, entry.metadata.custom_fields["base_url"]) == (provider, url)
+    servers = [(entry.provider, entry.metadata.custom_fields["base_url"]) for entry in entries()]
+    assert servers == [(provider, url)] * 2
 
 
 def test_copies_write_nothing(observed: Observed) -> None:
