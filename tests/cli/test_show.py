@@ -137,7 +137,7 @@ def test_a_log_that_cannot_be_read_is_named(run: Run) -> None:
     assert run("show", "nowhere.log", status=2).stderr == "Error: nowhere.log: there is no such log\n"
     assert run("show", "", status=2).stderr == "Error: '': there is no such log\n"
     closed = ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, "show", "-"]
-    ended = subprocess.run(closed, capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(closed, capture_output=True, text=True, timeout=HANGS, check=False)
     assert (ended.returncode, ended.stderr) == (2, "Error: /dev/stdin: Bad file descriptor\n")
 
 

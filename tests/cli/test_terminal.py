@@ -221,7 +221,7 @@ def test_a_failure_with_standard_output_closed_is_one_line(tmp_path: Path) -> No
     """An error of the system ends the command with status 1 and one line, also where standard output is closed."""
     script = f'cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && exec "$@" >&-'
     ended = subprocess.run(
-        ["sh", "-c", script, "sh", *COMMAND, "doctor"], stderr=subprocess.PIPE, check=False, timeout=30
+        ["sh", "-c", script, "sh", *COMMAND, "doctor"], stderr=subprocess.PIPE, check=False, timeout=HANGS
     )
     assert (ended.returncode, ended.stderr) == (1, b"openai-lifecycle: No such file or directory\n")
 
