@@ -182,14 +182,20 @@ def refuse(event: LifecycleEvent) -> LifecycleEvent:
     raise ValueError(f"cannot redact {event}")
 
 
+def spoil(event: LifecycleEvent) -> LifecycleEvent:
+    vars(event.metadata)["custom_fields"]["span_id"] = object()
+    return event
+
+
 @pytest.mark.parametrize(
     ("transform", "reported"),
     [
         (refuse, "ValueError at "),
         (lambda event: "nonsense", "it returned str, not a LifecycleEvent or None"),
         (lambda event: dataclasses.replace(event, provider=None), "TypeError at "),
+        (spoil, "TypeError at "),
     ],
-    ids=["raises", "returns no event", "returns an event that cannot be written"],
+    ids=["raises", "returns no event", "returns an event that cannot be written", "spoils the event"],
 )
 def test_a_failing_transform_costs_the_content_and_not_the_entry(
     provider: TracerProvider,

@@ -129,6 +129,7 @@ class EventsLogExporter(SpanExporter):
         transform = self._options.transform
         if transform is None:
             return event, render(event)
+        fields = dict(event.metadata.custom_fields)  # the hook may change them in place
         try:
             with suppress_instrumentation():  # it may ask a model itself
                 kept = transform(event)
@@ -146,7 +147,7 @@ class EventsLogExporter(SpanExporter):
         if failure not in self._reported:
             self._reported.add(failure)
             _logger.error("transform failed; entries are written without their content: %s", failure)
-        bare = _without_content(event)
+        bare = _without_content(event, fields)
         return bare, render(bare)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
@@ -180,9 +181,10 @@ def _claim(span: ReadableSpan, mark: str) -> bool:
     return (span.get_span_context() or span).__dict__.setdefault(mark, mine) is mine  # atomic
 
 
-def _without_content(event: LifecycleEvent) -> LifecycleEvent:
+def _without_content(event: LifecycleEvent, fields: dict[str, str]) -> LifecycleEvent:
     cleared: dict[str, Any] = {name: "" for name in _CONTENT if hasattr(event, name)}
-    return dataclasses.replace(event, **cleared)
+    metadata = dataclasses.replace(event.metadata, custom_fields=fields)
+    return dataclasses.replace(event, metadata=metadata, **cleared)
 
 
 class EventsLogProcessor(SpanProcessor):
