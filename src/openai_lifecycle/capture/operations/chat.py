@@ -156,7 +156,7 @@ def _usage_elsewhere(reply: Reply, completion: Fields) -> object:
 
 
 def _choice(reply: Reply, choice: Any, position: int, where: tuple[str, str]) -> None:
-    """Fold one choice into ``reply``; ``where`` names the member that holds its message, and the one that may instead."""
+    """Fold one choice into ``reply``; its message is in the first member of ``where``, or else in the second."""
     own = members(choice)
     index = own.get("index")
     if type(index) is not int:
