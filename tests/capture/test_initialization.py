@@ -260,17 +260,17 @@ def test_a_failure_that_cannot_be_described() -> None:
 
 def test_a_key_from_the_environment_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A constructor that fails and quotes a key that it found in the environment leaves nothing of it."""
-    monkeypatch.setenv("OPENAI_API_KEY", "no-usual-key-4711")
+    monkeypatch.setenv("OPENAI_API_KEY", "no-usual-key-zebra")
 
     class Quoting(openai.OpenAI):
         def _enforce_trailing_slash(self, url: Any) -> Any:  # which every constructor calls
             raise ValueError(f"bad key {self.api_key} for {url}")
 
     with Observed() as observed:
-        with pytest.raises(ValueError, match="4711"):
+        with pytest.raises(ValueError, match="zebra"):
             Quoting()
         text = Path("events.log").read_text(encoding="utf-8") + observed.span(None).to_json()
-    assert "4711" not in text
+    assert "zebra" not in text
     assert "bad key [REDACTED]" in text
 
 
