@@ -1,8 +1,9 @@
 """Ways to observe a call: not at all, by hand, by this package in several configurations, by another package.
 
 The hand-written ones are what an application's author would write around the call: the *floor* is a span with
-twelve attributes set one by one; *floor with metrics* also records the conventions' duration and token counts;
-*floor with metrics and file* also appends a JSON object of the same facts to a file, with one ``write(2)``.
+twelve attributes set one by one; *floor, not sampled* is the same where the sampler drops the span; *floor with
+metrics* also records the conventions' duration and token counts; *floor with metrics and file* also appends a JSON
+object of the same facts to a file, with one ``write(2)``.
 """
 
 from __future__ import annotations
@@ -360,6 +361,7 @@ VARIANTS: Final = {
         Variant("bare", bare),
         Variant("bare again", bare),
         Variant("floor", floor),
+        Variant("floor, not sampled", floor, sampler=ALWAYS_OFF),
         Variant("floor with metrics", floor_with_metrics),
         Variant("floor with metrics and file", floor_with_metrics_and_file),
         _ours("everything on"),
