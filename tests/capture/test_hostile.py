@@ -43,7 +43,7 @@ from openai_lifecycle.capture.patches import Patches
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
 from tests import wire, wire_responses
-from tests.capture.application import client_for, closing, run, settle
+from tests.capture.application import client_for, closing, http, run, settle
 from tests.limits import HANGS
 from tests.observed import Observed, entries
 from tests.scripted_server import ScriptedServer, event_stream, reply
@@ -659,11 +659,15 @@ def test_a_stream_without_end_of_names_and_choices() -> None:
 
 
 # ------------------------------------------------------------------ contexts, threads, timing
-def test_a_coroutine_closed_by_hand(server: ScriptedServer, observed: Observed) -> None:
+def test_a_coroutine_closed_by_hand(observed: Observed) -> None:
     """A call that is driven and closed by hand leaves no span current in the context that drove it."""
 
+    async def never(_: Any) -> Any:  # connecting would not let itself be closed at every point
+        return await asyncio.get_running_loop().create_future()
+
     async def work() -> None:
-        async with client_for(server, is_async=True) as client:
+        transport = http.AsyncClient(transport=http.MockTransport(never))
+        async with openai.AsyncOpenAI(api_key="k", http_client=transport) as client:
             calling = client.chat.completions.create(**wire.REQUEST)
             calling.send(None)
             calling.close()

@@ -65,7 +65,7 @@ def test_the_numbers_are_those_of_an_independent_count(run: Run, log: Path, by: 
 def test_an_entry_that_is_nested_too_deeply_is_damage(run: Run, log: Path) -> None:
     """An entry whose values are nested without end is skipped and told, and counts for nothing."""
     expected = json.loads(run("stats", "--json", log).stdout)
-    deep = f'[2026-01-05 00:00:00] [EVENT: INIT_START]\n{{"event_type": "x", "a": {"[" * 9999}{"]" * 9999}\n}}\n\n'
+    deep = f'[2026-01-05 00:00:00] [EVENT: INIT_START]\n{{"event_type": "x", "a": {"[" * 1_000_000}{"]" * 1_000_000}\n}}\n\n'
     with log.open("a", encoding="utf-8") as file:
         file.write(deep)
     result = run("stats", "--json", log)

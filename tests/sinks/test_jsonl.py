@@ -103,13 +103,14 @@ from openai_lifecycle.sinks.jsonl import JsonLinesSink
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 sink = JsonLinesSink("jsonl:out.jsonl")
 sink.write(EVENTS[:1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
 for _ in range(2):
     try:
         sink.write(EVENTS[1:])
     except OSError as error:
         print(error)
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 sink.write(EVENTS[1:])
 """
 
