@@ -270,6 +270,26 @@ def test_no_standard_stream_becomes_the_log() -> None:
     assert written() == {"": [0, 1]}
 
 
+def test_a_standard_output_that_was_never_open() -> None:
+    """Where the process was started without it, entries go to stderr, not to the file that has got its number."""
+    program = """
+own = open("own", "xb")
+assert own.fileno() == 1
+from tests.eventslog.child import EventsFile, entry, options
+EventsFile(options(events_log="/dev/stdout")).write(entry(0))
+"""
+    ended = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(child.ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=HANGS,
+    )
+    assert Path("own").read_bytes() == b""
+    assert ended.stderr.endswith(f": Bad file descriptor\n{entry(0)}")
+
+
 def prints(stdout: int, **values: Any) -> None:
     given = json.dumps({"events_log": "/dev/stdout", **values})
     subprocess.run(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
+import sys
 from typing import Final
 
 _STANDARD: Final = ("stdin", "stdout", "stderr")
@@ -16,13 +18,20 @@ def inherited(path: str, *standard: str) -> int | None:
 
     Such a path is ``/dev/fd/N``, ``/proc/self/fd/N``, or ``/dev/`` and one of the ``standard`` streams:
     ``stdin``, ``stdout`` or ``stderr``.
+
+    Raises:
+        OSError: the process was started without that stream, so its number may be that of any file opened since.
     """
     match = _PATH.fullmatch(path)
     if match is None:
         return None
     if match[1] is None:
         return int(match[2] or match[3])
-    return _STANDARD.index(match[1]) if match[1] in standard else None
+    if match[1] not in standard:
+        return None
+    if getattr(sys, f"__{match[1]}__") is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), path)
+    return _STANDARD.index(match[1])
 
 
 def above_standard(descriptor: int) -> int:
