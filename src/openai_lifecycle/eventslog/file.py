@@ -122,9 +122,9 @@ class EventsFile(Locked):
                 self._report(appender)
 
     def _append(self, appender: Appender, entries: MutableSequence[bytes]) -> None:
-        data = b"".join(entries)
-        # Together they would not fit into one file; or a full pipe would take some of them whole and one in part.
-        if appender.is_stream or 0 < self._options.max_bytes < len(data):
+        # A full pipe would take some of them whole and one in part.
+        data = entries[0] if appender.is_stream else b"".join(entries)
+        if 0 < self._options.max_bytes < len(data):  # together they would not fit into one file
             data = entries[0]
         may_reopen = True
         while entries:
