@@ -44,7 +44,7 @@ class Appender:
         self._sync = sync
         self._descriptor: int | None = None
         self._file = os.stat_result((0,) * 10)  # the open file
-        self._plain: bool | None = None  # a file, not a pipe, terminal or device; None until it was opened
+        self._is_stream: bool | None = None  # None until it was opened
         self._end = -1  # where the file ends if nobody else has written
         self._written = 0  # bytes that the file has taken of what _put writes
         self._torn = False  # whether a pipe or terminal holds a partial entry
@@ -54,8 +54,9 @@ class Appender:
     @property
     def is_stream(self) -> bool:
         """Whether the target takes an entry in pieces: a pipe, socket, terminal or device."""
-        # Who asks may have interrupted the opening.
-        return not (_is_plain(self.path) if self._plain is None else self._plain)
+        if self._is_stream is None:  # who asks may have interrupted the opening
+            return _inherited(self.path) is not None or not _is_file(self.path)
+        return self._is_stream
 
     def append(self, data: bytes) -> None:
         """Append ``data``, one or several whole entries, with one ``write(2)``.
@@ -65,7 +66,7 @@ class Appender:
         """
         for _ in range(_TRIES):
             descriptor = self._open()
-            if not self._plain:
+            if self._is_stream:
                 self._pour(descriptor, data)
                 return
             if self._append(descriptor, data):
@@ -95,10 +96,11 @@ class Appender:
                 if os.path.samestat(status, self._file):
                     return descriptor
             self._descriptor = None
-        descriptor = above_standard(_open_path(self.path))
+        number = _inherited(self.path)
+        descriptor = above_standard(_open_path(self.path) if number is None else _open_again(number))
         self._descriptor, self._end = descriptor, -1
         self._file = status = os.fstat(descriptor)
-        self._plain = stat.S_ISREG(status.st_mode) and _inherited(self.path) is None
+        self._is_stream = number is not None or not stat.S_ISREG(status.st_mode)
         if self._sync:
             self._sync_directory()
         return descriptor
@@ -256,27 +258,28 @@ def _inherited(path: str) -> int | None:
     return None
 
 
-def _is_plain(path: str) -> bool:
+def _is_file(path: str) -> bool:
     """Return whether ``path`` is a file, or nothing yet."""
     try:
-        return stat.S_ISREG(os.stat(path).st_mode) and _inherited(path) is None
+        return stat.S_ISREG(os.stat(path).st_mode)
     except OSError:
         return True
 
 
+def _open_again(number: int) -> int:
+    # Its own open file of a pipe: it does not block, and its lock is not shared with forked processes.
+    if stat.S_ISFIFO(os.fstat(number).st_mode):
+        with contextlib.suppress(OSError):
+            return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK)
+    # Duplicated, not opened: our entries then share one file position with what the application prints to a
+    # redirected file, and a socket could not be opened at all.
+    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
 def _open_path(path: str) -> int:
-    number = _inherited(path)
-    if number is not None:
-        # Its own open file of a pipe: it does not block, and its lock is not shared with forked processes.
-        if stat.S_ISFIFO(os.fstat(number).st_mode):
-            with contextlib.suppress(OSError):
-                return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK)
-        # Duplicated, not opened: our entries then share one file position with what the application prints to a
-        # redirected file, and a socket could not be opened at all.
-        return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
     # Without O_NONBLOCK, opening a FIFO without a reader would block.
     flags = os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
-    if _is_plain(path):
+    if _is_file(path):
         with contextlib.suppress(PermissionError):  # reading, to see how the file ends, may be forbidden
             return os.open(path, flags | os.O_RDWR, 0o600)
     return os.open(path, flags | os.O_WRONLY, 0o600)
