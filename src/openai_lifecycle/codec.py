@@ -1,8 +1,8 @@
-"""Span ⇄ events: the only module that knows how lifecycle events are stored on a span.
+"""Span ⇄ events: how lifecycle events are stored on a span.
 
 Nothing is stored twice: what the conventions put on the span (model, usage, finish reasons, …) is read from
-the span's attributes, and a span event carries only the rest. The first half of this file builds the
-attributes of each span event for the code that records it; the second half, :func:`decode`, turns a finished
+the span's attributes, and a span event carries only the rest. The first part of this file builds the
+attributes of the span events of a call for the code that records it; the rest, :func:`decode`, turns a finished
 span back into the documented entries. Spans of other GenAI instrumentations carry no lifecycle events and are
 decoded from the conventions alone.
 """

@@ -1,4 +1,4 @@
-"""Facts → span attributes, lifecycle events, metrics. The only part of capture that knows OpenTelemetry."""
+"""Facts → span attributes, lifecycle events, metrics."""
 
 from __future__ import annotations
 

@@ -151,13 +151,13 @@ class EventsLogExporter(SpanExporter):
         return bare, render(bare)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Return once everything exported so far is as safe as the durability option says."""
+        """Return whether everything exported so far is, in time, as safe as the durability option says."""
         deadline = time.monotonic() + timeout_millis / 1000
         safe = self._file is None or self._file.flush(timeout_millis / 1000)
         return (self._sinks is None or self._sinks.flush(deadline - time.monotonic())) and safe
 
     def shutdown(self) -> None:
-        """Flush and close the file; a span exported later opens it again, so that nothing is lost."""
+        """Flush and close file and sinks; a span exported later opens them again, so that nothing is lost."""
         if self._file is not None:
             self._file.close()
         if self._sinks is not None:
@@ -221,10 +221,10 @@ class EventsLogProcessor(SpanProcessor):
             self.exporter.take(span)
 
     def shutdown(self) -> None:
-        """Flush and close the file."""
+        """Flush and close file and sinks."""
         if self.exporter is not None:
             self.exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Flush the file."""
+        """Flush file and sinks."""
         return self.exporter is None or self.exporter.force_flush(timeout_millis)
