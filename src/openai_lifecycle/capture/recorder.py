@@ -229,7 +229,7 @@ class Recording:
             except Exception as defect:  # noqa: BLE001 - "with SHIELD", without its two calls for every step
                 SHIELD.swallow(defect)
 
-    def _outcome(self, end: _End) -> None:
+    def _reply(self, end: _End) -> None:
         response = getattr(end.error, "response", None)
         if response is not None:  # openai.APIStatusError
             self.response(response)
@@ -258,7 +258,7 @@ class Recording:
             written = messages.as_json(answers, lambda answer: answer, options.content_limit, self._secrets)
             self.attributes[semconv.OUTPUT_MESSAGES] = written
 
-    def _describe(self, _: _End) -> None:
+    def _set_attributes(self, _: _End) -> None:
         unchecked.set_attributes(self.span, self.attributes, kept=self._named)
 
     def _tool_calls(self, end: _End) -> None:
@@ -286,20 +286,20 @@ class Recording:
                 unchecked.add_event(span, semconv.GENERATION_SUCCESS, done)
             return
         capture = self._recorder.options.capture
-        full, brief = self._messages(end, end.failure)
+        full, brief = self._error_messages(end, end.failure)
         if end.entries.error:
             said = full if capture.on_events else brief
             unchecked.add_event(span, semconv.GENERATION_ERROR, codec.generation_error(error=said, **asked))
         description = brief if capture is Capture.NO_CONTENT else full
         span.set_status(Status(StatusCode.ERROR, description))
 
-    def _end(self, _: _End) -> None:
+    def _end_span(self, _: _End) -> None:
         self._recorder.pipeline.end_span(self.span)
 
     def _measure(self, end: _End) -> None:
         self._recorder.pipeline.instruments.record(end.call, self._named, self.attributes, end.duration)
 
-    def _messages(self, end: _End, failure: str) -> tuple[str, str]:
+    def _error_messages(self, end: _End, failure: str) -> tuple[str, str]:
         """Return the failure's message, and a short form that quotes neither server nor caller."""
         status = self.attributes.get(semconv.HTTP_STATUS_CODE)
         brief = f"{failure}: HTTP {status}" if status and status >= 400 else failure
@@ -310,15 +310,15 @@ class Recording:
 
 #: The steps at the end of a call, in order; then those that remain when the span is not recording.
 _STEPS: Final = (
-    Recording._outcome,
+    Recording._reply,
     Recording._answers,
-    Recording._describe,
+    Recording._set_attributes,
     Recording._tool_calls,
     Recording._generation,
-    Recording._end,
+    Recording._end_span,
     Recording._measure,
 )
-_UNRECORDED: Final = (Recording._outcome, Recording._end, Recording._measure)
+_UNRECORDED: Final = (Recording._reply, Recording._end_span, Recording._measure)
 
 
 def _failure(call: Call, error: BaseException | None) -> str | None:
