@@ -70,7 +70,7 @@ def test_spans_of_other_kinds() -> None:
 def _recorded(*, publicly: bool) -> MetricsData | None:
     reader = InMemoryMetricReader()
     histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("test").create_histogram("h", "s")
-    record = histogram.record if publicly else unchecked.recorder(histogram)
+    record = histogram.record if publicly else unchecked.record_in(histogram)
     for value in (0, 1.5, 7):
         record(value, {"kind": "some", "count": 1}, _NOWHERE)
         record(value, {"kind": "other", "count": 1}, _NOWHERE)
@@ -94,7 +94,7 @@ def test_negative_measurement(caplog: pytest.LogCaptureFixture) -> None:
     """A negative value is refused by the SDK in its own words, and not recorded."""
     reader = InMemoryMetricReader()
     histogram = MeterProvider([reader], shutdown_on_exit=False).get_meter("test").create_histogram("h")
-    unchecked.recorder(histogram)(-1, {}, _NOWHERE)
+    unchecked.record_in(histogram)(-1, {}, _NOWHERE)
     assert reader.get_metrics_data() is None
     assert "non-negative" in caplog.text
 
@@ -102,10 +102,10 @@ def test_negative_measurement(caplog: pytest.LogCaptureFixture) -> None:
 def test_histograms_of_other_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A histogram that is none of the SDK's, or has other insides, records the public way."""
     absent = get_meter("test", meter_provider=NoOpMeterProvider()).create_histogram("h")
-    assert unchecked.recorder(absent) == absent.record
+    assert unchecked.record_in(absent) == absent.record
     monkeypatch.delattr(Measurement, "__post_init__", raising=False)
     histogram = MeterProvider(shutdown_on_exit=False).get_meter("test").create_histogram("h")
-    assert unchecked.recorder(histogram) == histogram.record
+    assert unchecked.record_in(histogram) == histogram.record
 
 
 class _Masks:
@@ -136,7 +136,7 @@ def test_what_stands_before_the_sdk_is_asked() -> None:
     unchecked.set_attributes(masked, _ATTRIBUTES, kept={})
     unchecked.add_event(masked, "happened", _ATTRIBUTES)
     masked = _Masks(histogram)
-    unchecked.recorder(masked)(1, {"kind": "some"}, _NOWHERE)
+    unchecked.record_in(masked)(1, {"kind": "some"}, _NOWHERE)
     hidden = dict.fromkeys(_ATTRIBUTES, "***")
     assert (dict(span.attributes), dict(span.events[0].attributes)) == (hidden, hidden)
     assert _points(reader.get_metrics_data())[0][0] == {"kind": "***"}
@@ -151,7 +151,7 @@ def test_patched_methods_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     histogram = MeterProvider(shutdown_on_exit=False).get_meter("test").create_histogram("h")
     unchecked.set_attributes(span, {"kind": "some"}, kept={})
     unchecked.add_event(span, "happened", {})
-    unchecked.recorder(histogram)(1, {}, _NOWHERE)
+    unchecked.record_in(histogram)(1, {}, _NOWHERE)
     assert seen == [{"kind": "some"}, "happened", 1]
 
 

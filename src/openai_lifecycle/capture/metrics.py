@@ -9,7 +9,7 @@ from opentelemetry.metrics import MeterProvider, NoOpMeterProvider, get_meter, g
 from openai_lifecycle import semconv
 from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.facts import Attributes
-from openai_lifecycle.capture.unchecked import Record, recorder
+from openai_lifecycle.capture.unchecked import Record, record_in
 from openai_lifecycle.version import __version__
 
 _SECONDS: Final = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
@@ -36,7 +36,7 @@ class Instruments:
         meter = get_meter(semconv.SCOPE, __version__, provider, semconv.SCHEMA_URL)
 
         def histogram(name: str, unit: str, description: str, bounds: list[float]) -> Record:
-            return recorder(
+            return record_in(
                 meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=bounds)
             )
 

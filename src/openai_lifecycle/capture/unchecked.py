@@ -76,7 +76,7 @@ def _is_within(count: int, most: int | None, longest: int | None) -> bool:
     return longest is None and (most is None or count <= most)
 
 
-def recorder(histogram: Histogram) -> Record:
+def record_in(histogram: Histogram) -> Record:
     """Return a function that records a value in ``histogram``, like ``Histogram.record``."""
     sdk = sys.modules.get("opentelemetry.sdk.metrics")  # do not import it just for this
     if sdk is None:
