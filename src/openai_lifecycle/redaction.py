@@ -64,7 +64,7 @@ def _may_hold_a_credential(text: str) -> bool:
     return False
 
 
-def redact_start(text: str, length: int, more: int, secrets: Collection[str] = ()) -> str:
+def redact_start(text: str, length: int, more: int, secrets: Collection[str]) -> str:
     """Return the redacted start of ``text``, of which the caller keeps at most ``length`` characters.
 
     The next ``more`` characters, the :func:`margin` of ``secrets``, are searched too, so that a credential across the

@@ -26,7 +26,7 @@ _PLACEHOLDERS: Final = {
 }
 
 
-def one_line(pieces: Iterable[str], limit: int, secrets: Collection[str] = ()) -> str:
+def one_line(pieces: Iterable[str], limit: int, secrets: Collection[str]) -> str:
     """Join ``pieces`` with `` | ``, redact, cut after ``limit`` characters and say how many are missing."""
     if limit <= 0:
         return ""

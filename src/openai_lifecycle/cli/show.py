@@ -80,7 +80,7 @@ def summary(event: LifecycleEvent) -> str:
     return " ".join(filter(None, (custom.get("client", ""), custom.get("base_url", ""))))
 
 
-def row(event: LifecycleEvent, width: int = 0) -> str:
+def row(event: LifecycleEvent, width: int) -> str:
     """Return ``event`` as one line: coloured and ``width`` columns wide, or with 0 as plain fields between tabs."""
     shown = cells(event)
     if not width:
@@ -113,12 +113,12 @@ def _fit(text: str, size: int) -> str:
     return set_cell_size(text, size) if cell_len(text) <= size else f"{set_cell_size(text, size - 1)}…"
 
 
-def rows(events: Iterable[LifecycleEvent], width: int = 0) -> Iterator[str]:
+def rows(events: Iterable[LifecycleEvent], width: int) -> Iterator[str]:
     """Yield one line an event."""
     return (row(event, width) for event in events)
 
 
-def full(events: Iterable[LifecycleEvent], *, colour: bool = False) -> Iterator[str]:
+def full(events: Iterable[LifecycleEvent], *, colour: bool) -> Iterator[str]:
     """Yield each event as its entry in the file, which is safe to show."""
     for event in events:
         header, _, body = render(event).partition("\n")
@@ -140,7 +140,7 @@ def json_array(events: Iterable[LifecycleEvent]) -> Iterator[str]:
 
 
 # ------------------------------------------------------------------ a trace
-def tree(events: list[LifecycleEvent], jaeger: str | None = None) -> Iterator[str]:
+def tree(events: list[LifecycleEvent], jaeger: str | None) -> Iterator[str]:
     """Yield the lines of the events of one or several traces, in order: trace, call, entries."""
     traces: dict[str, dict[str, list[LifecycleEvent]]] = {}
     for event in sorted(events, key=instant):

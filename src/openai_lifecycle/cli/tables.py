@@ -93,7 +93,7 @@ _SHOWN: Final = (
 )
 
 
-def as_table(numbers: Numbers, width: int = 0) -> str:
+def as_table(numbers: Numbers, width: int) -> str:
     """Return the rows as a table: plain, or with ``width`` coloured and at most that wide."""
     console = Console(
         width=width or 100_000,

@@ -32,9 +32,7 @@ class Appender:
     lock, or for a reader of a full pipe.
     """
 
-    def __init__(
-        self, path: str, *, max_bytes: int = 0, backups: int = 0, sync: bool = False, patience: float = 1.0
-    ) -> None:
+    def __init__(self, path: str, *, max_bytes: int, backups: int, sync: bool, patience: float) -> None:
         self.path = path
         self.progress = 0  # bytes of whole entries that append has written; the caller resets it to 0
         self.has_rotated = False
