@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -155,11 +156,8 @@ def test_a_url_object_of_sqlalchemy_is_not_quoted() -> None:
 
 def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where SQLAlchemy is missing, a database's URL says what to install."""
-
-    def missing(name: str) -> Any:
-        raise ImportError(name)
-
-    monkeypatch.setattr(sinks, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    monkeypatch.delitem(sys.modules, "openai_lifecycle.sinks.sql", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'openai-lifecycle\[sql\]'"):
         sinks.destination("sqlite:///x.db")
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.redaction import address
@@ -134,12 +134,12 @@ def _kind(url: str) -> Callable[[str], EventSink]:
         own: Callable[[str], EventSink] = getattr(import_module(module), name)
         return own
     for entry in entry_points(group=GROUP, name=scheme):
-        loaded: Any = entry.load()
-        return loaded  # type: ignore[no-any-return]
+        loaded: Callable[[str], EventSink] = entry.load()
+        return loaded
     try:
-        sql = import_module("openai_lifecycle.sinks.sql")
+        from openai_lifecycle.sinks.sql import SqlSink
     except ImportError:
         raise ImportError(
             "its scheme is unknown; for a database, install the extra: pip install 'openai-lifecycle[sql]'"
         ) from None
-    return sql.SqlSink  # type: ignore[no-any-return]
+    return SqlSink
