@@ -64,14 +64,14 @@ _DEFAULT_PORTS: Final[Mapping[str, int]] = {"https": 443, "wss": 443, "http": 80
 class Endpoint:
     """The server of a client: ``base_url`` is scheme, host and port only.
 
-    ``assumed`` is the client's class where a request may go to another server, as its own URL says; else ``None``.
+    ``assumed_by`` is the client's class where a request may go to another server, as its own URL says; else ``None``.
     """
 
     provider: str
     address: str = ""
     port: int | None = None
     base_url: str = ""
-    assumed: type | None = None
+    assumed_by: type | None = None
 
     def attributes(self) -> Attributes:
         """Return the server's span attributes."""
@@ -126,8 +126,8 @@ def endpoint_of(client: Any) -> Endpoint:
     """Return the endpoint of a constructed client, cached per client while its URL is the same object."""
     owner = _owner_of_url(client)
     if owner not in _CLIENTS:
-        assumed = None if owner == _MODULE else type(client)
-        return replace(_endpoint(client, url_of(client)), assumed=assumed)
+        assumed_by = None if owner == _MODULE else type(client)
+        return replace(_endpoint(client, url_of(client)), assumed_by=assumed_by)
     current = client._base_url
     key = id(client)
     kept = _endpoints.get(key)

@@ -84,7 +84,7 @@ class Recorder:
         if _read(_is_streamed, body):
             request.attributes[semconv.STREAM] = True
         asked = redact_attributes(request.attributes, secrets)
-        recording = Recording(self, span, named, asked, secrets, assumed_by=endpoint.assumed)
+        recording = Recording(self, span, named, asked, secrets, assumed_by=endpoint.assumed_by)
         options = self.options
         keep_text = 0
         if is_recording and options.capture.on_events:
@@ -157,7 +157,7 @@ class Recording:
     """The span of one call.
 
     It starts with the attributes ``named`` and gets the others when it ends. ``secrets`` are the client's own keys.
-    ``assumed_by`` is :attr:`Endpoint.assumed`: if it is set, the server is read from the URL of the request that was
+    ``assumed_by`` is :attr:`Endpoint.assumed_by`: if it is set, the server is read from the URL of the request that was
     answered. ``content`` is what was sent, as one line of text.
     """
 
