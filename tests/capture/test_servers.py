@@ -237,6 +237,16 @@ def test_cached_tokens_by_their_other_names(
     assert observed.generation().metadata.custom_fields["cached_tokens"] == str(cached)
 
 
+def test_an_embedding_with_an_id(server: ScriptedServer, observed: Observed) -> None:
+    """The id that vLLM and Mistral give to embeddings is that of the response, though OpenAI's have none."""
+    vectors = [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}]
+    server.script(reply(json.dumps({"id": "embd-7", "model": "m", "data": vectors}).encode()))
+    with client_for(server, is_async=False) as client:
+        client.embeddings.create(model="m", input="x", encoding_format="float")
+    assert observed.attributes("embeddings")["gen_ai.response.id"] == "embd-7"
+    assert observed.generation().metadata.custom_fields["response_id"] == "embd-7"
+
+
 @pytest.mark.parametrize("place", ["x_groq", "choices"])
 def test_usage_in_another_place(server: ScriptedServer, observed: Observed, place: str) -> None:
     """The last chunk of a stream has the usage where Groq puts it, or in its choice as from Moonshot."""

@@ -51,9 +51,10 @@ def request(body: Fields) -> Request:
 
 
 def response(reply: Reply, body: Any) -> None:
-    """Fold the number of vectors, their dimension and the usage into ``reply``."""
+    """Fold id, model, the number of vectors, their dimension and the usage into ``reply``."""
     created = fields(body)
     vectors = items(created.get("data"))
+    reply.id = text(created.get("id")) or None  # of vLLM and Mistral; OpenAI sends none
     reply.model = text(created.get("model")) or None
     reply.choices_count = len(vectors)
     usage(reply, created.get("usage"))
