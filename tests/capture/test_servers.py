@@ -136,6 +136,22 @@ def test_content_in_parts(server: ScriptedServer, *, stream: bool) -> None:
     assert answer["parts"] == [{"type": "text", "content": "Hello, you"}]
 
 
+@pytest.mark.parametrize("form", ["plain", "raw", "streaming"])
+def test_content_that_is_an_object(server: ScriptedServer, form: str) -> None:
+    """An object in the place of a text, as Cloudflare answers a wish for JSON, counts and is shown as its JSON text."""
+    message = {"role": "assistant", "content": {"colour": "grün", "sizes": [1, 2]}}
+    server.script(whole(choices=[{"index": 0, "message": message, "finish_reason": "stop"}]))
+    with Observed(capture="span_and_event") as observed:
+        chat(server, form)
+        entry, attributes = observed.generation(), observed.attributes()
+    assert isinstance(entry, LLMGenerationSuccess)
+    (answer,) = json.loads(attributes["gen_ai.output.messages"])
+    (part,) = answer["parts"]
+    assert part["type"] == "text"
+    assert json.loads(part["content"]) == message["content"]
+    assert entry.response_length == len(part["content"])
+
+
 @pytest.mark.parametrize("capture", ["event_only", "span_and_event"])
 @pytest.mark.parametrize("form", ["plain", "stream", "raw_stream", "streaming_stream"])
 def test_a_message_where_a_delta_belongs(server: ScriptedServer, form: str, capture: str) -> None:

@@ -32,7 +32,7 @@ from openai_lifecycle.capture.facts import (
     texts,
 )
 from openai_lifecycle.capture.operations.usage import usage
-from openai_lifecycle.capture.tools import chat_call
+from openai_lifecycle.capture.tools import chat_call, raw_text
 from openai_lifecycle.texts import encodable
 
 
@@ -183,9 +183,14 @@ _LONGEST_NAME: Final = 4096
 
 
 def _text(said: object) -> str:
-    """Return the text of a message's content, which some servers send as a list of parts."""
+    """Return the text of a message's content, which some servers send as a list of parts.
+
+    Asked for JSON, Cloudflare sends the object itself (``response_format``, Workers AI); its JSON text counts.
+    """
     if type(said) is str:
         return said
+    if isinstance(said, dict):
+        return raw_text(said)
     return "".join([text(fields(part).get("text")) for part in items(said)])
 
 
