@@ -248,6 +248,8 @@ def test_a_wrong_keyword_raises() -> None:
         ValueError, match="durability='x' is not allowed: it must be write, fsync or buffered"
     ):
         openai_lifecycle.instrument(durability="x")
+    with pytest.raises(ValueError, match="model=' ' is not allowed: it must be a model name"):
+        openai_lifecycle.instrument(model=" ")
     with pytest.raises(TypeError, match="has no option 'durable'; its options are events_log, "):
         openai_lifecycle.instrument(durable="write")
 

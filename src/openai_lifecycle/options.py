@@ -107,7 +107,7 @@ def _path(value: Any) -> str | None:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value.strip():
         raise ValueError
     return value
 
