@@ -9,12 +9,14 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openai_lifecycle.eventslog import locks
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.reader import Damage, read_events
 from tests.eventslog import child
@@ -147,6 +149,27 @@ def test_unrelated_processes(durability: str) -> None:
         _, err = process.communicate(timeout=HANGS)
         assert (process.returncode, err) == (0, "")
     assert written() == {f"{p}-{t}": list(range(150)) for p in range(3) for t in range(2)}
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_another_process_in_mid_write(finishes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry waits while another process is still writing one, and only if that hangs it begins with line breaks."""
+    file = EventsFile(child.options())
+    file.write(entry(0))
+    half, rest = entry(7)[:200], entry(7)[200:]
+    with LOG.open("a", encoding="utf-8") as log:
+        assert locks.lock(log.fileno(), locks.SHARED, 0)
+        print(half, end="", file=log, flush=True)
+
+        def go_on(seconds: float) -> None:
+            if finishes:
+                print(rest, end="", file=log, flush=True)
+                locks.unlock(log.fileno())
+
+        monkeypatch.setattr(time, "sleep", go_on)
+        file.write(entry(1))
+    file.close()
+    assert LOG.read_text(encoding="utf-8") == entry(0) + half + (rest if finishes else "\n\n") + entry(1)
 
 
 @pytest.mark.parametrize("durability", MODES)

@@ -20,7 +20,7 @@ from openai_lifecycle.eventslog.descriptors import above_standard, inherited, is
 from openai_lifecycle.eventslog.format import END
 
 _ROTATION_PAUSE: Final = 60.0  # seconds until a rotation that failed is tried again
-_ROTATION_PATIENCE: Final = 0.1  # seconds to wait for writers to finish, so that files can be moved
+_WRITERS_PATIENCE: Final = 0.1  # seconds to wait for other writers to finish
 _TRIES: Final = 20
 
 
@@ -46,6 +46,7 @@ class Appender:
         self._end = -1  # where the file ends if nobody else has written
         self._written = 0  # bytes that the file has taken of what _put writes
         self._torn = False  # whether a pipe or terminal holds a partial entry
+        self._seems_torn = False  # whether the file ended in a partial entry when last looked at
         self._patience = self._lock_patience = self._reader_patience = patience
         self._rotate_after = 0.0
 
@@ -118,7 +119,8 @@ class Appender:
         # Every writer holds it shared, so that nothing is moved meanwhile. Without locks, or when a holder is stuck,
         # the entry is written anyway.
         try:
-            self._lock(descriptor, locks.SHARED)
+            if not (self._seems_torn and self._lock_alone(descriptor)):
+                self._lock(descriptor, locks.SHARED)
             try:
                 status = os.stat(self.path)
             except FileNotFoundError:
@@ -133,14 +135,19 @@ class Appender:
             if self._max_bytes and self._is_full(size, more) and time.monotonic() >= self._rotate_after:
                 self._rotate(descriptor, more)
                 return False
-            return self._write(descriptor, data, size)
+            # Another process has written, perhaps half an entry before it was killed: begin on a fresh line.
+            prefix = b"" if size in (self._end, 0) else _fresh_line(descriptor, size)
+            if prefix and not self._seems_torn:
+                # Or it is still writing: a file grows page by page. Look again when it has finished.
+                self._seems_torn = True
+                return False
+            self._seems_torn = False
+            return self._write(descriptor, data, prefix, size)
         finally:  # also when a signal handler has raised before it was known whether the lock was acquired
             if self._descriptor is not None:
                 locks.unlock(descriptor)
 
-    def _write(self, descriptor: int, data: bytes, size: int) -> bool:
-        # Another process has written, perhaps half an entry before it was killed: begin on a fresh line.
-        prefix = b"" if size in (self._end, 0) else _fresh_line(descriptor, size)
+    def _write(self, descriptor: int, data: bytes, prefix: bytes, size: int) -> bool:
         rest = prefix + data[self.progress :] if prefix or self.progress else data
         self._written = 0
         try:
@@ -182,6 +189,10 @@ class Appender:
         locked = locks.lock(descriptor, kind, self._lock_patience)
         self._lock_patience = self._patience if locked else 0.0
 
+    def _lock_alone(self, descriptor: int) -> bool:
+        """Return whether no other process is writing, and none will until the lock is released."""
+        return locks.lock(descriptor, locks.EXCLUSIVE, min(self._lock_patience, _WRITERS_PATIENCE))
+
     # -------------------------------------------------------------- rotation
     def _is_full(self, size: int, more: int) -> bool:
         return size > 0 and size + more > self._max_bytes
@@ -190,7 +201,7 @@ class Appender:
         """Move the file aside unless another process just has; if that fails, the file keeps growing."""
         try:
             if not self._move(descriptor, more):
-                self._rotate_after = time.monotonic() + _ROTATION_PATIENCE
+                self._rotate_after = time.monotonic() + _WRITERS_PATIENCE
         except OSError as error:
             self._rotate_after = time.monotonic() + _ROTATION_PAUSE
             self.rotation_error = error
@@ -200,10 +211,10 @@ class Appender:
     def _move(self, descriptor: int, more: int) -> bool:
         """Return whether the file was moved aside, by this process or another; False when a lock is taken."""
         path = os.path.realpath(self.path)
-        with locks.locked(descriptor, locks.EXCLUSIVE, _ROTATION_PATIENCE) as alone:
+        with locks.locked(descriptor, locks.EXCLUSIVE, _WRITERS_PATIENCE) as alone:
             if not alone:
                 return False
-            with locks.locked_directory_of(path, locks.EXCLUSIVE, _ROTATION_PATIENCE) as held:
+            with locks.locked_directory_of(path, locks.EXCLUSIVE, _WRITERS_PATIENCE) as held:
                 if held and is_same_file(path, descriptor) and self._is_full(_size(descriptor), more):
                     rotation.rotate(path, self._backups)
                     self.has_rotated = True
