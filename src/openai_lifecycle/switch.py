@@ -11,14 +11,14 @@ import inspect
 import logging
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from openai_lifecycle import options, sdk
-from openai_lifecycle.capture.initialization import Initializations
-from openai_lifecycle.capture.patches import Patches, on_import
-from openai_lifecycle.capture.recorder import Recorder
-from openai_lifecycle.pipeline import Pipeline
 from openai_lifecycle.threads import Locked
+
+if TYPE_CHECKING:
+    from openai_lifecycle.capture.patches import Patches
+    from openai_lifecycle.pipeline import Pipeline
 
 _logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class Switch(Locked):
         If it is already on, options that differ from those in force replace them: the application's own call
         takes precedence over what ``opentelemetry-instrument`` found in the environment.
 
+        If recording cannot start, one error is logged, and the client stays as it is.
+
         Raises:
             TypeError, ValueError: as ``options.read``; nothing changes then.
         """
@@ -62,12 +64,22 @@ class Switch(Locked):
         else:
             try:
                 self._start(read)
-            except BaseException:
+            except BaseException as error:
                 self.off()
-                raise
+                if not isinstance(error, Exception):
+                    raise
+                # The API itself cannot be used: OTEL_PROPAGATORS=b3 without its package, for instance.
+                _logger.error("openai-lifecycle: OpenAI calls are not recorded: %r", error)  # noqa: TRY400 - one line
+                return
         self._options, self.is_on = read, True
 
     def _start(self, read: options.Options) -> None:
+        # Not earlier: what they import of the API reads OTEL_PROPAGATORS, and raises if it is wrong.
+        from openai_lifecycle.capture.initialization import Initializations
+        from openai_lifecycle.capture.patches import Patches, on_import
+        from openai_lifecycle.capture.recorder import Recorder
+        from openai_lifecycle.pipeline import Pipeline
+
         self._pipeline = Pipeline(read)
         recorder = Recorder(self._pipeline, read)
         self._patches = Patches(recorder, Initializations(self._pipeline, read))
@@ -103,7 +115,8 @@ def instrument(**keywords: Any) -> None:
     keywords that change the options in force replace all of them, and one INFO line says so; without keywords
     nothing happens.
 
-    If the installed openai is too old, nothing is recorded and one error is logged. Where packages have no
+    If the installed openai is too old, or OpenTelemetry's API is set to what is not installed (``OTEL_PROPAGATORS``),
+    nothing is recorded and one error is logged. Where packages have no
     metadata to check, ``OpenAILifecycleInstrumentor().instrument(skip_dep_check=True)`` skips the check.
 
     Raises:

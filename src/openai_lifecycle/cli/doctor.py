@@ -11,10 +11,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distributions, entry_points, version
 from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
+from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.dependencies import get_dist_dependency_conflicts
 
 from openai_lifecycle import environment_variables as env
@@ -36,6 +38,7 @@ _ENTRY_POINTS: Final = (
     ("opentelemetry_post_instrument", "opentelemetry-instrument starts the SDK where nobody else does"),
     ("opentelemetry_environment_variables", "each variable is a flag of opentelemetry-instrument"),
 )
+_API_VARIABLES: Final = ("OTEL_PROPAGATORS", "OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER")
 _OTHERS: Final = ("ddtrace", "langfuse", "langtrace-python-sdk", "logfire", "traceloop-sdk")
 _PORTS: Final = {"otlp_proto_grpc": 4317, "otlp_proto_http": 4318}
 _TIMEOUT: Final = 2.0  # seconds for a connection
@@ -80,6 +83,7 @@ def _findings() -> Iterator[Finding]:
     yield from _versions()
     yield from _entry_points()
     yield from _switches()
+    yield from _api()
     yield from _unknown_variables()
     yield from _exporters()
     yield from _log(read.events_log)
@@ -131,6 +135,19 @@ def _switches() -> Iterator[Finding]:
             "problem",
             "switch",
             "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS keeps opentelemetry-instrument from loading it",
+        )
+
+
+def _api() -> Iterator[Finding]:
+    """Load what ``instrument()`` needs of the API, which raises where a variable names what is not installed."""
+    try:
+        import_module("opentelemetry.propagate")
+        trace.get_tracer_provider()
+        metrics.get_meter_provider()
+    except Exception as error:  # noqa: BLE001 - whatever a propagator's or provider's package raises
+        named = ", ".join(f"{name}={os.environ[name]}" for name in _API_VARIABLES if name in os.environ)
+        yield Finding(
+            "problem", "API", f"OpenTelemetry cannot be used, nothing is recorded: {error!r}; {named}"
         )
 
 
