@@ -53,9 +53,12 @@ class Appender:
     @property
     def is_stream(self) -> bool:
         """Whether the target takes an entry in pieces: a pipe, socket, terminal or device."""
-        if self._is_stream is None:  # who asks may have interrupted the opening
+        if self._is_stream is not None:
+            return self._is_stream
+        try:  # who asks may have interrupted the opening
             return _inherited(self.path) is not None or not _is_file(self.path)
-        return self._is_stream
+        except OSError:  # a standard stream that was never open, as the opening will say
+            return False
 
     def append(self, data: bytes) -> None:
         """Append ``data``, one or several whole entries, with one ``write(2)``.
