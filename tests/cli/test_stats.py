@@ -85,7 +85,10 @@ def test_the_real_client_s_log(run: Run, real_log: Path) -> None:
 
 
 def test_groups_are_told_apart(run: Run, log: Path) -> None:
-    """A group has the calls of its key: a user that nobody named is none, an hour is that of the entry."""
+    """A group has the calls of its key: a user that nobody named is none, an hour is that of the entry.
+
+    Tool calls, which name no operation, count with the generation that they belong to.
+    """
     users = {
         g["user"]: g["calls"]
         for g in json.loads(run("stats", "--json", "--by", "user", log).stdout)["groups"]
@@ -97,6 +100,8 @@ def test_groups_are_told_apart(run: Run, log: Path) -> None:
             named[{"llm_generation_user": ""}.get(event.metadata.user or "", event.metadata.user or "")] += 1
             hours[f"{event.time:%Y-%m-%dT%H}:00+00:00"] += 1
     assert users == named
+    by_operation = json.loads(run("stats", "--json", "--by", "operation", log).stdout)["groups"]
+    assert {group["operation"] for group in by_operation} == {"llm_generation", "llm_embedding"}
     by_hour = json.loads(run("stats", "--json", "--by", "hour", log).stdout)["groups"]
     assert [(group["hour"], group["calls"]) for group in by_hour] == sorted(hours.items())
 
@@ -106,6 +111,17 @@ def test_filters_apply(run: Run, log: Path) -> None:
     result = json.loads(run("stats", "--json", "--model", "gpt-4o", "--error", log).stdout)
     assert [group["model"] for group in result["groups"]] == ["gpt-4o"]
     assert result["total"]["calls"] == result["total"]["errors"] > 0
+    assert result["total"]["cost_usd"] == 0  # known, unlike that of a model without a price
+    assert result["total"]["latency_p50_ms"] is None  # of calls that succeeded
+
+
+def test_an_error_without_a_type_is_counted(run: Run, tmp_path: Path) -> None:
+    """An error whose entry names no type is counted among the types too, as unknown."""
+    event = next(e for e in generated.events(50) if isinstance(e, LLMGenerationError))
+    log = generated.write(
+        tmp_path / "events.log", [replace(event, metadata=replace(event.metadata, custom_fields={}))]
+    )
+    assert json.loads(run("stats", "--json", log).stdout)["total"]["error_types"] == {"unknown": 1}
 
 
 def test_csv_and_table_say_the_same(run: Run, log: Path) -> None:
@@ -192,6 +208,30 @@ def test_an_own_price_of_the_requested_model(run: Run, tmp_path: Path) -> None:
         result = run("stats", "--json", "--prices", tmp_path / "prices.json", log).stdout
         assert json.loads(result)["total"]["cost_usd"] == expected
         prices["gpt-4.1-mini-2025-04-14"] = {"input": 7}
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"input_tokens": "1000000", "cached_tokens": "1000000"}, 1),
+        ({"input_tokens": "1000000", "cached_tokens": "1000001"}, None),
+        ({"output_tokens": "1000000"}, 5),
+        ({}, None),
+    ],
+    ids=["all cached", "more cached than sent", "output only", "no counts"],
+)
+def test_what_a_call_costs(run: Run, tmp_path: Path, counts: dict[str, str], expected: int | None) -> None:
+    """A call costs what its counts say, one and all; it has no cost when they are missing or contradict each other."""
+    event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
+    metadata = replace(event.metadata, custom_fields={"duration_ms": "1", **counts})
+    log = generated.write(tmp_path / "events.log", [replace(event, model_id="m", metadata=metadata)])
+    (tmp_path / "prices.json").write_text('{"m": {"input": 2, "cached": 1, "output": 5}}')
+    total = json.loads(run("stats", "--json", "--prices", tmp_path / "prices.json", log).stdout)["total"]
+    assert (total["cost_usd"], total["unpriced_calls"]) == (expected, int(expected is None))
+    one = stats.cost(
+        Prices(costs.load(str(tmp_path / "prices.json"))), stats.decode(log.read_bytes().rstrip())
+    )
+    assert one == expected
 
 
 @pytest.mark.parametrize(
@@ -282,6 +322,17 @@ def test_the_fast_decoder_refuses_what_is_torn(cut: int) -> None:
         stats.decode(raw[:-cut].rstrip())
     with pytest.raises(ValueError, match=r"\S"):
         stats.decode(raw[:cut])
+
+
+@pytest.mark.parametrize("wrong", ["-1", "nan", "inf", "soon"])
+def test_a_wrong_duration_is_no_latency(run: Run, tmp_path: Path, wrong: str) -> None:
+    """A duration that is no amount of time counts for no percentile, and stops nothing; one of zero counts."""
+    event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
+    for duration, expected in ((wrong, None), ("0", 0)):
+        metadata = replace(event.metadata, custom_fields={"duration_ms": duration})
+        log = generated.write(tmp_path / "events.log", [replace(event, metadata=metadata)])
+        total = json.loads(run("stats", "--json", log).stdout)["total"]
+        assert (total["calls"], total["latency_p99_ms"]) == (1, expected)
 
 
 @given(st.lists(st.floats(min_value=1e-3, max_value=1e8), min_size=1, max_size=200))
