@@ -16,6 +16,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.trace import StatusCode
+from websockets.exceptions import ConnectionClosedOK
 
 import openai_lifecycle
 from openai_lifecycle.capture import call as call_module
@@ -519,6 +520,30 @@ def test_reconnect(sockets: SocketServer, *, is_async: bool) -> None:
     assert isinstance(first, LLMGenerationError)
     assert isinstance(last, LLMGenerationSuccess)
     assert (first.message_content, last.message_content) == ("user: first", "user: second")
+
+
+def test_closing_while_receiving_is_no_error(sockets: SocketServer) -> None:
+    """A response that is still read when the application closes the connection ends on purpose, not with an error."""
+    sockets.script(turn("responses", None))
+
+    async def work() -> None:
+        async with client_for(sockets, is_async=True) as client:
+            connection = await manager_of(client, "responses").enter()
+            await connection.response.create(model="m", input="x")
+            for _ in range(3):
+                await connection.recv()
+            waiting = asyncio.ensure_future(connection.recv())
+            await asyncio.sleep(0)  # until it waits
+            await connection.close()
+            with pytest.raises(ConnectionClosedOK):
+                await waiting
+
+    with Observed() as observed:
+        asyncio.run(work())
+        entry = observed.generation()
+        assert observed.span("connect").status.is_unset
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert entry.response_length == len("Hello")
 
 
 def test_cancelled_receive_ends_nothing(sockets: SocketServer) -> None:
