@@ -97,11 +97,17 @@ def test_a_gap_in_the_numbers_is_filled_first() -> None:
     assert written() == {"": [1, 2, 3]}
 
 
-OTHERS_FILES = ["events.log.2024", "events.log.2024.gz", "events.log.20250127.gz"]
+OTHERS_FILES = [
+    "events.log.0",
+    "events.log.01",
+    "events.log.2024",
+    "events.log.2024.gz",
+    "events.log.20250127.gz",
+]
 
 
 def test_files_of_others_are_left_alone() -> None:
-    """What is called by a year or a date was not rotated, and is neither moved, deleted, compressed nor read."""
+    """What has a year, a date or a zero in its name is not ours, and is neither moved, deleted, compressed nor read."""
     for name in OTHERS_FILES:
         Path(name).write_text("an archive\n")
     file = EventsFile(child.options(max_bytes=SIZE, backups=1))
@@ -109,7 +115,7 @@ def test_files_of_others_are_left_alone() -> None:
         file.write(fixed(number))
     file.close()
     rotation.compress("events.log")
-    assert names() == ["events.log", "events.log.1.gz", *OTHERS_FILES]
+    assert names() == sorted(["events.log", "events.log.1.gz", *OTHERS_FILES])
     assert {Path(name).read_text() for name in OTHERS_FILES} == {"an archive\n"}
     assert written() == {"": [2, 3]}
 
@@ -359,7 +365,9 @@ def test_a_crash_while_compressing_loses_and_doubles_nothing(
     assert written() == {"": [1, 2, 3]}
 
 
-@pytest.mark.parametrize(("keep", "left"), [(5, [1, 2, 3]), (1, [2, 3])], ids=["moved on", "deleted"])
+@pytest.mark.parametrize(
+    ("keep", "left"), [(5, [1, 2, 3]), (1, [2, 3]), (0, [3])], ids=["moved on", "deleted", "all deleted"]
+)
 def test_rotation_goes_on_while_a_backup_is_compressed(
     keep: int, left: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,6 +428,42 @@ def test_a_backup_is_not_compressed_twice(monkeypatch: pytest.MonkeyPatch) -> No
     rotation.compress("events.log")
     assert written() == {"": [1, 2]}
     assert "events.log.1.gz" in names()
+
+
+def test_one_process_compresses_at_a_time() -> None:
+    """While another process holds the work file, nothing is written to it and nothing is renamed."""
+    Path("events.log.1").write_text(fixed(1))
+    LOG.write_text(fixed(2))
+    work = Path("events.log.gz.tmp")
+    work.write_bytes(b"half of what the other process writes")
+    with work.open("r+b") as other, locks.locked(other.fileno(), locks.EXCLUSIVE, 0):
+        rotation.compress("events.log")
+    assert names() == ["events.log", "events.log.1", work.name]
+    assert work.read_bytes() == b"half of what the other process writes"
+    assert Path("events.log.1").read_text() == fixed(1)
+
+
+def test_what_is_compressed_is_on_disk_before_it_replaces_the_plain_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A power cut cannot take both copies: the compressed one is synced, whole, before the other one goes."""
+    Path("events.log.1").write_text(fixed(1))
+    LOG.write_text(fixed(2))
+    synced: list[bytes] = []
+    fsync, replace = os.fsync, os.replace
+
+    def sync(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(Path("events.log.gz.tmp").read_bytes())
+
+    def replace_synced(source: str, target: str) -> None:
+        assert [gzip.decompress(content).decode() for content in synced] == [fixed(1)]
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace_synced)
+    rotation.compress("events.log")
+    assert names() == ["events.log", "events.log.1.gz"]
 
 
 def test_a_faster_process_that_compresses(monkeypatch: pytest.MonkeyPatch) -> None:
