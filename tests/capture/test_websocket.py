@@ -305,19 +305,23 @@ def test_realtime_error_is_about_what_it_names(sockets: SocketServer, *, named: 
     assert entry.error == "no"
 
 
-def test_realtime_error_about_something_else(sockets: SocketServer) -> None:
-    """An error that names no event does not fail a request that then begins after all."""
+@pytest.mark.parametrize("begun", [False, True])
+def test_realtime_error_about_something_else(sockets: SocketServer, *, begun: bool) -> None:
+    """An error that names no event fails neither a request that then begins after all nor one that has begun."""
     error = ws.realtime(
         "error", error={"type": "invalid_request_error", "message": "bad session", "event_id": None}
     )
-    first, create, *rest = turn("realtime", end_of("realtime", "completed"))
-    sockets.script([first, create, error, *rest])
+    script = turn("realtime", end_of("realtime", "completed"))
+    script.insert(3 if begun else 2, error)
+    sockets.script(script)
     with Observed() as observed, client_for(sockets, is_async=False) as client:
         with manager_of(client, "realtime") as connection:
             connection.response.create()
             while connection.recv().type != "response.done":
                 pass
-        assert isinstance(observed.generation(), LLMGenerationSuccess)
+        entry = observed.generation()
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert entry.response_length == len("Hello")
 
 
 @pytest.mark.parametrize("commits", [False, True])
@@ -373,6 +377,81 @@ def test_interleaved_responses(sockets: SocketServer) -> None:
         found = {e.metadata.custom_fields["response_id"]: e for e in generations()}
     assert [found[i].message_content for i in "ab"] == ["user: first", "user: second"]
     assert [found[i].metadata.custom_fields["input_tokens"] for i in "ab"] == ["1", "2"]
+
+
+def test_interleaved_responses_that_are_left(sockets: SocketServer) -> None:
+    """When the application closes the connection early, each of its responses has what had arrived of it."""
+    begun = [ws.realtime("response.created", response=ws.spoken(i, status="in_progress")) for i in "ab"]
+    sockets.script([*begun, ws.speech("one", "b"), ws.speech("three", "a")])
+    with Observed(), client_for(sockets, is_async=False) as client:
+        with manager_of(client, "realtime") as connection:
+            for _ in range(4):
+                connection.recv()
+        found = {e.metadata.custom_fields["response_id"]: e for e in generations()}
+    lengths = [found[i].response_length for i in "ab"]  # type: ignore[union-attr]
+    assert lengths == [len("three"), len("one")]
+
+
+REFUSED = {"type": "error", "error": {"type": "invalid_request_error", "code": None, "message": "no"}}
+
+
+@pytest.mark.parametrize(
+    ("api", "mark", "begun", "error"),
+    [
+        (
+            "realtime",
+            "event_id",
+            ws.realtime("response.created", response=ws.spoken(status="in_progress")),
+            {**REFUSED, "event_id": "e", "error": {**REFUSED["error"], "event_id": "b"}},  # type: ignore[dict-item]
+        ),
+        (
+            "responses",
+            "stream_id",
+            ws.event("response.created", response=ws.response(), stream_id="a"),
+            {**REFUSED, "stream_id": "b"},
+        ),
+    ],
+    ids=["by name", "by lane"],
+)
+def test_one_of_several_requests_is_refused(
+    sockets: SocketServer, api: str, mark: str, begun: Step, error: Step
+) -> None:
+    """An error ends at once the request that it is about, and no other, also when that one was made first."""
+    sockets.script(["response.create", "response.create", error, begun])
+    with Observed(), client_for(sockets, is_async=False) as client:
+        with manager_of(client, api) as connection:
+            for name in "ab":
+                part = {"type": "input_text", "text": name}
+                asked = {"input": [{"type": "message", "role": "user", "content": [part]}]}
+                parameters = {"response": asked} if api == "realtime" else asked
+                connection.send({"type": "response.create", mark: name, **parameters})
+            assert connection.recv().type == "error"
+            (refused,) = generations()
+            assert connection.recv().type == "response.created"
+        first, last = generations()
+    assert (first, isinstance(first, LLMGenerationError)) == (refused, True)
+    assert (first.message_content, last.message_content) == ("user: b", "user: a")
+    assert isinstance(last, LLMGenerationSuccess)
+
+
+def calls_in_memory() -> int:
+    gc.collect()
+    return sum(isinstance(thing, call_module.Call) for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("api", ["responses", "realtime"])
+def test_a_long_connection_keeps_no_response(sockets: SocketServer, api: str) -> None:
+    """What has ended on a connection takes no memory while the connection stays open."""
+    script = turn(api, end_of(api, "completed"))
+    sockets.script(script)
+    before = calls_in_memory()
+    with Observed(), client_for(sockets, is_async=False) as client:
+        with manager_of(client, api) as connection:
+            connection.send({"type": "response.create", "model": "m", "input": "x"})
+            while connection.recv().type not in ENDS:
+                pass
+            assert calls_in_memory() <= before + 1  # that of the connection
+        assert len(generations()) == 1
 
 
 @BOTH
