@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -534,6 +535,58 @@ def test_follow_a_log_that_was_moved_away() -> None:
     stream = read_entries(LOG, parse, follow=True, on_idle=move)
     assert [event for event, _ in islice(stream, 2)] == [parse(entry(1)), parse(entry(2))]
     stream.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("_quick")
+def test_follow_waits_for_writers_of_a_log_that_was_moved_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a writer that holds the lock adds to the old file, after the next log is there, is read before that."""
+    append(entry(1))
+    locked, late = locks.locked, [entry(2)]
+
+    def locked_after_the_writer(descriptor: int, kind: int, patience: float) -> Any:
+        if late:
+            append(late.pop(), Path("events.log.1"))
+        return locked(descriptor, kind, patience)
+
+    def move() -> None:
+        os.rename(LOG, "events.log.1")  # fails the second time
+        append(entry(3))
+        monkeypatch.setattr(locks, "locked", locked_after_the_writer)
+
+    stream = read_entries(LOG, parse, follow=True, on_idle=move)
+    assert numbers(event for event, _ in islice(stream, 3)) == [1, 2, 3]
+    stream.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("how", ["moved", "truncated"])
+def test_follow_tells_of_an_entry_that_stays_incomplete(how: str) -> None:
+    """Half an entry at the end of a file that is then moved or truncated is reported, not silently left out."""
+    append(entry(1) + entry(9)[:100])
+    damage: list[Damage] = []
+    new = [entry(2)]
+
+    def replace() -> None:
+        if new:
+            if how == "moved":
+                os.rename(LOG, "events.log.1")
+            else:
+                os.truncate(LOG, 0)
+            append(new.pop())
+
+    stream = read_entries(LOG, parse, follow=True, on_idle=replace, on_damage=damage.append)
+    assert numbers(event for event, _ in islice(stream, 2)) == [1, 2]
+    stream.close()  # type: ignore[attr-defined]
+    assert [(found.offset, found.length) for found in damage] == [(len(entry(1)), 100)]
+
+
+def test_an_entry_that_is_just_being_written_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading waits a moment for the rest of the last entry."""
+    append(entry(1)[:100])
+    rest = [entry(1)[100:]]
+    monkeypatch.setattr(reader, "_SETTLE", HANGS)
+    monkeypatch.setattr("openai_lifecycle.eventslog.reader.time.sleep", lambda _: append(rest.pop()))
+    assert read() == ([1], [])
 
 
 @pytest.mark.usefixtures("_quick")
