@@ -284,12 +284,19 @@ def test_error_while_a_response_is_under_way(sockets: SocketServer) -> None:
     assert (entry.error, entry.metadata.custom_fields["response_id"]) == ("it broke", "resp_1")
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_realtime_error_is_about_what_it_names(sockets: SocketServer, *, named: bool) -> None:
-    """A Realtime error fails the request that it names; one that names none fails a request that never begins."""
+@pytest.mark.parametrize(
+    ("named", "code"),
+    [(True, None), (False, None), (False, "conversation_already_has_active_response")],
+    ids=["named", "not named", "by its code"],
+)
+def test_realtime_error_is_about_what_it_names(sockets: SocketServer, named: bool, code: str | None) -> None:
+    """A Realtime error fails at once the request that it names, or that its code is about.
+
+    One that says neither fails a request that never begins.
+    """
     error = {
         "type": "invalid_request_error",
-        "code": None,
+        "code": code,
         "message": "no",
         "event_id": "mine" if named else None,
     }
@@ -299,7 +306,7 @@ def test_realtime_error_is_about_what_it_names(sockets: SocketServer, *, named: 
             connection.response.create(**({"event_id": "mine"} if named else {}))
             while connection.recv().type != "error":
                 pass
-            assert len(generations()) == int(named)
+            assert len(generations()) == int(named or code is not None)
         entry = observed.generation()
     assert isinstance(entry, LLMGenerationError)
     assert entry.error == "no"
@@ -671,6 +678,23 @@ def test_live_delegation(sockets: SocketServer) -> None:
     entry = delegated(sockets, *turn("responses", end_of("responses", "completed"))[1:])
     assert isinstance(entry, LLMGenerationSuccess)
     assert (entry.model_id, entry.response_length) == ("gpt-5-mini-2026", 5)
+
+
+def test_live_delegations_at_once(sockets: SocketServer) -> None:
+    """Two delegated responses that run at once are told apart by their delegations."""
+    if not hasattr(openai.OpenAI, "live"):
+        pytest.skip("this openai has no Live API")
+    begun = [ws.event("response.created", response=ws.response(name)) for name in ("a", "b")]
+    nested = [("d_a", begun[0]), ("d_b", begun[1]), ("d_a", ws.delta("Hello"))]
+    outer = {"type": "response.event", "event_id": "e"}
+    sockets.script([{**outer, "delegation_id": name, "event": event} for name, event in nested])
+    with Observed(), client_for(sockets, is_async=False) as client:
+        with client.live.connect() as connection:
+            for _ in nested:
+                connection.recv()
+        found = {e.metadata.custom_fields["response_id"]: e for e in generations()}
+    lengths = [found[i].response_length for i in ("a", "b")]  # type: ignore[union-attr]
+    assert lengths == [len("Hello"), 0]
 
 
 def test_live_delegation_that_fails(sockets: SocketServer) -> None:
