@@ -248,7 +248,7 @@ class Socket:
         response, and only if that never begins.
         """
         error = fields(event.get("error"))
-        named = text(error.get("event_id")) or text(error.get("client_event_id"))
+        named = text(error.get("event_id"))
         lane, is_final = _lane(event), self.peer.api is RESPONSES_API
         for asked in tuple(self._asked):
             if (asked.event_id, asked.lane) == (named, lane):
