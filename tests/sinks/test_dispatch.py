@@ -349,6 +349,45 @@ def test_a_fork_doubles_and_loses_nothing(tmp_path: Path, arguments: list[str]) 
     assert [row[0] for row in rows] == expected
 
 
+OPENING = """
+import gc, os
+from tests import generated
+from openai_lifecycle.sinks import Destination
+from openai_lifecycle.sinks.dispatch import Dispatcher
+
+def note(what):
+    with open("notes", "a") as file:
+        print(what, file=file)
+
+class Sink:
+    def __init__(self): self.opened_by = os.getpid()
+    def write(self, events): note("own" if self.opened_by == os.getpid() else "inherited")
+    def flush(self): pass
+    def close(self): pass
+    def __del__(self):
+        if self.opened_by != os.getpid():
+            note("dropped")
+
+(event,) = generated.events(1)
+dispatching = Dispatcher([Destination("sink", Sink)])
+dispatching.put(event)
+dispatching.flush(60)
+child = os.fork()
+dispatching.put(event)
+dispatching.flush(60)
+gc.collect()
+if not child:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_child_opens_a_sink_and_keeps_that_of_its_parent(tmp_path: Path) -> None:
+    """A child writes to a sink of its own, and does not drop its parent's, which would end a shared connection."""
+    run(OPENING, tmp_path)
+    assert (tmp_path / "notes").read_text().split() == ["own"] * 3
+
+
 ENDING = """
 from tests import generated
 from openai_lifecycle.sinks import Destination, destinations
