@@ -60,7 +60,7 @@ class Dispatch:
     def __call__(self, **sinks: Any) -> Dispatcher:
         """Return a dispatcher to the given sinks, by name."""
         made = Dispatcher(
-            [Destination(name, lambda sink=sink: sink, own=False) for name, sink in sinks.items()],  # type: ignore[misc]
+            [Destination(name, lambda sink=sink: sink) for name, sink in sinks.items()],  # type: ignore[misc]
             self.meters,
         )
         self._made.append(made)

@@ -85,12 +85,11 @@ class Unavailable(SinkError):  # noqa: N818 - as above
 class Destination:
     """A sink to be opened: ``name`` for logs and metrics, without credentials; ``open`` makes a new sink.
 
-    ``own`` is False for a sink object passed to ``instrument()``: there is only one, so a forked child shares it.
+    It returns the same one again if that was passed to ``instrument()``: a forked child shares it.
     """
 
     name: str
     open: Callable[[], EventSink]
-    own: bool = True
 
 
 def destinations(given: Iterable[str | EventSink]) -> list[Destination]:
@@ -117,7 +116,7 @@ def destination(given: str | EventSink) -> Destination:
         ImportError: a package that the destination needs is not installed.
     """
     if not isinstance(given, str):
-        return Destination(type(given).__qualname__, lambda: given, own=False)
+        return Destination(type(given).__qualname__, lambda: given)
     kind = _kind(given)
     # One that is not valid raises now, not in a thread later. A path is absolute from now on: the application may
     # change its directory.

@@ -112,9 +112,8 @@ class _Worker:
         self._reason = ""
 
     def after_fork(self) -> None:
-        if self._destination.own:
-            self._inherited.append(self._sink)
-            self._sink = None
+        self._inherited.append(self._sink)
+        self._sink = None
         self._reset()
 
     # -------------------------------------------------------------- the application's side
@@ -179,9 +178,8 @@ class _Worker:
                 self._thread = None
                 if self._stop is not None:
                     self._stop.abandoned = True
-                if self._destination.own:
-                    self._inherited.append(self._sink)
-                    self._sink = None
+                self._inherited.append(self._sink)
+                self._sink = None
         self._lose(left, "time was up")
         self._report(now=True)
 
