@@ -464,6 +464,32 @@ def test_a_partial_write_with_somebody_else_in_between(kernel: Kernel) -> None:
     assert len(damage) == 1
 
 
+@pytest.mark.parametrize("left", [0, 200], ids=["after an entry", "after half an entry"])
+def test_two_entries_with_somebody_else_in_between(left: int, kernel: Kernel) -> None:
+    """When another process has written behind the first piece, only the entry that is not whole is written again."""
+    file = EventsFile(child.options())
+    file.write(entry(0))
+    with LOG.open("ab") as log:
+        log.write(entry(8).encode()[:left])
+    lock = file._appender._lock
+
+    def lock_late(descriptor: int, kind: int) -> None:
+        if kind == locks.EXCLUSIVE:
+            with LOG.open("ab") as log:
+                log.write(entry(7).encode())
+        lock(descriptor, kind)
+
+    file._appender._lock = lock_late  # type: ignore[method-assign]
+    line_breaks = 2 if left else 0  # so that the first begins on a fresh line
+    kernel.script = [line_breaks + len(entry(5).encode()) + 300]
+    file.write(entry(5), entry(6))
+    file.close()
+    damage: list[Damage] = []
+    numbers = [getattr(e, "messages_count") for e in read_events(LOG, on_damage=damage.append)]  # noqa: B009
+    assert numbers == [0, 5, 7, 6]
+    assert [part.length for part in damage] == [*([left + line_breaks] if left else []), 300]
+
+
 @pytest.mark.parametrize("taken", [10, 700, len(entry(5)) - 1])
 def test_the_entry_after_a_torn_one_is_readable(
     taken: int, kernel: Kernel, capsys: pytest.CaptureFixture[str]
