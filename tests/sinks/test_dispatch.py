@@ -297,6 +297,44 @@ def test_a_closed_dispatcher_opens_again(dispatcher: Dispatch) -> None:
     assert sink.taken == EVENTS
 
 
+def test_what_comes_while_a_sink_is_closed_is_delivered(dispatcher: Dispatch) -> None:
+    """An event that is put after the last look at the queue is not left in it when the thread ends."""
+
+    class Flushing(Sink):
+        def flush(self) -> None:
+            if self.calls.count("flush") == 0:
+                dispatching.put(EVENTS[1])
+            super().flush()
+
+    sink = Flushing()
+    dispatching = dispatcher(sink=sink)
+    put(dispatching, EVENTS[:1])
+    dispatching.close(HANGS)
+    assert sink.taken == EVENTS[:2]
+
+
+def test_without_a_thread_each_event_is_counted_once(
+    dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When no thread can be started, as at the end of the interpreter, events are lost, counted and told."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    sink = Sink()
+    dispatching = dispatcher(sink=sink)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for event in EVENTS[:3]:
+            dispatching.put(event)
+        assert dispatching.flush(0)
+    assert dispatcher.lost() == {"sink": 3}
+    assert "the process is ending" in caplog.text
+    dispatching.put(EVENTS[3])
+    assert dispatching.flush(HANGS)
+    assert sink.taken == EVENTS[3:4]
+
+
 def test_a_sink_s_own_calls_are_not_instrumented(dispatcher: Dispatch) -> None:
     """What a sink does is no work of the application: instrumentation is suppressed in its thread."""
     seen: list[bool] = []
