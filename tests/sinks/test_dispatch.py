@@ -65,21 +65,33 @@ def test_a_hanging_sink_delays_nobody(dispatcher: Dispatch, caplog: pytest.LogCa
     release.set()
 
 
-def test_a_sink_that_hung_is_left_alone(dispatcher: Dispatch) -> None:
-    """After a hanging sink was given up, what comes later goes to a new thread; the old one takes nothing more."""
-    release = threading.Event()
-    hanging = Sink(release.wait)  # type: ignore[arg-type]
+@pytest.mark.parametrize("fails", [False, True], ids=["and then succeeds", "and then fails"])
+def test_a_sink_that_hung_is_left_alone(dispatcher: Dispatch, *, fails: bool) -> None:
+    """After a hanging sink was given up, what comes later goes to a new thread; what the old one had counts once."""
+    release, hangs = threading.Event(), threading.Event()
+    failures = [Rejected("too late")] if fails else []
+
+    def hang() -> None:
+        mine = failures.pop() if failures else None  # that of the first write
+        hangs.set()
+        release.wait()
+        if mine is not None:
+            raise mine
+
+    hanging = Sink(hang)
     dispatching = dispatcher(hanging=hanging)
-    put(dispatching, EVENTS[:2])
-    assert hanging.arrived.wait(HANGS)
+    put(dispatching, EVENTS[:1])
+    assert hangs.wait(HANGS)
     dispatching.close(0.01)
     (old,) = [thread for thread in threading.enumerate() if thread.name == "sink hanging"]
-    put(dispatching, EVENTS[2:])
+    put(dispatching, EVENTS[1:])
     release.set()
     assert dispatching.flush(HANGS)
     old.join(HANGS)
-    assert hanging.taken[-len(EVENTS[2:]) :] == EVENTS[2:] or hanging.taken[: len(EVENTS[2:])] == EVENTS[2:]
-    assert len(hanging.taken) == len(EVENTS)
+    assert dispatching.flush(HANGS)
+    assert dispatcher.lost() == {"hanging": 1}
+    late = [] if fails else EVENTS[:1]
+    assert hanging.taken in (late + EVENTS[1:], EVENTS[1:] + late)
 
 
 def test_a_sink_that_fails_is_tried_again(dispatcher: Dispatch) -> None:
