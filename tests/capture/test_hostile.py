@@ -156,18 +156,27 @@ def test_a_processor_that_changes_a_span_at_its_start(server: ScriptedServer, ob
     assert observed.attributes()["server.address"] == "hidden"
 
 
-def test_a_failure_to_switch_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When instrumenting fails half-way the caller is told, and the client is what it was."""
+@pytest.mark.parametrize("error", [RuntimeError("half-way"), KeyboardInterrupt("half-way")])
+def test_a_failure_to_switch_on(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When instrumenting fails half-way the client is what it was, and the log says so; an interruption is raised."""
     before = SYNC.request
     table = Patches._wrap_all
 
     def fails(self: Patches, points: Any) -> None:
         table(self, points)
-        raise RuntimeError("half-way")
+        raise error
 
     monkeypatch.setattr(Patches, "_wrap_all", fails)
-    with pytest.raises(RuntimeError, match="half-way"):
+    if isinstance(error, Exception):
         openai_lifecycle.instrument()
+        assert caplog.messages == [
+            "openai-lifecycle: OpenAI calls are not recorded: RuntimeError('half-way')"
+        ]
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            openai_lifecycle.instrument()
     assert SYNC.request is before
     assert not openai_lifecycle.OpenAILifecycleInstrumentor().is_instrumented_by_opentelemetry
 
