@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
@@ -12,7 +14,8 @@ import pytest
 from click.testing import Result
 
 from openai_lifecycle.cli import doctor
-from tests.cli.conftest import EXAMPLES
+from tests.cli.conftest import COMMAND, EXAMPLES
+from tests.limits import HANGS
 
 Run = Callable[..., Result]
 
@@ -39,6 +42,23 @@ def test_a_client_that_is_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch, 
     assert [text for level, text in levels("version") if level == "problem"] == [
         "openai 1.60.0 is too old: 1.66 or newer is needed, nothing is recorded"
     ]
+
+
+@pytest.mark.parametrize(
+    "variable", ["OTEL_PROPAGATORS", "OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER"]
+)
+def test_an_api_that_is_set_to_what_is_not_installed(variable: str) -> None:
+    """A variable for which OpenTelemetry's API raises is a problem that is named with its value."""
+    done = subprocess.run(
+        [*COMMAND, "doctor"],
+        env={**os.environ, variable: "missing"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HANGS,
+    )
+    assert done.returncode == 1
+    assert f"nothing is recorded: {variable}=missing" in done.stdout
 
 
 def test_the_endpoint_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
