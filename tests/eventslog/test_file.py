@@ -87,6 +87,22 @@ def test_fsync_reaches_the_disk_before_write_returns(monkeypatch: pytest.MonkeyP
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_syncing_keeps_no_other_process_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an entry is synced, which takes long, another process can have the file to itself."""
+    free: list[bool] = []
+
+    def sync(_: int) -> None:
+        with LOG.open("rb") as log:
+            free.append(locks.lock(log.fileno(), locks.EXCLUSIVE, 0))
+
+    file = EventsFile(child.options(durability="fsync"))
+    file.write(entry(0))
+    monkeypatch.setattr(os, "fsync", sync)
+    file.write(entry(1), entry(2))
+    file.close()
+    assert free == [True]
+
+
 def test_a_new_file_is_private() -> None:
     """The file is created for its owner alone, also where the process would let everybody read."""
     old = os.umask(0)

@@ -72,6 +72,8 @@ class Appender:
                 self._pour(descriptor, data)
                 return
             if self._append(descriptor, data):
+                if self._sync:  # without the lock: it takes long, and the file may be moved meanwhile
+                    os.fsync(descriptor)
                 return
         # Reached only on a file system that keeps changing the inode number of the same file.
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), self.path)
@@ -163,8 +165,6 @@ class Appender:
         if self._written < len(rest):
             return False
         self._end = size + len(rest)
-        if self._sync:
-            os.fsync(descriptor)
         return True
 
     def _put(self, descriptor: int, rest: bytes) -> None:
