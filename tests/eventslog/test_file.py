@@ -188,6 +188,29 @@ def test_another_process_in_mid_write(finishes: bool, monkeypatch: pytest.Monkey
     assert LOG.read_text(encoding="utf-8") == entry(0) + half + (rest if finishes else "\n\n") + entry(1)
 
 
+def test_a_process_that_is_stopped_in_mid_write_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a process that stays stopped holds the lock, only the first entry after a torn one waits for it."""
+    file = EventsFile(child.options())
+    file.write(entry(0))
+    now, waits = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    with LOG.open("a", encoding="utf-8") as log:
+        assert locks.lock(log.fileno(), locks.SHARED, 0)
+        for number in (1, 2, 3):
+            print("half", end="", file=log, flush=True)
+            file.write(entry(number))
+            assert 0 < sum(waits) < 0.2
+        locks.unlock(log.fileno())
+    file.close()
+    assert LOG.read_text(encoding="utf-8") == entry(0) + "".join(f"half\n\n{entry(n)}" for n in (1, 2, 3))
+
+
 @pytest.mark.parametrize("durability", MODES)
 def test_fork_in_mid_write(durability: str) -> None:
     """Forking while threads write neither blocks a child nor loses or doubles an entry of either side."""

@@ -48,6 +48,7 @@ class Appender:
         self._torn = False  # whether a pipe or terminal holds a partial entry
         self._seems_torn = False  # whether the file ended in a partial entry when last looked at
         self._patience = self._lock_patience = self._reader_patience = patience
+        self._alone_patience = min(patience, _WRITERS_PATIENCE)
         self._rotate_after = 0.0
 
     @property
@@ -193,8 +194,13 @@ class Appender:
         self._lock_patience = self._patience if locked else 0.0
 
     def _lock_alone(self, descriptor: int) -> bool:
-        """Return whether no other process is writing, and none will until the lock is released."""
-        return locks.lock(descriptor, locks.EXCLUSIVE, min(self._lock_patience, _WRITERS_PATIENCE))
+        """Return whether no other process is writing, and none will until the lock is released.
+
+        It waits as :meth:`_lock` does: not again after a timeout, as one process may be stopped in mid-write.
+        """
+        alone = locks.lock(descriptor, locks.EXCLUSIVE, self._alone_patience)
+        self._alone_patience = min(self._patience, _WRITERS_PATIENCE) if alone else 0.0
+        return alone
 
     # -------------------------------------------------------------- rotation
     def _is_full(self, size: int, more: int) -> bool:
