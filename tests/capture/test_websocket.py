@@ -441,6 +441,40 @@ def test_one_of_several_requests_is_refused(
     assert isinstance(last, LLMGenerationSuccess)
 
 
+@pytest.mark.parametrize("response_id", ["resp_1", ""], ids=["same id", "no id"])
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_response_that_begins_twice(sockets: SocketServer, response_id: str, *, ends: bool) -> None:
+    """A server that tells twice of a beginning still has one response, the one that was asked for."""
+    begun = ws.event("response.created", response=ws.response(response_id))
+    end = ws.event("response.completed", response=ws.finished(response_id))
+    sockets.script(["response.create", begun, begun, *([end] if ends else [])])
+    before = calls_in_memory()
+    with Observed(), client_for(sockets, is_async=False) as client:
+        with manager_of(client, "responses") as connection:
+            connection.response.create(model="m", input="x")
+            for _ in range(2 + ends):
+                connection.recv()
+        (entry,) = generations()
+        assert calls_in_memory() <= before + 1  # that of the connection
+    assert (entry.model_id, entry.message_content) == ("m", "user: x")
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert entry.response_length == (len("Hello") if ends else 0)
+
+
+def test_delegations_without_ids(sockets: SocketServer) -> None:
+    """Delegated responses that run at once and have no ids each have an entry, also when the application leaves."""
+    if not hasattr(openai.OpenAI, "live"):
+        pytest.skip("this openai has no Live API")
+    begun = ws.event("response.created", response=ws.response(""))
+    outer = {"type": "response.event", "event_id": "e", "event": begun}
+    sockets.script([{**outer, "delegation_id": name} for name in "ab"])
+    with Observed(), client_for(sockets, is_async=False) as client:
+        with client.live.connect() as connection:
+            for _ in "ab":
+                connection.recv()
+        assert len(generations()) == len("ab")
+
+
 def calls_in_memory() -> int:
     gc.collect()
     return sum(type(thing) is call_module.Call for thing in gc.get_objects())  # a proxy's __class__ may raise

@@ -179,8 +179,8 @@ class Socket:
         self.call.end(None if isinstance(error, ConnectionClosedOK) else error)
 
     def _responses(self) -> list[Call]:
-        """Return the calls that have not ended: requested or begun."""
-        return [*(asked.call for asked in self._asked), *self._running.values()]
+        """Return the calls that have not ended, requested or begun, some twice."""
+        return [*(asked.call for asked in self._asked), *self._running.values(), *self._lanes.values()]
 
     # -------------------------------------------------------------- what the server does
     def received(self, data: object) -> None:
@@ -213,14 +213,11 @@ class Socket:
         lane = _lane(outer)
         whole = fields(event.get("response"))
         response_id = text(event.get("response_id")) or text(whole.get("id"))
-        if kind == "response.created":
-            call = self._started(lane, whole)
-            self._running[response_id] = self._lanes[lane] = call
-        else:
-            found = self._running.get(response_id) if response_id else self._lanes.get(lane)
-            if found is None:
+        call = self._running.get(response_id) if response_id else self._lanes.get(lane)
+        if call is None:
+            if kind != "response.created":
                 return
-            call = found
+            call = self._running[response_id] = self._lanes[lane] = self._started(lane, whole)
         call.reply.model = call.reply.model or self._model or None
         call.chunk(event)
         if kind in _ENDS:
