@@ -305,6 +305,16 @@ def streamless(**values: Any) -> None:
     file.write(entry(1))
 
 
+def starts_another(closed: list[int], **values: Any) -> None:
+    """Tell on standard error which files a program has open that inherits every descriptor it can."""
+    for descriptor in closed:
+        os.close(descriptor)
+    EventsFile(options(**values)).write(entry(0))
+    command = ["sh", "-c", "readlink /proc/$$/fd/*"]
+    shown = subprocess.run(command, close_fds=False, stdout=subprocess.PIPE, check=False)
+    os.write(2, shown.stdout)
+
+
 def prints(**values: Any) -> None:
     """Entries go where the application prints to."""
     file = EventsFile(options(**values))

@@ -352,6 +352,28 @@ EventsFile(options(events_log="/dev/stdout")).write(entry(0))
     assert ended.stderr.endswith(f": Bad file descriptor\n{entry(0)}")
 
 
+@pytest.mark.parametrize(
+    ("log", "closed"), [("events.log", []), ("events.log", [0]), ("/dev/stdout", [])], ids=str
+)
+def test_no_other_program_has_the_file_open(log: str, closed: list[int]) -> None:
+    """However the file was opened, a program that the application starts does not inherit its descriptor."""
+    given = json.dumps({"closed": closed, "events_log": log})
+    with Path("out").open("wb") as out:
+        ended = subprocess.run(
+            [sys.executable, "-m", "tests.eventslog.child", "starts_another", given],
+            env={**os.environ, "PYTHONPATH": str(child.ROOT)},
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=HANGS,
+        )
+    assert entry(0) in Path("out" if log == "/dev/stdout" else log).read_text(encoding="utf-8")
+    opened = ended.stderr.splitlines()
+    assert opened  # its standard output at least
+    assert not {str(Path("out").resolve()), str(Path("events.log").resolve())} & set(opened)
+
+
 def prints(stdout: int, **values: Any) -> None:
     given = json.dumps({"events_log": "/dev/stdout", **values})
     subprocess.run(
