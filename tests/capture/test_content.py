@@ -124,6 +124,8 @@ CHAT_MESSAGES: list[tuple[Json, Json]] = [
         ({"role": "tool", "content": "sunny"}, "tool: [tool_result ] sunny"),
         ({"content": "well", "tool_calls": [wire.tool_call("c1", "f", "{}")]}, ": well [tool_call f]"),
         ({"role": "user", "content": None}, "user: "),
+        ({"role": "assistant", "function_call": {"name": "old"}}, "assistant: [tool_call old]"),
+        ({"role": "assistant", "content": "hi", "audio": {"id": "audio_1"}}, "assistant: hi [audio]"),
     ],
 )
 def test_lines_of_messages(message: Json, line: str) -> None:
