@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from openai_lifecycle.capture.credentials import secrets_of
+from openai_lifecycle.capture.credentials import secrets_in, secrets_of
 from openai_lifecycle.capture.endpoints import Endpoint, endpoint_of, parse_endpoint, provider_of
 from tests import wire
 from tests.observed import Observed
@@ -173,3 +173,28 @@ def test_secrets() -> None:
     assert secrets_of(object()) == ()
     module = type("_ModuleClient", (), {"__module__": "openai", "admin_api_key": property(lambda _: KEY)})
     assert secrets_of(module()) == (KEY,)
+
+
+@pytest.mark.parametrize("name", ["api_key", "admin_api_key", "webhook_secret", "_azure_ad_token"])
+def test_every_secret_of_a_client(name: str) -> None:
+    """Each kind of key that a client of some version and class holds is known."""
+    client = openai.OpenAI(api_key="k")
+    setattr(client, name, KEY)
+    assert KEY in secrets_of(client)
+
+
+@pytest.mark.parametrize(
+    ("argument", "variable"),
+    [
+        ("api_key", "OPENAI_API_KEY"),
+        ("api_key", "AZURE_OPENAI_API_KEY"),
+        ("admin_api_key", "OPENAI_ADMIN_KEY"),
+        ("azure_ad_token", "AZURE_OPENAI_AD_TOKEN"),
+        ("webhook_secret", "OPENAI_WEBHOOK_SECRET"),
+    ],
+)
+def test_every_secret_of_a_constructor(monkeypatch: pytest.MonkeyPatch, argument: str, variable: str) -> None:
+    """Each kind of key that a constructor is given, or finds in the environment, is known when it fails."""
+    assert KEY in secrets_in({argument: KEY})
+    monkeypatch.setenv(variable, KEY)
+    assert KEY in secrets_in({})
