@@ -190,7 +190,7 @@ def test_no_secret_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCa
             raise ValueError("no such place: 'Basic dXNlcjpwYXNzd29yZA', key=hunter2hunter2")
 
     monkeypatch.setenv(
-        "OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20dXNlcjpwYXNzd29yZA,key=hunter2hunter2"
+        "OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20dXNlcjpwYXNzd29yZA, key = hunter2hunter2"
     )
     monkeypatch.setattr(sdk, "loaded", lambda _: iter([Talkative]))
     sdk.tracer_provider().shutdown()
