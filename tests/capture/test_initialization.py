@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +167,7 @@ def test_a_subclass_is_initialized_once(observed: Observed) -> None:
 
 
 def test_a_subclass_whose_url_is_known_later(observed: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ``base_url`` that cannot be read yet when the base class is done costs no entry."""
+    """A URL that cannot be read yet when the base class is done costs neither the client nor an entry."""
     monkeypatch.setattr(SHIELD, "reraise", False)
 
     class Regional(openai.OpenAI):
@@ -173,11 +175,15 @@ def test_a_subclass_whose_url_is_known_later(observed: Observed, monkeypatch: py
             super().__init__(api_key=KEY)
             self.region = "eu"
 
-        @property  # type: ignore[misc]
-        def base_url(self) -> Any:
-            return self._base_url.copy_with(host=f"{self.region}.example.com")
+        @property
+        def _base_url(self) -> Any:
+            return self.first_url.copy_with(host=f"{self.region}.example.com")
 
-    Regional()
+        @_base_url.setter
+        def _base_url(self, url: Any) -> None:
+            self.first_url = url
+
+    assert Regional().base_url.host == "eu.example.com"
     assert [type(e) for e in entries()] == [LLMInitializationStart, LLMInitializationSuccess]
 
 
@@ -256,6 +262,30 @@ def test_a_failure_that_cannot_be_described() -> None:
         assert observed.span(None).status.is_ok is False
     assert isinstance(error, LLMInitializationError)
     assert error.error == "test_a_failure_that_cannot_be_described.<locals>.SilentError"
+
+
+def test_an_interrupted_construction() -> None:
+    """What interrupts a constructor reaches the application, and the construction has its entry and span."""
+
+    class Interrupted(openai.OpenAI):
+        def _enforce_trailing_slash(self, url: Any) -> Any:  # which every constructor calls
+            raise KeyboardInterrupt
+
+    with Observed() as observed:
+        with pytest.raises(KeyboardInterrupt):
+            Interrupted(api_key=KEY)
+        _, error = entries()
+        assert observed.attributes(None)["error.type"] == "KeyboardInterrupt"
+    assert isinstance(error, LLMInitializationError)
+
+
+def test_a_client_is_not_kept(observed: Observed) -> None:
+    """A client that the application drops is freed, and so is what it keeps open."""
+    client = openai.OpenAI(api_key=KEY)
+    kept = weakref.ref(client)
+    del client
+    gc.collect()
+    assert kept() is None
 
 
 def test_a_key_from_the_environment_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
