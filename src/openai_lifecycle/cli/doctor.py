@@ -147,7 +147,7 @@ def _api() -> Iterator[Finding]:
     except Exception as error:  # noqa: BLE001 - whatever a propagator's or provider's package raises
         named = ", ".join(f"{name}={os.environ[name]}" for name in _API_VARIABLES if name in os.environ)
         yield Finding(
-            "problem", "API", f"OpenTelemetry cannot be used, nothing is recorded: {error!r}; {named}"
+            "problem", "API", f"OpenTelemetry cannot be used, nothing is recorded: {named}: {error!r}"
         )
 
 
