@@ -17,7 +17,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from openai_lifecycle import records
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.shield import SHIELD
-from openai_lifecycle.sinks import Rejected, SinkError, Unavailable, dispatch
+from openai_lifecycle.sinks import Destination, Rejected, SinkError, Unavailable, dispatch
 from tests import generated
 from tests.limits import HANGS
 from tests.sinks.conftest import EVENTS, Dispatch, Sink, run
@@ -92,6 +92,53 @@ def test_a_sink_that_hung_is_left_alone(dispatcher: Dispatch, *, fails: bool) ->
     assert dispatcher.lost() == {"hanging": 1}
     late = [] if fails else EVENTS[:1]
     assert hanging.taken in (late + EVENTS[1:], EVENTS[1:] + late)
+
+
+@pytest.mark.parametrize("where", ["open", "flush"])
+def test_a_thread_that_hung_leaves_the_next_sink_alone(where: str) -> None:
+    """When a thread that was given up goes on, it uses no sink that another thread has opened since."""
+    release, hangs = threading.Event(), threading.Event()
+    opened: list[Traced] = []
+
+    def hang() -> None:
+        if not hangs.is_set():
+            hangs.set()
+            release.wait()
+
+    class Traced(Sink):
+        def __init__(self) -> None:
+            self.threads: list[threading.Thread] = []
+            super().__init__(lambda: self.threads.append(threading.current_thread()))
+
+        def flush(self) -> None:
+            if where == "flush":
+                hang()
+            self.threads.append(threading.current_thread())
+
+        def close(self) -> None:
+            self.threads.append(threading.current_thread())
+
+    def open_sink() -> Traced:
+        if where == "open":
+            hang()
+        opened.append(Traced())
+        return opened[-1]
+
+    dispatching = dispatch.Dispatcher([Destination("hanging", open_sink)])
+    dispatching.put(EVENTS[0])
+    dispatching._workers[0].ask()
+    assert hangs.wait(HANGS)
+    (old,) = [thread for thread in threading.enumerate() if thread.name == "sink hanging"]
+    dispatching.close(0.01)
+    for event in EVENTS[1:3]:
+        dispatching.put(event)
+        assert dispatching.flush(HANGS)
+        release.set()
+        old.join(HANGS)
+    dispatching.close(HANGS)
+    (new,) = [sink for sink in opened if EVENTS[1] in sink.taken]
+    assert new.taken == EVENTS[1:3]
+    assert old not in new.threads
 
 
 def test_a_sink_that_fails_is_tried_again(dispatcher: Dispatch) -> None:

@@ -204,9 +204,9 @@ class _Worker:
                     self._in_hand = len(batch)
                     return batch
             # Nothing is left to write.
-            self._call("flush")
+            self._call("flush", stop)
             if stop.asked:
-                self._call("close")
+                self._call("close", stop)
             with self._changed:
                 if not self._queue and not stop.abandoned:
                     self._hurry = False
@@ -222,7 +222,11 @@ class _Worker:
             try:
                 sink = self._sink
                 if sink is None:
-                    sink = self._sink = self._destination.open()
+                    sink = self._destination.open()
+                    with self._changed:
+                        if stop.abandoned:  # meanwhile; another thread has a sink of its own
+                            return
+                        self._sink = sink
                 sink.write(batch)
             except Rejected as error:
                 if len(batch) > 1 and not error.permanent:
@@ -258,10 +262,12 @@ class _Worker:
         with self._changed:
             self._changed.wait_for(lambda: stop.asked, timeout=min(seconds, _PATIENCE))
 
-    def _call(self, method: str) -> None:
-        if self._sink is not None:
+    def _call(self, method: str, stop: _Stop) -> None:
+        with self._changed:
+            sink = None if stop.abandoned else self._sink
+        if sink is not None:
             try:
-                getattr(self._sink, method)()
+                getattr(sink, method)()
             except BaseException as error:  # noqa: BLE001 - as above
                 with SHIELD:
                     _logger.warning(
