@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import itertools
 import json
 import os
 import re
@@ -25,7 +26,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from openai_lifecycle.cli import stats
 from openai_lifecycle.cli.costs import Prices
 from openai_lifecycle.cli.report import Timeline
-from openai_lifecycle.events import LLMGenerationSuccess
+from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.events import LLMGenerationSuccess, LLMInitializationError
 from openai_lifecycle.eventslog.format import render
 from openai_lifecycle.eventslog.reader import read_events
 from tests import generated
@@ -71,6 +73,70 @@ def test_the_list_may_be_shorter_than_the_log(run: Run, log: Path, tmp_path: Pat
     assert [entry[8] for entry in page["entries"]] == newest
     assert page["left_out"] == len(list(read_events(log))) - 5
     assert page["total"]["calls"] == 300
+
+
+def test_what_stands_out(run: Run, log: Path, tmp_path: Path) -> None:
+    """The slowest and the dearest calls are those of the whole log, and so are number and last of each kind of failure."""
+    failed = next(event for event in read_events(log) if event.tag == "GENERATION_ERROR")
+    constructions = [
+        LLMInitializationError(
+            time=failed.time.replace(minute=minute),
+            provider="openai",
+            model_id="house-model",
+            error="no key",
+            metadata=replace(failed.metadata, custom_fields={"error_type": "OpenAIError"}),
+        )
+        for minute in range(60)
+    ]
+    generated.write(log, events := [*read_events(log), *constructions])
+    run("report", "-o", tmp_path / "report.html", log)
+    page = data(tmp_path / "report.html")
+    calls = [event for event in events if event.tag in ("GENERATION_SUCCESS", "GENERATION_ERROR")]
+    durations = sorted((float(call.metadata.custom_fields["duration_ms"]) for call in calls), reverse=True)
+    assert [float(call["duration_ms"]) for call in page["slowest"]] == durations[:20]
+    prices = Prices()
+    costs = (float(stats.cost(prices, stats.decode(render(call).encode())) or 0) for call in calls)
+    assert [call["cost"] for call in page["most_expensive"]] == sorted(costs, reverse=True)[:20]
+    failures: dict[tuple[str, str], list[str]] = {}
+    for event in events:
+        kind = event.metadata.custom_fields.get("error_type")
+        if kind:
+            failures.setdefault((kind, event.model_id), []).append(f"{event.time}")
+    listed = {(e["type"], e["model"]): (e["count"], e["time"][:19]) for e in page["errors"]}
+    assert listed == {key: (len(times), times[-1]) for key, times in failures.items()}
+    counts = [error["count"] for error in page["errors"]]
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_what_does_not_stand_out(run: Run, tmp_path: Path) -> None:
+    """A call of which neither duration nor cost is known is among neither the slowest nor the dearest."""
+    found = next(event for event in generated.events(30) if event.tag == "GENERATION_ERROR")
+    custom = {"error_type": "RateLimitError"}
+    log = generated.write(
+        tmp_path / "events.log", [replace(found, metadata=replace(found.metadata, custom_fields=custom))]
+    )
+    run("report", "-o", tmp_path / "report.html", log)
+    page = data(tmp_path / "report.html")
+    assert (len(page["errors"]), page["slowest"], page["most_expensive"]) == (1, [], [])
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Yield every text in ``value``, which is of JSON's types."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts(inner)
+
+
+def test_the_page_has_no_control_characters(run: Run, hostile_log: Path, tmp_path: Path) -> None:
+    """Whatever a log holds, what is copied from the page into a terminal does nothing there."""
+    run("report", "-o", tmp_path / "report.html", hostile_log)
+    assert [text for text in texts(data(tmp_path / "report.html")) if clean(text) != text] == []
 
 
 def test_what_only_the_numbers_can_read_is_listed_with_its_reason(
@@ -148,18 +214,15 @@ def test_a_time_at_the_edge_stops_no_command(run: Run, tmp_path: Path, header: s
 def test_the_charts_stay_readable_over_years() -> None:
     """However long the log spans, there are at most some hundred points, and nothing is lost between them."""
     timeline, moments = Timeline(Prices()), 0
-    for event in generated.events(20):
+    for event in generated.events(10):
         for year in range(2000, 2026):
-            for month in range(1, 13):
-                custom = {
-                    **event.metadata.custom_fields,
-                    "timestamp": f"{year}-{month:02}-05T00:00:00.000000+00:00",
-                }
+            for month, day in itertools.product(range(1, 13), (5, 20)):
                 entry = stats.decode(render(event).encode())
-                entry.metadata.custom_fields.timestamp = custom["timestamp"]
+                entry.metadata.custom_fields.timestamp = f"{year}-{month:02}-{day:02}T00:00:00.000000+00:00"
                 timeline.add(entry)
                 moments += entry.event_type != "TOOL_CALL_DETECTED"
     assert len(timeline.buckets) <= 400
+    assert {second % timeline.size for second in timeline.buckets} == {0}
     assert sum(numbers.total().calls for numbers in timeline.buckets.values()) == moments
 
 
