@@ -12,7 +12,7 @@ import hashlib
 import html
 import json
 import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -129,11 +129,11 @@ class Report:
         self._slowest, self._most_expensive = _Highest(), _Highest()
         self._failures: dict[tuple[str, str], _Failure] = {}
         self._newest: deque[bytes] = deque(maxlen=entries)
-        self._types: Counter[str] = Counter()
+        self.count = 0  # entries taken
 
     def add(self, entry: Entry, raw: bytes) -> None:
         """Take one entry."""
-        self._types[entry.event_type] += 1
+        self.count += 1
         self._newest.append(raw)
         for numbers in self.tables:
             numbers.add(entry)
@@ -146,11 +146,6 @@ class Report:
             failure = self._failures.setdefault((custom.error_type or "unknown", entry.model_id), _Failure())
             failure.count += 1
             failure.last = raw
-
-    @property
-    def count(self) -> int:
-        """How many entries were taken."""
-        return self._types.total()
 
     # -------------------------------------------------------------- the page
     def page(self, names: Iterable[str]) -> str:
@@ -173,7 +168,6 @@ class Report:
         failures = sorted(self._failures.items(), key=lambda item: -item[1].count)[:_ROWS]
         return {
             "total": _measured(self.tables[0].total()),
-            "types": dict(self._types),
             "tables": {
                 numbers.by[0]: [
                     {"name": clean(key[0]) or "-", **_measured(group)}
@@ -183,8 +177,8 @@ class Report:
             },
             "timeline": self._timeline(),
             "errors": [
-                {"type": clean(kind), "model": clean(model), "count": failure.count, **_listed(failure.last)}
-                for (kind, model), failure in failures
+                {"type": clean(kind), "count": failure.count, **_listed(failure.last)}
+                for (kind, _), failure in failures
             ],
             "slowest": [_listed(raw) for value, raw in self._slowest.ordered() if value],
             "most_expensive": [
