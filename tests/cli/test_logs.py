@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import sys
@@ -11,7 +12,9 @@ import click
 import pytest
 
 from openai_lifecycle.cli import logs
+from openai_lifecycle.eventslog.format import parse, render
 from openai_lifecycle.eventslog.reader import Place
+from tests import generated
 
 
 class Terminal(io.StringIO):
@@ -55,3 +58,51 @@ def test_a_log_that_cannot_be_read() -> None:
     Path("dir.log").mkdir()
     with pytest.raises(click.ClickException, match=r"dir\.log"), logs.reading(["dir.log"], bytes) as entries:
         list(entries)
+
+
+def test_a_disk_that_fails(log: Path) -> None:
+    """What fails while a log is read, where the system names no file, is one error that names the log."""
+
+    def failing(_: bytes) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with (
+        pytest.raises(click.ClickException, match=f"{log}: Input/output error"),
+        logs.reading([str(log)], failing) as entries,
+    ):
+        list(entries)
+
+
+def test_only_rotated_files_are_left(log: Path) -> None:
+    """A log that has just been moved aside is still found and read by its name, and other files may be written."""
+    log.rename("events.log.1")
+    paths = logs.expand(["events.log"])
+    Path("other").touch()
+    logs.refuse_overwrite(paths, "other")
+    with logs.reading(paths, len) as entries:
+        assert {place.path for _, place in entries} == {"events.log.1"}
+
+
+def test_logs_of_folders_within() -> None:
+    """The pattern ``**`` names logs at any depth, and no folder."""
+    deep = Path("a/b/events.log")
+    deep.parent.mkdir(parents=True)
+    deep.touch()
+    assert logs.expand(["**"]) == logs.expand(["**/events.log"]) == [str(deep)]
+
+
+def test_damage_is_told_when_reading_fails(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was skipped is reported even where something else ends the command, with how much it was in all."""
+    piece = "no entry\n\n"
+    log.write_text("".join(f"{piece}{render(event)}" for event in generated.events(9)), encoding="utf-8")
+
+    def stop_at_last(paths: list[str]) -> None:
+        with logs.reading(paths, parse) as entries:
+            list(entries)
+            raise click.Abort
+
+    with pytest.raises(click.Abort):
+        stop_at_last([str(log)])
+    *_, last = capsys.readouterr().err.splitlines()
+    count = log.read_text(encoding="utf-8").count(piece)
+    assert last == f"… {count} damaged places, {count * len(piece)} bytes in all: see `check`"
