@@ -483,6 +483,19 @@ def test_a_long_stream_leaves_a_small_span(server: ScriptedServer, observed: Obs
     assert generation.response_length == 2000
 
 
+def test_more_tool_calls_than_the_sdk_keeps_events(server: ScriptedServer, observed: Observed) -> None:
+    """All of 200 tool calls are written, and the limit of the application's own spans, 128, stays as it was."""
+    message = {"role": "assistant", "tool_calls": [wire.tool_call(f"c{n}", "f", "{}") for n in range(200)]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    server.script(reply(json.dumps(wire.completion(choices=[choice])).encode()))
+    once(server)
+    assert [call.tool_call_id for call in observed.tool_calls()] == [f"c{n}" for n in range(200)]
+    with observed.provider.get_tracer("the application's").start_as_current_span("own") as span:
+        for number in range(200):
+            span.add_event(f"{number}")
+    assert len(observed.spans(None)[-1].events) == 128
+
+
 def test_many_threads(server: ScriptedServer, observed: Observed) -> None:
     """Calls of eight threads on one client are recorded once each."""
     server.script(WHOLE)
