@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
-from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, InMemoryMetricReader
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
 from openai_lifecycle import sdk
@@ -180,6 +181,45 @@ def test_metrics_that_cannot_be_started_are_left_out(
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert said in record.getMessage()
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "kind", "start"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", ConsoleSpanExporter, sdk.tracer_provider),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "-1", ConsoleMetricExporter, sdk.meter_provider),
+    ],
+)
+def test_an_exporter_that_nothing_can_use_is_shut_down(
+    variable: str, value: str, kind: type[Any], start: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where what hands data to an exporter cannot be started, the exporter gives back what it has opened."""
+    ended = []
+
+    def exporter() -> Any:
+        return type("Opened", (kind,), {"shutdown": lambda *_, **__: ended.append(variable)})()
+
+    monkeypatch.setattr(sdk, "loaded", lambda _: iter([exporter]))
+    monkeypatch.setenv(variable, value)
+    start()
+    assert ended == [variable]
+
+
+def test_a_metric_reader_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exporter that is asked for its metrics, as Prometheus's is, gets them without another that sends."""
+    made: list[InMemoryMetricReader] = []
+
+    class Scraped(InMemoryMetricReader):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setattr(sdk, "loaded", lambda _: iter([Scraped]))
+    provider = sdk.meter_provider()
+    assert provider is not None
+    provider.get_meter("m").create_counter("c").add(1)
+    assert made[0].get_metrics_data() is not None
+    provider.shutdown()
 
 
 def test_no_secret_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
