@@ -92,8 +92,8 @@ def test_logs_of_folders_within() -> None:
 
 
 def test_damage_is_told_when_reading_fails(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What was skipped is reported even where something else ends the command, with how much it was in all."""
-    piece = "no entry\n\n"
+    """What was skipped is reported even where something else ends the command, with how much it was in all; a path rings no bell."""
+    log, piece = log.rename(log.with_name("\x07.log")), "no entry\n\n"
     log.write_text("".join(f"{piece}{render(event)}" for event in generated.events(9)), encoding="utf-8")
 
     def stop_at_last(paths: list[str]) -> None:
@@ -103,6 +103,8 @@ def test_damage_is_told_when_reading_fails(log: Path, capsys: pytest.CaptureFixt
 
     with pytest.raises(click.Abort):
         stop_at_last([str(log)])
-    *_, last = capsys.readouterr().err.splitlines()
+    told = capsys.readouterr().err
+    assert "\x07" not in told
+    *_, last = told.splitlines()
     count = log.read_text(encoding="utf-8").count(piece)
     assert last == f"… {count} damaged places, {count * len(piece)} bytes in all: see `check`"
