@@ -42,6 +42,10 @@ class SocketServer:
         self.frames.clear()
         self.handshakes.clear()
 
+    def refuse(self, statuses: Sequence[int]) -> None:
+        """Refuse as many of the next connections with the HTTP ``statuses``."""
+        self._refusals.extend(statuses)
+
     def events(self) -> list[Any]:
         """Return the events received."""
         return [json.loads(frame) for frame in self.frames]

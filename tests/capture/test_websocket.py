@@ -612,11 +612,16 @@ def test_connection_that_is_dropped(sockets: SocketServer, *, is_async: bool) ->
 
 @BOTH
 def test_reconnect(sockets: SocketServer, *, is_async: bool) -> None:
-    """A reconnect is another connection span; the response that was cut is an error, the next one is well."""
+    """Each reconnect is another connection span, also if refused; the response that was cut is an error, the next is well."""
+    refusals = [503]
+
+    def refuse(_: object) -> None:
+        sockets.refuse(refusals)
+        refusals.clear()
 
     async def work() -> None:
         client = client_for(sockets, is_async=is_async)
-        reconnects = {"on_reconnecting": lambda _: None, "initial_delay": 0.001, "max_delay": 0.001}
+        reconnects = {"on_reconnecting": refuse, "initial_delay": 0.001, "max_delay": 0.001}
         try:
             manager = manager_of(client, "responses", **reconnects)
         except TypeError:
@@ -635,7 +640,10 @@ def test_reconnect(sockets: SocketServer, *, is_async: bool) -> None:
     sockets.script(turn("responses", "cut"), [hello, *second])
     with Observed() as observed:
         asyncio.run(work())
-        assert len(observed.spans("connect")) == 2
+        codes = [
+            (span.attributes or {}).get("http.response.status_code") for span in observed.spans("connect")
+        ]
+        assert (len(codes), codes.count(503)) == (3, 1)
         first, last = generations()
     assert isinstance(first, LLMGenerationError)
     assert isinstance(last, LLMGenerationSuccess)
