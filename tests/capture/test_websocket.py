@@ -765,6 +765,22 @@ def test_suppressed(sockets: SocketServer, *, is_async: bool) -> None:
         assert not entries()
 
 
+def test_the_clients_key_is_redacted(sockets: SocketServer) -> None:
+    """The client's own key, sent as content by mistake over a connection, is recorded nowhere."""
+    key = "no-usual-key-zebra"
+    sockets.script(turn("responses", end_of("responses", "completed")))
+    with Observed() as observed, client_for(sockets, is_async=False).copy(api_key=key) as client:
+        with manager_of(client, "responses") as connection:
+            connection.response.create(model="m", input=f"my key is {key}")
+            while connection.recv().type != "response.completed":
+                pass
+        (generation,) = generations()
+        spans = "".join(span.to_json() for span in observed.spans(None))
+    assert isinstance(generation, LLMGenerationSuccess)
+    assert generation.message_content == "user: my key is [REDACTED]"
+    assert key not in spans
+
+
 @BOTH
 @pytest.mark.parametrize("place", ["__init__", "opened", "sent", "received", "closed"])
 def test_a_defect_of_ours_costs_the_application_nothing(
