@@ -786,7 +786,7 @@ def test_the_clients_key_is_redacted(sockets: SocketServer) -> None:
 def test_a_defect_of_ours_costs_the_application_nothing(
     sockets: SocketServer, monkeypatch: pytest.MonkeyPatch, place: str, *, is_async: bool
 ) -> None:
-    """When reading a connection raises, the application sends, receives and closes as without us."""
+    """When reading a connection raises, the application sends, receives and closes as without us, and no call stays."""
 
     def broken(*_: Any) -> None:
         raise RuntimeError
@@ -799,6 +799,7 @@ def test_a_defect_of_ours_costs_the_application_nothing(
     monkeypatch.setattr(SHIELD, "reraise", False)
     thrice(Observed, once)
     gc.collect()  # what was not closed ends here, while exceptions are swallowed
+    assert not call_module._open
 
 
 @pytest.mark.parametrize("propagate", [True, False])

@@ -102,6 +102,7 @@ class WebSockets:
         """Make ``send``, ``recv`` and ``close`` of ``ws`` notify ``socket``; return ``ws``."""
         with SHIELD:
             socket.opened(ws.response)
+        with SHIELD:
             socket.watch(ws)
             active = self._active
             ws.send = _around(
