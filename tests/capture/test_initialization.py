@@ -244,39 +244,29 @@ def test_a_failed_construction_quotes_only_what_may_be(capture: str) -> None:
     assert error.metadata.custom_fields["error_type"] in seen
 
 
-def test_a_failure_that_cannot_be_described() -> None:
-    """A constructor's exception whose ``str()`` raises reaches the application, and has its entry and span."""
+class SilentError(ValueError):
+    """Has no text."""
 
-    class SilentError(ValueError):
-        def __str__(self) -> str:
-            raise RuntimeError
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("raised", [SilentError, KeyboardInterrupt])
+def test_a_constructor_that_raises(raised: type[BaseException]) -> None:
+    """What a constructor raises reaches the application, and has its entry and span, even without a text."""
 
     class Failing(openai.OpenAI):
         def _enforce_trailing_slash(self, url: Any) -> Any:  # which every constructor calls
-            raise SilentError
+            raise raised
 
     with Observed() as observed:
-        with pytest.raises(SilentError):
+        with pytest.raises(raised):
             Failing(api_key=KEY)
         _, error = entries()
         assert observed.span(None).status.is_ok is False
+        assert observed.attributes(None)["error.type"] == raised.__qualname__
     assert isinstance(error, LLMInitializationError)
-    assert error.error == "test_a_failure_that_cannot_be_described.<locals>.SilentError"
-
-
-def test_an_interrupted_construction() -> None:
-    """What interrupts a constructor reaches the application, and the construction has its entry and span."""
-
-    class Interrupted(openai.OpenAI):
-        def _enforce_trailing_slash(self, url: Any) -> Any:  # which every constructor calls
-            raise KeyboardInterrupt
-
-    with Observed() as observed:
-        with pytest.raises(KeyboardInterrupt):
-            Interrupted(api_key=KEY)
-        _, error = entries()
-        assert observed.attributes(None)["error.type"] == "KeyboardInterrupt"
-    assert isinstance(error, LLMInitializationError)
+    assert error.error == raised.__qualname__
 
 
 def test_a_client_is_not_kept(observed: Observed) -> None:
