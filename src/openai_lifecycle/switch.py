@@ -116,8 +116,8 @@ def instrument(**keywords: Any) -> None:
     nothing happens.
 
     If the installed openai is too old, or OpenTelemetry's API is set to what is not installed (``OTEL_PROPAGATORS``),
-    nothing is recorded and one error is logged. Where packages have no
-    metadata to check, ``OpenAILifecycleInstrumentor().instrument(skip_dep_check=True)`` skips the check.
+    nothing is recorded and one error is logged. Where packages have no metadata to check,
+    ``OpenAILifecycleInstrumentor().instrument(skip_dep_check=True)`` skips the check.
 
     Raises:
         TypeError: a keyword is not an option.

@@ -55,12 +55,12 @@ def client_for(server: SocketServer, *, is_async: bool) -> Any:
 
 
 def manager_of(client: Any, api: str, **options: Any) -> Any:
-    resource = getattr(client, api, None)
+    resource: Any = getattr(client, api, None)
     if not hasattr(resource, "connect"):
         pytest.skip(f"this openai has no {api}.connect()")
-    if api == "responses":
-        return client.responses.connect(**options)
-    return client.realtime.connect(model="gpt-realtime", **options)
+    if api == "realtime":
+        options["model"] = "gpt-realtime"
+    return resource.connect(**options)
 
 
 async def converse(client: Any, api: str, events: int | None = None, **options: Any) -> Trail:
@@ -463,13 +463,11 @@ def test_a_response_that_begins_twice(sockets: SocketServer, response_id: str, *
 
 def test_delegations_without_ids(sockets: SocketServer) -> None:
     """Delegated responses that run at once and have no ids each have an entry, also when the application leaves."""
-    if not hasattr(openai.OpenAI, "live"):
-        pytest.skip("this openai has no Live API")
     begun = ws.event("response.created", response=ws.response(""))
     outer = {"type": "response.event", "event_id": "e", "event": begun}
     sockets.script([{**outer, "delegation_id": name} for name in "ab"])
     with Observed(), client_for(sockets, is_async=False) as client:
-        with client.live.connect() as connection:
+        with manager_of(client, "live") as connection:
             for _ in "ab":
                 connection.recv()
         assert len(generations()) == len("ab")
@@ -701,13 +699,11 @@ def test_cancelled_receive_ends_nothing(sockets: SocketServer) -> None:
 
 def delegated(sockets: SocketServer, *script: Step) -> LLMGenerationSuccess | LLMGenerationError:
     """Return the entry of a response that a Live model delegates, told by ``script``, events that are nested."""
-    if not hasattr(openai.OpenAI, "live"):
-        pytest.skip("this openai has no Live API")
     outer = {"type": "response.event", "event_id": "e", "delegation_id": "d_1"}
     sockets.script(["session.start", *({**outer, "event": event} for event in script)])
     last: Any = script[-1]
     with Observed() as observed, client_for(sockets, is_async=False) as client:
-        with client.live.connect() as connection:
+        with manager_of(client, "live") as connection:
             connection.send({"type": "session.start", "session": {"model": "gpt-live-1"}})
             for event in connection:
                 if event.type == "response.event" and event.event["type"] == last["type"]:
@@ -724,14 +720,12 @@ def test_live_delegation(sockets: SocketServer) -> None:
 
 def test_live_delegations_at_once(sockets: SocketServer) -> None:
     """Two delegated responses that run at once are told apart by their delegations."""
-    if not hasattr(openai.OpenAI, "live"):
-        pytest.skip("this openai has no Live API")
     begun = [ws.event("response.created", response=ws.response(name)) for name in ("a", "b")]
     nested = [("d_a", begun[0]), ("d_b", begun[1]), ("d_a", ws.delta("Hello"))]
     outer = {"type": "response.event", "event_id": "e"}
     sockets.script([{**outer, "delegation_id": name, "event": event} for name, event in nested])
     with Observed(), client_for(sockets, is_async=False) as client:
-        with client.live.connect() as connection:
+        with manager_of(client, "live") as connection:
             for _ in nested:
                 connection.recv()
         found = {e.metadata.custom_fields["response_id"]: e for e in generations()}

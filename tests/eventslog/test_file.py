@@ -332,6 +332,20 @@ def test_no_standard_stream_becomes_the_log() -> None:
     assert written() == {"": [0, 1]}
 
 
+def play(role: str, stdout: int, **arguments: Any) -> str:
+    """Let a process whose output is ``stdout`` play ``role``; return what it told on standard error."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.eventslog.child", role, json.dumps(arguments)],
+        env={**os.environ, "PYTHONPATH": str(child.ROOT)},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=HANGS,
+    )
+    return ended.stderr
+
+
 def test_a_standard_output_that_was_never_open() -> None:
     """Where the process was started without it, entries go to stderr, not to the file that has got its number."""
     program = """
@@ -357,32 +371,16 @@ EventsFile(options(events_log="/dev/stdout")).write(entry(0))
 )
 def test_no_other_program_has_the_file_open(log: str, closed: list[int]) -> None:
     """However the file was opened, a program that the application starts does not inherit its descriptor."""
-    given = json.dumps({"closed": closed, "events_log": log})
     with Path("out").open("wb") as out:
-        ended = subprocess.run(
-            [sys.executable, "-m", "tests.eventslog.child", "starts_another", given],
-            env={**os.environ, "PYTHONPATH": str(child.ROOT)},
-            stdout=out,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=True,
-            timeout=HANGS,
-        )
+        told = play("starts_another", out.fileno(), closed=closed, events_log=log)
     assert entry(0) in Path("out" if log == "/dev/stdout" else log).read_text(encoding="utf-8")
-    opened = ended.stderr.splitlines()
+    opened = told.splitlines()
     assert opened  # its standard output at least
     assert not {str(Path("out").resolve()), str(Path("events.log").resolve())} & set(opened)
 
 
 def prints(stdout: int, **values: Any) -> None:
-    given = json.dumps({"events_log": "/dev/stdout", **values})
-    subprocess.run(
-        [sys.executable, "-m", "tests.eventslog.child", "prints", given],
-        env={**os.environ, "PYTHONPATH": str(child.ROOT)},
-        stdout=stdout,
-        check=True,
-        timeout=HANGS,
-    )
+    play("prints", stdout, **{"events_log": "/dev/stdout", **values})
 
 
 PRINTED = "".join(f"line {number}\n{entry(number)}" for number in range(20)) + "done\n"
