@@ -259,6 +259,29 @@ next(stream)
         (tmp_path / "events.log").unlink()
 
 
+def test_a_garbage_collection_while_open_calls_are_ended(observed: Observed) -> None:
+    """At exit, an abandoned stream may be collected at any allocation, and all others still have their entries."""
+    body = json.dumps(wire.completion()).encode()
+    transport = http.MockTransport(lambda _: http.Response(200, content=body))
+    thresholds = gc.get_threshold()
+    try:
+        with openai.OpenAI(
+            api_key="sk-test-0123456789", http_client=http.Client(transport=transport)
+        ) as client:
+            for allocations in range(4):
+                gc.collect()
+                gc.disable()
+                streams = [client.chat.completions.create(**wire.REQUEST, stream=True) for _ in range(25)]
+                del streams[0]
+                gc.set_threshold(gc.get_count()[0] + allocations)
+                gc.enable()
+                call_module.end_all()
+                assert len(observed.spans()) == 25 * (allocations + 1)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+
+
 def test_a_forked_child_does_not_end_its_parents_calls(server: ScriptedServer) -> None:
     """A stream open across os.fork() is recorded once, by the process that opened it."""
     server.script(event_stream(*wire.chunks()))

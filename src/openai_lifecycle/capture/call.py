@@ -232,7 +232,8 @@ def end_abandoned() -> None:
 
 def end_all() -> None:
     """End every call that is still open, because the process ends."""
-    for call in tuple(_open):
+    # Not a tuple: making one may start a garbage collection, which ends abandoned calls during the iteration.
+    for call in _open.copy():
         call.end(None if call.deferred else SystemExit("the process ended during the call"))
 
 
