@@ -75,6 +75,35 @@ def test_the_endpoint_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("protocol", "endpoint", "port"),
+    [
+        ("grpc", "", 4317),
+        ("http/protobuf", "", 4318),
+        ("grpc", "https://127.0.0.1", 443),
+        ("grpc", "http://127.0.0.1", 443),
+        ("http/protobuf", "https://127.0.0.1", 443),
+        ("http/protobuf", "http://127.0.0.1", 80),
+    ],
+)
+def test_an_endpoint_without_a_port(
+    monkeypatch: pytest.MonkeyPatch, protocol: str, endpoint: str, port: int
+) -> None:
+    """Where no endpoint is set, or one without a port, the exporter's own default is tried."""
+    tried: list[int] = []
+
+    def connect(address: tuple[str, int], _timeout: float) -> socket.socket:
+        tried.append(address[1])
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    levels("endpoint")
+    assert tried == [port]
+
+
+@pytest.mark.parametrize(
     "endpoint", ["http://[", "http://127.0.0.1:port", "http://user:secret/word@127.0.0.1"]
 )
 def test_an_endpoint_that_is_none(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:

@@ -40,7 +40,8 @@ _ENTRY_POINTS: Final = (
 )
 _API_VARIABLES: Final = ("OTEL_PROPAGATORS", "OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER")
 _OTHERS: Final = ("ddtrace", "langfuse", "langtrace-python-sdk", "logfire", "traceloop-sdk")
-_PORTS: Final = {"otlp_proto_grpc": 4317, "otlp_proto_http": 4318}
+#: OTLP exporter → the endpoint that it uses where none is set.
+_ENDPOINTS: Final = {"otlp_proto_grpc": "http://localhost:4317", "otlp_proto_http": "http://localhost:4318"}
 _TIMEOUT: Final = 2.0  # seconds for a connection
 
 
@@ -177,7 +178,7 @@ def _exporters() -> Iterator[Finding]:
                 yield Finding("ok", "exporter", f"{signal.name}: {name}")
             else:
                 yield Finding("problem", "exporter", f"{signal.name}: {name} is not installed")
-            if name in _PORTS:
+            if name in _ENDPOINTS:
                 yield _reachable(signal, name)
         if not names:
             level: Level = "note" if signal is sdk.TRACES else "ok"
@@ -189,10 +190,11 @@ _ASKING: Final = {sdk.TRACES: "OTEL_EXPORTER_OTLP_ENDPOINT", sdk.METRICS: "OTEL_
 
 
 def _reachable(signal: sdk.Signal, name: str) -> Finding:
-    given = next((os.environ[variable] for variable in signal.endpoints if os.environ.get(variable)), "")
-    given = given or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
-    endpoint = given if "://" in given else f"http://{given or 'localhost'}"
-    obstacle = _unreachable(endpoint, _PORTS[name])
+    variables = (*signal.endpoints, "OTEL_EXPORTER_OTLP_ENDPOINT")
+    given = next(filter(None, map(os.environ.get, variables)), _ENDPOINTS[name])
+    endpoint = given if "://" in given else f"http://{given}"
+    # gRPC's own port for an endpoint that names none is 443, whatever the scheme.
+    obstacle = _unreachable(endpoint, 443 if name == "otlp_proto_grpc" else None)
     return _tried("endpoint", f"{signal.name}: {address(endpoint)}", obstacle, "accepts connections")
 
 
@@ -201,11 +203,15 @@ def _tried(topic: str, what: str, obstacle: str, fine: str) -> Finding:
     return Finding("problem" if obstacle else "ok", topic, f"{what} {obstacle or fine}")
 
 
-def _unreachable(url: str, port: int) -> str:
-    """Say why the host of ``url`` takes no connection; nothing if it does. ``port`` is for a URL without one."""
+def _unreachable(url: str, port: int | None = None) -> str:
+    """Say why the host of ``url`` takes no connection; nothing if it does.
+
+    A URL without a port has ``port``, or else that of its scheme.
+    """
     try:
         parts = urlsplit(url)
-        socket.create_connection((parts.hostname or "localhost", parts.port or port), _TIMEOUT).close()
+        port = parts.port or port or (443 if parts.scheme.endswith("https") else 80)
+        socket.create_connection((parts.hostname or "localhost", port), _TIMEOUT).close()
     except OSError as error:
         return f"cannot be reached: {error.strerror or error}"
     except ValueError:  # its text quotes the URL
@@ -244,8 +250,8 @@ def _unwritable_database(url: str) -> str:
 _TRIALS: Final[dict[str, tuple[Callable[[str], str], str]]] = {
     "jsonl": (lambda url: _unwritable(unquote(urlsplit(url).path)), "is writable"),
     "sqlite": (_unwritable_database, "is writable"),
-    "webhook+http": (lambda url: _unreachable(url, 80), "accepts connections"),
-    "webhook+https": (lambda url: _unreachable(url, 443), "accepts connections"),
+    "webhook+http": (_unreachable, "accepts connections"),
+    "webhook+https": (_unreachable, "accepts connections"),
 }
 
 
