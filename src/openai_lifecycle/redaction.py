@@ -20,8 +20,9 @@ _SECRET = re.compile(
       \b(?: sk | rk | pk | sess | gsk | xai | pplx )-([\w*.-]{8,})
     | \b(?: gsk_ | AIza | ghp_ | hf_ )[\w-]{16,}
     | \b(?: AKIA | ASIA )[A-Z0-9]{16}\b
-    # A JSON web token, such as Azure AD's, perhaps cut. Bounded, because every "-eyJ" of a long run is another start.
-    | \beyJ[\w-]{8,2048}\.[\w-]{8,}(?: \.[\w-]* | \Z)
+    # A JSON web token, such as Azure AD's, perhaps cut. Of a long run of "-eyJ" only the last counts: all that follows
+    # would be searched for each of them.
+    | \beyJ(?! [\w-]{0,2048}?-eyJ[\w-]{8} )[\w-]{8,2048}\.[\w-]{8,}(?: \.[\w-]* | \Z)
     | (bearer[ \t]+ | api[_-]?key\\*["']?[ \t]*[:=][ \t]*\\*["']?)[\w.~+/*-]{8,}=*
     | (?<= :// )[^/@\s"':]{0,256}:[^/@\s"']{1,256}(?= @ )
     | (?<= :// )(?= \D{0,19}\d )[^/@\s"':]{20,256}(?= @ )
