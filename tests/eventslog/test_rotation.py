@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,27 @@ def test_backups_are_compressed() -> None:
     assert subprocess.check_output(["gzip", "-dc", "events.log.3.gz"], text=True) == fixed(0)
     assert stat.S_IMODE(Path("events.log.3.gz").stat().st_mode) == 0o640
     assert written() == {"": [0, 1, 2, 3]}
+
+
+def test_compression_without_a_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where no thread can be started the log is rotated without a word, and the next rotation compresses it."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    file = EventsFile(child.options(max_bytes=SIZE, compress=True))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        file.write(fixed(0))
+        file.write(fixed(1))
+    assert names() == ["events.log", "events.log.1"]
+    assert not caplog.records
+    file.write(fixed(2))
+    until(lambda: names() == ["events.log", "events.log.1.gz", "events.log.2.gz"])
+    file.close()
+    assert written() == {"": [0, 1, 2]}
 
 
 def test_a_failed_compression_leaves_the_room_to_the_log(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ An entry that cannot be written goes to stderr, so it is not lost; it is counted
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -170,7 +171,9 @@ class EventsFile(Locked):
         if appender.has_rotated:
             appender.has_rotated = False
             if self._options.compress:
-                threading.Thread(target=self._compress, name="events.log gzip", daemon=True).start()
+                # No more threads, or the interpreter is shutting down: the next rotation's thread does it.
+                with contextlib.suppress(RuntimeError):
+                    threading.Thread(target=self._compress, name="events.log gzip", daemon=True).start()
 
     def _count(self, lost: list[tuple[bytes, OSError]]) -> None:
         counter = losses.counter(self._options.meter_provider)
