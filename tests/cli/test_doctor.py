@@ -184,7 +184,7 @@ def test_what_is_in_the_way_is_a_problem(
 
 
 def test_another_instrumentation_is_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another instrumentor of openai is a problem, with the variable that switches it off."""
+    """Another instrumentor of openai is a problem until the variable that is named switches it off."""
     other = EntryPoint("openai_v2", "opentelemetry.instrumentation.openai_v2:X", "opentelemetry_instrumentor")
     found = entry_points
     monkeypatch.setattr(
@@ -194,6 +194,8 @@ def test_another_instrumentation_is_a_conflict(monkeypatch: pytest.MonkeyPatch) 
     )
     (conflict,) = [text for level, text in levels("conflict") if level == "problem"]
     assert "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=openai_v2" in conflict
+    monkeypatch.setenv("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "redis, openai_v2")
+    assert [text for level, text in levels("conflict") if level == "problem"] == []
 
 
 def test_a_program_is_run_and_what_it_does_is_shown(run: Run, tmp_path: Path) -> None:

@@ -130,13 +130,18 @@ def _entry_points() -> Iterator[Finding]:
 def _switches() -> Iterator[Finding]:
     if sdk.disabled():
         yield Finding("problem", "switch", "OTEL_SDK_DISABLED is set: nothing is recorded")
-    off = [name.strip() for name in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")]
-    if "openai_lifecycle" in off or "*" in off:
+    if _is_disabled("openai_lifecycle"):
         yield Finding(
             "problem",
             "switch",
             "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS keeps opentelemetry-instrument from loading it",
         )
+
+
+def _is_disabled(instrumentation: str) -> bool:
+    """Return whether ``opentelemetry-instrument`` is told not to load the entry point of that name."""
+    names = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
+    return not {instrumentation, "*"}.isdisjoint(map(str.strip, names))
 
 
 def _api() -> Iterator[Finding]:
@@ -272,7 +277,8 @@ def _sinks(given: Sequence[str]) -> Iterator[Finding]:
 
 def _conflicts() -> Iterator[Finding]:
     for entry in entry_points(group="opentelemetry_instrumentor"):
-        if "openai" in f"{entry.name} {entry.value}".lower() and entry.name != "openai_lifecycle":
+        is_of_openai = "openai" in f"{entry.name} {entry.value}".lower() and entry.name != "openai_lifecycle"
+        if is_of_openai and not _is_disabled(entry.name):
             package = entry.dist.name if entry.dist else entry.value
             yield Finding(
                 "problem",
