@@ -191,6 +191,9 @@ def test_every_secret_of_a_client(name: str) -> None:
         ("admin_api_key", "OPENAI_ADMIN_KEY"),
         ("azure_ad_token", "AZURE_OPENAI_AD_TOKEN"),
         ("webhook_secret", "OPENAI_WEBHOOK_SECRET"),
+        ("api_key", "AWS_BEARER_TOKEN_BEDROCK"),
+        ("aws_secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+        ("aws_session_token", "AWS_SESSION_TOKEN"),
     ],
 )
 def test_every_secret_of_a_constructor(monkeypatch: pytest.MonkeyPatch, argument: str, variable: str) -> None:

@@ -24,13 +24,17 @@ def _texts(*values: object) -> tuple[str, ...]:
     return tuple([value for value in values if isinstance(value, str) and value])
 
 
-#: Secret argument of a constructor → the variable that replaces a missing one (``openai/_client.py``).
+#: Secret argument of a constructor → the variable that replaces a missing one (``openai/_client.py``,
+#: ``openai/lib/azure.py``, ``openai/lib/bedrock.py``). The last two replace an ``api_key``.
 _SECRETS: Final[Mapping[str, str]] = {
     "api_key": "OPENAI_API_KEY",
     "admin_api_key": "OPENAI_ADMIN_KEY",
     "azure_ad_token": "AZURE_OPENAI_AD_TOKEN",
     "webhook_secret": "OPENAI_WEBHOOK_SECRET",
+    "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "aws_session_token": "AWS_SESSION_TOKEN",
     "azure_api_key": "AZURE_OPENAI_API_KEY",
+    "bedrock_api_key": "AWS_BEARER_TOKEN_BEDROCK",
 }
 
 
