@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import subprocess
 import sys
 import threading
@@ -535,6 +536,39 @@ def test_lanes(sockets: SocketServer, *, is_async: bool) -> None:
     assert [found[i].message_content for i in ("resp_a", "resp_b")] == ["user: to a", "user: to b"]
     lengths = [found[i].response_length for i in ("resp_a", "resp_b")]  # type: ignore[union-attr]
     assert lengths == [3, 5]
+
+
+def test_a_thread_asks_while_another_lane_is_looked_for(
+    sockets: SocketServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that another thread sends while an answer finds its own takes no entry from either."""
+    created = [
+        ws.event("response.created", response=ws.response(f"resp_{lane}"), stream_id=lane) for lane in "bac"
+    ]
+    sockets.script(["response.create", "response.create", created[0], "response.create", *created[1:]])
+    waiting = ["b", "a"]
+    with Observed(), client_for(sockets, is_async=False) as client:
+        with manager_of(client, "responses") as connection:
+
+            def ask() -> None:
+                while waiting:
+                    lane = waiting.pop()
+                    raw = {"type": "response.create", "model": "m", "input": f"to {lane}", "stream_id": lane}
+                    connection._connection.send(json.dumps(raw))
+
+            def compare(one: object, other: object) -> bool:
+                ask()  # Python may switch threads wherever code of its own runs
+                return one is other
+
+            ask()
+            waiting.append("c")
+            monkeypatch.setattr(call_module.Call, "__eq__", compare)
+            connection.recv()
+            ask()
+            connection.recv()
+            connection.recv()
+        found = {e.metadata.custom_fields["response_id"]: e.message_content for e in generations()}
+    assert found == {f"resp_{lane}": f"user: to {lane}" for lane in "abc"}
 
 
 def test_request_that_cannot_be_sent(sockets: SocketServer) -> None:

@@ -86,7 +86,8 @@ class Peer:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
+# Compared by identity: a deque is searched without running code that would let other threads change it.
+@dataclass(frozen=True, slots=True, eq=False)
 class Asked:
     """A requested response: its lane and the client event that requested it."""
 
@@ -142,8 +143,10 @@ class Socket:
 
     def unsent(self, call: Call, error: BaseException) -> None:
         """End a call whose request could not be sent."""
-        self._asked = deque(asked for asked in tuple(self._asked) if asked.call is not call)
         call.end(error)
+        for asked in self._asked.copy():
+            if asked.call is call:
+                self._asked.remove(asked)
 
     def watch(self, connection: Any) -> None:
         """End everything if ``connection``, the socket, is collected without having been closed."""
@@ -180,7 +183,7 @@ class Socket:
 
     def _responses(self) -> list[Call]:
         """Return the calls that have not ended, requested or begun, some twice."""
-        return [*(asked.call for asked in self._asked), *self._running.values(), *self._lanes.values()]
+        return [*(asked.call for asked in self._asked.copy()), *self._running.values(), *self._lanes.values()]
 
     # -------------------------------------------------------------- what the server does
     def received(self, data: object) -> None:
@@ -231,7 +234,7 @@ class Socket:
 
     def _started(self, lane: str, whole: Fields) -> Call:
         """Return the call of a new response: the first requested on its lane, else the server's own."""
-        for asked in tuple(self._asked):
+        for asked in self._asked.copy():
             if asked.lane == lane:
                 self._asked.remove(asked)
                 asked.call.reply.error = None
@@ -247,7 +250,7 @@ class Socket:
         error = fields(event.get("error"))
         named = text(error.get("event_id"))
         lane, is_final = _lane(event), self.peer.api is RESPONSES_API
-        for asked in tuple(self._asked):
+        for asked in self._asked.copy():
             if (asked.event_id, asked.lane) == (named, lane):
                 _fail(asked.call, event)
                 if named or is_final or error.get("code") in _ABOUT_RESPONSES:
