@@ -604,7 +604,8 @@ def test_lone_surrogates(server: ScriptedServer, observed: Observed, kind: str) 
     """Text that UTF-8 cannot carry costs no span: what OTLP sends has each piece of it, escaped."""
     observed.instrument(capture="span_and_event")
     call = wire.tool_call(BROKEN, BROKEN, json.dumps(BROKEN, ensure_ascii=False))
-    choice = {"index": 0, "message": {"role": "assistant", "content": BROKEN, "tool_calls": [call]}}
+    message = {"role": "assistant", "content": BROKEN, "tool_calls": [call]}
+    choice = {"index": 0, "message": message, "finish_reason": BROKEN}
     body = wire.completion(id=BROKEN, model=BROKEN, system_fingerprint=BROKEN, choices=[choice])
     failure = reply(json.dumps({"error": {"message": BROKEN, "code": BROKEN}}).encode(), status=400)
     server.script(failure if kind == "error" else reply(json.dumps(body).encode()))

@@ -175,7 +175,7 @@ def _choice(reply: Reply, choice: Any, position: int, where: tuple[str, str]) ->
     if type(reason) is str and reason:
         if known.finish_reason is None:
             _complete(reply, index)
-        known.finish_reason = reason
+        known.finish_reason = encodable(reason)
 
 
 #: Characters of a tool's name: the API allows 64, and a server may go on for ever.
