@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,34 @@ def test_two_logs_each_get_the_entry(provider: TracerProvider) -> None:
         provider.add_span_processor(SimpleSpanProcessor(EventsLogExporter(events_log=path)))
     generate(provider)
     assert entries() == list(read_events("other.log")) != []
+
+
+class Taking:
+    """A destination that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.taken: list[LifecycleEvent] = []
+
+    def write(self, events: Sequence[LifecycleEvent]) -> None:
+        """Keep ``events``."""
+        self.taken += events
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("path", ["events.log", "none"])
+def test_the_sinks_of_two_exporters_each_get_the_event(provider: TracerProvider, path: str) -> None:
+    """Exporters of one file, or of none, write it once and keep events from neither's destinations."""
+    sinks = [Taking(), Taking()]
+    exporters = [EventsLogExporter(events_log=path, sinks=[sink]) for sink in sinks]
+    for exporter in exporters:
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+    generate(provider)
+    assert all(exporter.force_flush() for exporter in exporters)
+    assert [len(sink.taken) for sink in sinks] == [2, 2]
+    assert len(entries()) == (2 if path == "events.log" else 0)
 
 
 def test_the_log_can_be_turned_off(provider: TracerProvider) -> None:

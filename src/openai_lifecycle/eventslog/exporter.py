@@ -60,8 +60,10 @@ class EventsLogExporter(SpanExporter):
         self._file = EventsFile(self._options) if self._options.events_log else None
         self._sinks = _dispatcher(self._options) if self._options.sinks else None
         self.place = self._file.path if self._file else "sinks"  # where entries go
-        # The mark of a span whose entries are there: the exporter may also be configured through OTEL_TRACES_EXPORTER.
-        self._mark = f"_openai_lifecycle_written {self.place}"
+        # The marks of a span whose entries are there: the exporter may also be configured through OTEL_TRACES_EXPORTER.
+        self._file_mark = f"_openai_lifecycle_written {self.place}"
+        sinks = (sink if isinstance(sink, str) else id(sink) for sink in self._options.sinks)
+        self._sinks_mark = f"_openai_lifecycle_sent {hash(tuple(sinks))}"  # no URL: it may hold a password
         self._is_default = options is None and not keywords
         self._reported: set[str] = set()  # failures of the transform hook, at most one per line of it
 
@@ -114,15 +116,17 @@ class EventsLogExporter(SpanExporter):
             _OVERLAP.note_response(span, events[-1].metadata.custom_fields.get("response_id"))
         elif _OVERLAP.is_duplicate(span):
             return
-        if not _claim(span, self._mark):
+        file = self._file if self._file is not None and _claim(span, self._file_mark) else None
+        sinks = self._sinks if self._sinks is not None and _claim(span, self._sinks_mark) else None
+        if file is None and sinks is None:
             return
         kept = [pair for pair in map(self._transformed, events) if pair is not None]
-        if self._file is not None and kept:
-            self._file.write(*[entry for _, entry in kept])
-        if self._sinks is not None:
+        if file is not None and kept:
+            file.write(*[entry for _, entry in kept])
+        if sinks is not None:
             for event, _ in kept:
                 with SHIELD:  # the entries after this one are still to be delivered
-                    self._sinks.put(event)
+                    sinks.put(event)
 
     def _transformed(self, event: LifecycleEvent) -> tuple[LifecycleEvent, str] | None:
         """Return what the ``transform`` hook makes of ``event``, and its text; ``None`` if it drops it."""
