@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from opentelemetry.metrics import Counter, MeterProvider, get_meter
+from opentelemetry.metrics import Counter, MeterProvider, get_meter, get_meter_provider
 
 from openai_lifecycle import semconv
 from openai_lifecycle.version import __version__
 
 _started: MeterProvider | None = None
+#: The latest provider and its counter. Not one for each loss: the API's proxy keeps every meter that it makes.
+_latest: tuple[MeterProvider, Counter] | None = None
 
 
 def use(meter_provider: MeterProvider | None) -> None:
     """Count in ``meter_provider``, which was started because the application has none; in the global one if ``None``."""
-    global _started
-    _started = meter_provider
+    global _started, _latest
+    _started, _latest = meter_provider, None
 
 
 def counter(meter_provider: MeterProvider | None) -> Counter:
@@ -22,7 +24,12 @@ def counter(meter_provider: MeterProvider | None) -> Counter:
     An entry that the file could not take went to stderr (attribute ``error.type``); an event that a sink
     could not take is lost (attribute ``sink``).
     """
-    meter = get_meter(semconv.SCOPE, __version__, meter_provider or _started, semconv.SCHEMA_URL)
-    return meter.create_counter(
-        semconv.EVENTS_LOST, "{event}", "Events that events.log or another destination could not take."
-    )
+    global _latest
+    provider, latest = meter_provider or _started or get_meter_provider(), _latest
+    if latest is None or latest[0] is not provider:
+        meter = get_meter(semconv.SCOPE, __version__, provider, semconv.SCHEMA_URL)
+        made = meter.create_counter(
+            semconv.EVENTS_LOST, "{event}", "Events that events.log or another destination could not take."
+        )
+        _latest = latest = provider, made
+    return latest[1]

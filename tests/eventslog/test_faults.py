@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gc
 import io
 import json
 import logging
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.metrics import Counter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -230,6 +232,22 @@ def test_a_full_disk(durability: str, meter: Meter, capsys: pytest.CaptureFixtur
     assert in_file[-1] == 99
     assert meter.lost() == {"ENOSPC": len(on_stderr)}
     assert len(damage) <= 1
+
+
+def test_losses_that_nobody_measures_leave_nothing_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the application has no ``MeterProvider``, any number of lost entries takes one counter."""
+
+    def counters() -> int:
+        gc.collect()
+        return sum(isinstance(one, Counter) for one in gc.get_objects())
+
+    file = EventsFile(child.options(events_log="no/such/events.log"))
+    file.write(entry(0))
+    before = counters()
+    for number in range(1, 10):
+        file.write(entry(number))
+    assert counters() == before
+    assert capsys.readouterr().err == "".join(map(entry, range(10)))
 
 
 @needs_root
