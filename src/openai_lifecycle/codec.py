@@ -408,14 +408,14 @@ def _foreign(
     end = span.end_time or span.start_time or 0
     places = [attributes, *(event.attributes or {} for event in span.events)]
     sent, received = _found(places, semconv.INPUT_MESSAGES), _found(places, semconv.OUTPUT_MESSAGES)
-    own: dict[str, Any] = {semconv.MESSAGE_CONTENT: "", semconv.ERROR_MESSAGE: ""}
+    own: dict[str, Any] = {semconv.MESSAGE_CONTENT: ""}
     if sent:
         own[semconv.MESSAGES_COUNT] = len(sent)
     if limit:
         own[semconv.MESSAGE_CONTENT] = _content(_found(places, semconv.SYSTEM_INSTRUCTIONS), sent, limit)
     if span.status.status_code is StatusCode.ERROR or attributes.get(semconv.ERROR_TYPE):
-        if limit is not None:
-            own[semconv.ERROR_MESSAGE] = redact(_error(span, attributes))
+        kind = _text(attributes.get(semconv.ERROR_TYPE))
+        own[semconv.ERROR_MESSAGE] = kind if limit is None else redact(_error(span, attributes))
         return [(semconv.GENERATION_ERROR, own, end)]
     if received:
         own[semconv.CHOICES_COUNT] = len(received)

@@ -361,15 +361,19 @@ def test_a_foreign_span_has_its_entries(writing: TracerProvider) -> None:
     assert "stream" not in generation.metadata.custom_fields
 
 
-def test_a_foreign_error(writing: TracerProvider) -> None:
-    """A failed foreign call is an error entry with its type and message, credentials replaced."""
-    span = writing.get_tracer("foreign").start_span(
+@pytest.mark.parametrize(
+    ("capture", "error"), [("event_only", "gave up on Bearer [REDACTED]"), ("no_content", "Timeout")]
+)
+def test_a_foreign_error(provider: TracerProvider, capture: str, error: str) -> None:
+    """A failed foreign call is an error entry with its type and message, credentials replaced; without content, its type."""
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter(capture=capture)))
+    span = provider.get_tracer("foreign").start_span(
         "chat", attributes={**FOREIGN, semconv.ERROR_TYPE: "Timeout"}
     )
     span.set_status(Status(StatusCode.ERROR, "gave up on Bearer abcdefgh1234"))
     span.end()
     (event,) = entries()
-    assert (event.tag, getattr(event, "error")) == ("GENERATION_ERROR", "gave up on Bearer [REDACTED]")  # noqa: B009
+    assert (event.tag, getattr(event, "error")) == ("GENERATION_ERROR", error)  # noqa: B009
     assert event.metadata.custom_fields["error_type"] == "Timeout"
 
 
