@@ -50,6 +50,8 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "moderation": "llm_moderation",
 }
 _INITIALIZATION: Final = "llm_initialization"
+#: How many characters of an error's message are recorded: a server may quote the whole request in it.
+LONGEST_ERROR: Final = 8192
 
 
 # ------------------------------------------------------------------ events → span events
@@ -415,7 +417,8 @@ def _foreign(
         own[semconv.MESSAGE_CONTENT] = _content(_found(places, semconv.SYSTEM_INSTRUCTIONS), sent, limit)
     if span.status.status_code is StatusCode.ERROR or attributes.get(semconv.ERROR_TYPE):
         kind = _text(attributes.get(semconv.ERROR_TYPE))
-        own[semconv.ERROR_MESSAGE] = kind if limit is None else redact(_error(span, attributes))
+        said = kind if limit is None else redact(_error(span, attributes))
+        own[semconv.ERROR_MESSAGE] = shortened(said, LONGEST_ERROR, len(said))
         return [(semconv.GENERATION_ERROR, own, end)]
     if received:
         own[semconv.CHOICES_COUNT] = len(received)

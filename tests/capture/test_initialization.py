@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import weakref
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,15 @@ def test_a_failed_construction_quotes_only_what_may_be(capture: str) -> None:
     assert isinstance(error, LLMInitializationError)
     assert ("canary" in seen) == (capture == "event_only")
     assert error.metadata.custom_fields["error_type"] in seen
+
+
+def test_a_long_message_of_a_constructor_is_cut(observed: Observed) -> None:
+    """A constructor's message that quotes more than fits is cut, as that of a call."""
+    with pytest.raises(Exception, match="xxx"):
+        openai.OpenAI(api_key=KEY, base_url=f"http://127.0.0.1:{'x' * 20_000}/v1")
+    error = entries()[-1]
+    assert isinstance(error, LLMInitializationError)
+    assert re.fullmatch(r".{8192}… \[\+\d+ chars\]", error.error)
 
 
 class SilentError(ValueError):

@@ -429,10 +429,14 @@ def test_a_foreign_span_s_content_follows_the_option(provider: TracerProvider, c
 
 
 def test_a_foreign_prompt_is_cut(provider: TracerProvider) -> None:
-    """The limit of ``message_content`` holds for every entry."""
+    """The limits of ``message_content`` and ``error`` hold for every entry."""
     provider.add_span_processor(EventsLogProcessor(EventsLogExporter(content_limit=10)))
     trace_foreign(provider)
     assert getattr(entries()[1], "message_content").startswith("system: Be… [+")  # noqa: B009
+    span = provider.get_tracer("foreign").start_span("chat", attributes=FOREIGN)
+    span.set_status(Status(StatusCode.ERROR, "x" * 9000))
+    span.end()
+    assert getattr(entries()[2], "error") == f"{'x' * 8192}… [+808 chars]"  # noqa: B009
 
 
 # ------------------------------------------------------------------ one call, two spans

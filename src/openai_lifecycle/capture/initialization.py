@@ -13,7 +13,8 @@ from typing import Any, Final
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from openai_lifecycle import semconv
+from openai_lifecycle import codec, semconv
+from openai_lifecycle.capture.content import one_line
 from openai_lifecycle.capture.credentials import secrets_in
 from openai_lifecycle.capture.endpoints import Endpoint, endpoint_in, endpoint_of
 from openai_lifecycle.capture.facts import Attributes, double, integer, message, number, text
@@ -100,7 +101,7 @@ class Initializations:
             return
         with SHIELD:
             kind, capture = type(error).__qualname__, self._options.capture
-            described = redact(message(error), secrets_in(arguments)) or kind
+            described = one_line((message(error),), codec.LONGEST_ERROR, secrets_in(arguments)) or kind
             span.set_attribute(semconv.ERROR_TYPE, kind)
             said = described if capture.on_events else kind
             span.add_event(semconv.INITIALIZATION_ERROR, {semconv.ERROR_MESSAGE: said})

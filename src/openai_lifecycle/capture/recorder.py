@@ -23,8 +23,6 @@ from openai_lifecycle.redaction import redact, redact_attributes, redact_recurri
 from openai_lifecycle.shield import SHIELD
 
 _T = TypeVar("_T")
-#: How many characters of an error's message are recorded: a server may quote the whole request in it.
-_LONGEST_ERROR: Final = 8192
 
 
 class Telemetry(Protocol):
@@ -305,7 +303,7 @@ class Recording:
         brief = f"{failure}: HTTP {status}" if status and status >= 400 else failure
         said = message(end.error) if end.error is not None else (end.call.reply.error or ("", ""))[1]
         secrets = (*self._secrets, *secrets_sent(end.sent))
-        return one_line((said,), _LONGEST_ERROR, secrets) or brief, brief
+        return one_line((said,), codec.LONGEST_ERROR, secrets) or brief, brief
 
 
 #: The steps at the end of a call, in order; then those that remain when the span is not recording.
