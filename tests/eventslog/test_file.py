@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -323,6 +324,30 @@ def test_a_number_that_is_no_longer_ours_is_not_closed(capsys: pytest.CaptureFix
     file.close()
     assert capsys.readouterr().err == entry(1)
     os.close(other)
+
+
+@pytest.mark.parametrize("when", ["at its end", "in a child"])
+def test_a_number_that_is_no_longer_ours_stays_open(when: str) -> None:
+    """What a daemon has opened under the number of our descriptor is closed neither at our end nor in a child."""
+    file = EventsFile(child.options())
+    file.write(entry(0))
+    number = file._appender._descriptor
+    assert number is not None
+    reading, writing = os.pipe()
+    os.dup2(writing, number)
+    if when == "at its end":
+        file.close()
+        os.write(number, b"open")
+    elif (worker := os.fork()) == 0:
+        with contextlib.suppress(OSError):
+            os.write(number, b"open")
+        os._exit(0)
+    else:
+        os.waitpid(worker, 0)
+    os.close(number)
+    os.close(writing)
+    assert os.read(reading, 9) == b"open"
+    os.close(reading)
 
 
 def test_no_standard_stream_becomes_the_log() -> None:

@@ -16,7 +16,7 @@ import time
 from typing import Final
 
 from openai_lifecycle.eventslog import locks, rotation
-from openai_lifecycle.eventslog.descriptors import above_standard, inherited, is_same_file
+from openai_lifecycle.eventslog.descriptors import above_standard, close_own, inherited, is_same_file
 from openai_lifecycle.eventslog.format import END
 
 _ROTATION_PAUSE: Final = 60.0  # seconds until a rotation that failed is tried again
@@ -80,27 +80,21 @@ class Appender:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), self.path)
 
     def close(self) -> None:
-        """Close the descriptor; the next entry opens the file again."""
+        """Close the descriptor if it is still ours; the next entry opens the file again."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+            close_own(descriptor, self._file)
 
     # -------------------------------------------------------------- open
     def _open(self) -> int:
         descriptor = self._descriptor
         if descriptor is not None:
-            # An application that daemonizes closes every descriptor, and the number may now be its own file or
-            # socket: never write to it, never close it.
-            try:
-                status = os.fstat(descriptor)
-            except OSError as error:
-                if error.errno != errno.EBADF:  # still ours; NFS says ESTALE of a file that is gone
-                    self.close()
-            else:
-                if os.path.samestat(status, self._file):
+            try:  # the application may have closed it, and the number mean a file or socket of its own
+                if os.path.samestat(os.fstat(descriptor), self._file):
                     return descriptor
-            self._descriptor = None
+            except OSError:
+                pass
+            self.close()
         number = _inherited(self.path)
         descriptor = above_standard(_open_path(self.path) if number is None else _open_again(number))
         self._descriptor, self._end = descriptor, -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -52,3 +53,17 @@ def is_same_file(path: str, descriptor: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except OSError:
         return False
+
+
+def close_own(descriptor: int, file: os.stat_result) -> None:
+    """Close ``descriptor`` if it is still ``file``.
+
+    An application that daemonizes closes every descriptor, and the number may now be its own file or socket.
+    """
+    with contextlib.suppress(OSError):
+        try:
+            is_own = os.path.samestat(os.fstat(descriptor), file)
+        except OSError as error:  # NFS says ESTALE of a file that is gone
+            is_own = error.errno != errno.EBADF
+        if is_own:
+            os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -11,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import locks
-from openai_lifecycle.eventslog.descriptors import above_standard, is_same_file
+from openai_lifecycle.eventslog.descriptors import above_standard, close_own, is_same_file
 from openai_lifecycle.eventslog.file import absolute
 from openai_lifecycle.records import to_json
 
@@ -73,12 +72,10 @@ class JsonLinesSink:
         """Do nothing: the kernel has what was written."""
 
     def close(self) -> None:
-        """Close the file, unless the application has closed it: the number may be one of its own files by now."""
+        """Close the file."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.fstat(descriptor), self._file):
-                    os.close(descriptor)
+            close_own(descriptor, self._file)
 
 
 def _path(url: str) -> str:
