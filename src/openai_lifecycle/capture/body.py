@@ -66,12 +66,11 @@ class EventStreamBody:
 
     def _line(self, line: bytes) -> None:
         if line.startswith(b"data:"):
-            self._data.append(line[5:].strip())
+            self._data.append(line[5:])
         elif not line:
             self._size = 0
-            if self._data:
-                self._event(parse_json(b"\n".join(self._data)))
-                self._data.clear()
+            self._event(parse_json(b"\n".join(self._data)))
+            self._data.clear()
 
     def _event(self, chunk: Any) -> None:
         if chunk is not None:
