@@ -80,27 +80,57 @@ def test_a_long_line_in_many_pieces(server: ScriptedServer, observed: Observed) 
     assert entry.response_length == 1_000_000
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+EVERY_END = pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+
+
+def in_lines(value: Any, end: str, width: int = 0) -> str:
+    """Return an event whose JSON is spread over lines, each filled up to ``width`` characters."""
+    lines = json.dumps(value, indent=0).splitlines()
+    return "".join(f"data:{line}".ljust(width) + end for line in lines) + end
+
+
+@EVERY_END
 def test_every_end_of_a_line(server: ScriptedServer, observed: Observed, end: str) -> None:
     """Lines may end in any way that the standard allows, also when the bytes of one end arrive apart."""
-    body = "".join(f": ping{end}{end}data: {json.dumps(chunk)}{end}{end}" for chunk in wire.chunks())
+    body = "".join(f": ping{end}{end}{in_lines(chunk, end)}" for chunk in wire.chunks())
     server.script(reply(body.encode(), kind="text/event-stream"))
     entry = read_in_pieces(server, observed, 1)
     assert entry.response_length == len("Hello, world")
-    assert entry.metadata.custom_fields["finish_reasons"] == "tool_calls"
+    custom = entry.metadata.custom_fields
+    assert (custom["finish_reasons"], custom["output_tokens"]) == ("tool_calls", "10")  # the last event's
 
 
+@EVERY_END
+@pytest.mark.parametrize("lines", ["one line", "lines"])
 def test_an_event_beyond_all_bounds(
-    server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch, lines: str, end: str
 ) -> None:
-    """Of an event in lines without end no more than a limit is kept; the events after it are read."""
+    """Of an event without end no more than a limit is kept; the events after it are read."""
     monkeypatch.setattr(body, "LIMIT", 5_000)
-    huge = json.dumps({**wire.chunk({"content": "a"}), "padding": ["x"] * 1_000}, indent=0).splitlines()
-    lines = "".join(f"data: {line}\n" for line in huge)
-    rest = b"".join(map(_stream, wire.chunks()))
-    server.script(reply(lines.encode() + b"\n" + rest, kind="text/event-stream"))
+    huge = {**wire.chunk({"content": "a"}), "padding": ["x"] * 1_000}
+    # Each of the lines arrives whole: what is dropped is not only their ends.
+    sent = in_lines(huge, end, 100 - len(end)) if lines == "lines" else f"data: {json.dumps(huge)}{end}{end}"
+    rest = "".join(f"data: {json.dumps(chunk)}{end}{end}" for chunk in wire.chunks())
+    server.script(reply((sent + rest).encode(), kind="text/event-stream"))
     entry = read_in_pieces(server, observed, 100)
     assert entry.response_length == len("Hello, world")
+
+
+def test_a_document_beyond_all_bounds(
+    server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A document longer than a limit is not kept: the call is a success whose facts are not known."""
+    monkeypatch.setattr(body, "LIMIT", 100)
+    server.script(whole())
+    entry = read_in_pieces(server, observed, 10)
+    assert "output_tokens" not in entry.metadata.custom_fields
+
+
+def test_a_stream_of_nothing(server: ScriptedServer, observed: Observed) -> None:
+    """The mark at the end of a stream is no chunk: a stream without any has no time to the first."""
+    server.script(event_stream())
+    entry = read_in_pieces(server, observed, 100)
+    assert "time_to_first_token_ms" not in entry.metadata.custom_fields
 
 
 def test_a_rate_limit_beyond_all_bounds(server: ScriptedServer, observed: Observed) -> None:
