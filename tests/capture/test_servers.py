@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import json
@@ -451,18 +452,24 @@ def _stream(value: Any) -> bytes:
 
 
 EVENTS = b"".join(map(_stream, wire.chunks())) + b"data: [DONE]\n\n"
-MEMORY = {
+MEMORY: dict[str, tuple[str | None, bytes, bool]] = {
     "json": ("application/json", json.dumps(wire.completion()).encode(), False),
     "json called text": ("text/plain", json.dumps(wire.completion()).encode(), False),
     "json in capitals": ("Application/JSON", json.dumps(wire.completion()).encode(), False),
+    "json called nothing": (None, json.dumps(wire.completion()).encode(), False),
+    "json for a stream": ("application/json", json.dumps(wire.completion()).encode(), True),
     "events": ("text/event-stream", EVENTS, True),
     "events called text": ("text/plain; charset=utf-8", EVENTS, True),
+    "events called nothing": (None, EVENTS, True),
+    "events unasked": ("text/event-stream", EVENTS, False),
 }
 
 
-def answering(kind: str, body: bytes, *, is_async: bool) -> Any:
+def answering(kind: str | None, body: Any, *, is_async: bool) -> Any:
     """Return a client that is answered from memory, as by a mock or a cache."""
-    transport = http.MockTransport(lambda _: http.Response(200, headers={"content-type": kind}, content=body))
+    headers = {} if kind is None else {"content-type": kind}
+    content = {"content" if isinstance(body, bytes) else "stream": body}
+    transport = http.MockTransport(lambda _: http.Response(200, headers=headers, **content))
     if is_async:
         return openai.AsyncOpenAI(api_key="k", http_client=http.AsyncClient(transport=transport))
     return openai.OpenAI(api_key="k", http_client=http.Client(transport=transport))
@@ -564,6 +571,36 @@ def test_a_body_that_breaks(
     entry = observed.generation()
     assert isinstance(entry, LLMGenerationError)
     assert entry.metadata.custom_fields["error_type"] == raised.type.__qualname__
+
+
+class Closing(http.SyncByteStream, http.AsyncByteStream):  # type: ignore[misc]
+    """A body that is never read, and whose closing may fail."""
+
+    def __init__(self, *, fails: bool) -> None:
+        self.fails = fails
+
+    def close(self) -> None:
+        if self.fails:
+            raise OSError("connection lost")
+
+    async def aclose(self) -> None:
+        self.close()
+
+
+@BOTH
+@pytest.mark.parametrize("fails", [False, True], ids=["closes", "fails"])
+def test_a_stream_that_is_closed(observed: Observed, *, fails: bool, is_async: bool) -> None:
+    """A stream that the application closes and keeps has its entry at once; what closing raises it gets."""
+
+    async def application() -> None:
+        client = answering("text/event-stream", Closing(fails=fails), is_async=is_async)
+        stream = await settle(client.chat.completions.create(**wire.REQUEST, stream=True))
+        with pytest.raises(OSError, match="lost") if fails else contextlib.nullcontext():
+            await settle(stream.close())
+        assert isinstance(observed.generation(), LLMGenerationSuccess)
+        await settle(client.close())
+
+    asyncio.run(application())
 
 
 @BOTH
