@@ -210,6 +210,27 @@ def test_collection_under_a_lock_does_not_record_there(
     assert len(observed.spans()) == 2
 
 
+def test_a_coroutine_destroyed_under_a_lock(observed: Observed) -> None:
+    """A call that is destroyed half-way while a lock may be held is recorded after, as the failure it is."""
+
+    async def never(_: Any) -> Any:
+        return await asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        transport = http.AsyncClient(transport=http.MockTransport(never))
+        async with openai.AsyncOpenAI(api_key="k", http_client=transport) as client:
+            calling = client.chat.completions.create(**wire.REQUEST)
+            calling.send(None)
+            called_in("opentelemetry.sdk.trace", calling.close)
+            assert not observed.spans()
+
+    asyncio.run(work())
+    call_module.end_abandoned()
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationError)
+    assert entry.metadata.custom_fields["error_type"] == "GeneratorExit"
+
+
 def test_any_number_of_streams_may_be_abandoned_at_once(observed: Observed) -> None:
     """However many calls wait for a safe moment, the next call records them all, and the application's succeeds."""
     body, count = json.dumps(wire.completion()).encode(), sys.getrecursionlimit()

@@ -26,8 +26,8 @@ _T = TypeVar("_T")
 
 #: Calls that have not ended. Removing a call from this set is what ends it: whoever removes it records it.
 _open: set[Call] = set()
-#: Abandoned calls that the garbage collector found while it was not safe to record them.
-_abandoned: deque[Call] = deque()
+#: Abandoned calls that the garbage collector found while it was not safe to record them, and the error of each.
+_abandoned: deque[tuple[Call, BaseException | None]] = deque()
 #: Key of the current context: the call whose request is being made.
 _CURRENT: Final = context.create_key("openai-lifecycle-call")
 
@@ -211,10 +211,11 @@ class Call:
         """
         if not self.ongoing:
             return
+        error = reason if isinstance(reason, BaseException) else None
         if _holding_locks():
-            _abandoned.append(self)
+            _abandoned.append((self, error))
         else:
-            self.end(reason if isinstance(reason, BaseException) else None)
+            self.end(error)
 
 
 def current() -> Call | None:
@@ -227,7 +228,8 @@ def end_abandoned() -> None:
     """End the calls that could not be ended when their responses were collected."""
     with contextlib.suppress(IndexError):  # several threads may empty it
         while True:
-            _abandoned.popleft()._end(None)
+            call, error = _abandoned.popleft()
+            call._end(error)
 
 
 def end_all() -> None:
