@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import copy
 import dataclasses
 import enum
@@ -283,17 +284,21 @@ def test_another_request_on_the_way(
     assert "openai_lifecycle.request_id" not in observed.attributes()
 
 
-def test_a_subclass_that_waits_in_its_own_way(server: ScriptedServer, observed: Observed) -> None:
-    """The retries of a call that fails are counted, however long the client waits before each."""
+@pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
+def test_a_subclass_that_waits_in_its_own_way(
+    server: ScriptedServer, observed: Observed, *, fails: bool
+) -> None:
+    """The retries of a call are counted, however long the client waits before each."""
 
     class Waits(openai.OpenAI):
         def _calculate_retry_timeout(self, *_: Any, **__: Any) -> float:
             return 0.001
 
-    server.script(*[reply(b"{}", status=500)] * 3)
+    failure = reply(b"{}", status=500)
+    server.script(failure, failure, failure if fails else WHOLE)
     with (
         Waits(base_url=server.base_url, api_key="sk-test-0123456789", max_retries=2) as client,
-        pytest.raises(openai.InternalServerError),
+        pytest.raises(openai.InternalServerError) if fails else contextlib.nullcontext(),
     ):
         client.chat.completions.create(**wire.REQUEST)
     assert observed.attributes()["openai_lifecycle.retries"] == 2
@@ -669,8 +674,11 @@ def test_a_stream_without_end_of_names_and_choices() -> None:
 
 
 # ------------------------------------------------------------------ contexts, threads, timing
-def test_a_coroutine_closed_by_hand(observed: Observed) -> None:
-    """A call that is driven and closed by hand leaves no span current in the context that drove it."""
+@pytest.mark.parametrize("together", [True, False], ids=["one context", "two contexts"])
+def test_a_coroutine_closed_by_hand(
+    observed: Observed, caplog: pytest.LogCaptureFixture, *, together: bool
+) -> None:
+    """A call that is driven and closed by hand, wherever each is done, leaves no span current and nothing to log."""
 
     async def never(_: Any) -> Any:  # connecting would not let itself be closed at every point
         return await asyncio.get_running_loop().create_future()
@@ -679,11 +687,14 @@ def test_a_coroutine_closed_by_hand(observed: Observed) -> None:
         transport = http.AsyncClient(transport=http.MockTransport(never))
         async with openai.AsyncOpenAI(api_key="k", http_client=transport) as client:
             calling = client.chat.completions.create(**wire.REQUEST)
-            calling.send(None)
-            calling.close()
-            assert trace.get_current_span() is trace.INVALID_SPAN
+            driven, other = contextvars.copy_context(), contextvars.copy_context()
+            driven.run(calling.send, None)
+            closed_in = driven if together else other
+            closed_in.run(calling.close)
+            assert closed_in.run(trace.get_current_span) is trace.INVALID_SPAN
 
     asyncio.run(work())
+    assert not caplog.records
     entry = observed.generation()
     assert isinstance(entry, LLMGenerationError)
     assert entry.metadata.custom_fields["error_type"] == "GeneratorExit"
