@@ -44,6 +44,18 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (sdk.TRACES, {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"}, []),
         (sdk.TRACES, {"OTEL_TRACES_EXPORTER": "console, events_log"}, ["console", "events_log"]),
+        # Empty values count as not given, as a compose file passes them on.
+        (
+            sdk.TRACES,
+            {
+                "OTEL_TRACES_EXPORTER": " ",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x",
+                "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": " http/protobuf ",
+            },
+            ["otlp_proto_http"],
+        ),
+        (sdk.TRACES, {"OTEL_TRACES_EXPORTER": "None,console,"}, ["console"]),
     ],
 )
 def test_who_asks_for_what(
@@ -53,6 +65,13 @@ def test_who_asks_for_what(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert sdk.exporter_names(signal) == names
+
+
+@pytest.mark.parametrize(("value", "expected"), [("", False), ("1", False), ("true", True), (" TRUE ", True)])
+def test_when_the_sdk_is_disabled(monkeypatch: pytest.MonkeyPatch, value: str, *, expected: bool) -> None:
+    """``OTEL_SDK_DISABLED`` is read as the SDK reads it: only the word true counts, in letters of any size."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", value)
+    assert sdk.disabled() == expected
 
 
 @pytest.mark.parametrize(
@@ -222,20 +241,21 @@ def test_a_metric_reader_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> No
     provider.shutdown()
 
 
-def test_no_secret_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"])
+def test_no_secret_is_told(
+    variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """What an exporter says of a header, raw or decoded, is not repeated."""
 
     class Talkative:
         def __init__(self) -> None:
-            raise ValueError("no such place: 'Basic dXNlcjpwYXNzd29yZA', key=hunter2hunter2")
+            raise ValueError("no such place: 'Basic dXNlcjpwYXNzd29yZA', key=hunter2hunter2, raw: a%20b%20c")
 
-    monkeypatch.setenv(
-        "OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20dXNlcjpwYXNzd29yZA, key = hunter2hunter2"
-    )
+    monkeypatch.setenv(variable, "authorization=Basic%20dXNlcjpwYXNzd29yZA, key = hunter2hunter2,k=a%20b%20c")
     monkeypatch.setattr(sdk, "loaded", lambda _: iter([Talkative]))
     sdk.tracer_provider().shutdown()
     (record,) = caplog.records
-    assert "ValueError: no such place: '[REDACTED]', key=[REDACTED]" in record.getMessage()
+    assert "ValueError: no such place: '[REDACTED]', key=[REDACTED], raw: [REDACTED]" in record.getMessage()
 
 
 def test_an_sdk_without_our_way_to_start_it(
@@ -251,8 +271,9 @@ def test_an_sdk_without_our_way_to_start_it(
     assert record.exc_info is None
 
 
+@pytest.mark.parametrize("error", [ImportError, TypeError])
 def test_an_exporter_that_cannot_be_loaded(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An exporter whose package is broken is one error with the reason."""
 
@@ -260,10 +281,10 @@ def test_an_exporter_that_cannot_be_loaded(
         name = "broken"
 
         def load(self) -> None:
-            raise ImportError("no grpc here")
+            raise error("no grpc here")
 
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "broken")
     monkeypatch.setattr(sdk, "entry_points", lambda **_: [Broken()])
     with caplog.at_level(logging.ERROR):
         assert list(sdk.loaded(sdk.TRACES)) == []
-    assert "OTEL_TRACES_EXPORTER='broken' cannot be loaded: ImportError: no grpc here" in caplog.text
+    assert f"OTEL_TRACES_EXPORTER='broken' cannot be loaded: {error.__name__}: no grpc here" in caplog.text

@@ -76,7 +76,7 @@ def exporter_names(signal: Signal) -> list[str]:
         names = [name.strip() for name in asked.split(",")]
     else:
         names = ["otlp"] if any(os.environ.get(variable) for variable in signal.endpoints) else []
-    resolved = (_resolved(signal, name) for name in names if name and name.lower() != "none")
+    resolved = (_resolved(signal, name) for name in names if name.lower() != "none")
     return [name for name in resolved if name]
 
 
