@@ -21,6 +21,7 @@ from openai_lifecycle.events import LifecycleEvent, LLMGenerationSuccess, ToolCa
 from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProcessor
 from openai_lifecycle.eventslog.overlap import Overlap
 from openai_lifecycle.eventslog.reader import read_events
+from openai_lifecycle.shield import SHIELD
 
 LOG = Path("events.log")
 
@@ -407,6 +408,23 @@ def test_the_former_name_of_the_provider(writing: TracerProvider) -> None:
         "chat", attributes={semconv.OPERATION: "chat", "gen_ai.system": "cohere"}
     ).end()
     assert [event.provider for event in entries()] == ["cohere"]
+
+
+@pytest.mark.parametrize("place", ["codec.decode", "eventslog.overlap.Overlap.note"])
+def test_a_defect_of_ours_and_a_foreign_span(
+    writing: TracerProvider, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    """What our code raises about a span of the application, at its start or end, is logged and not raised."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(f"openai_lifecycle.{place}", broken)
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    monkeypatch.setattr(SHIELD, "_reported", set())
+    trace_foreign(writing)
+    (message,) = caplog.messages
+    assert "RuntimeError at test_exporter.py" in message
 
 
 def test_spans_that_are_no_generations(writing: TracerProvider) -> None:
