@@ -19,9 +19,12 @@ from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 from openai_lifecycle import codec, semconv
 from openai_lifecycle.events import LifecycleEvent, LLMGenerationSuccess, ToolCallDetected
 from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProcessor
+from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.overlap import Overlap
 from openai_lifecycle.eventslog.reader import read_events
 from openai_lifecycle.shield import SHIELD
+from openai_lifecycle.sinks.dispatch import Dispatcher
+from tests.limits import HANGS
 
 LOG = Path("events.log")
 
@@ -143,6 +146,24 @@ def test_the_log_can_be_turned_off(provider: TracerProvider) -> None:
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.parametrize("file_is_safe", [True, False])
+@pytest.mark.parametrize("sinks_are_safe", [True, False])
+def test_a_flush(monkeypatch: pytest.MonkeyPatch, *, file_is_safe: bool, sinks_are_safe: bool) -> None:
+    """A flush asks both file and destinations, with what is left of its time, and succeeds if both do."""
+    waits: list[float] = []
+    for kind, is_safe in ((EventsFile, file_is_safe), (Dispatcher, sinks_are_safe)):
+
+        def flush(_: object, seconds: float, is_safe: bool = is_safe) -> bool:
+            waits.append(seconds)
+            return is_safe
+
+        monkeypatch.setattr(kind, "flush", flush)
+    processor = EventsLogProcessor(EventsLogExporter(sinks="jsonl:out.jsonl"))
+    assert processor.force_flush(HANGS * 2_000) == (file_is_safe and sinks_are_safe)
+    assert [HANGS < seconds <= HANGS * 2 for seconds in waits] == [True, True]
+    processor.shutdown()
+
+
 def test_a_span_after_shutdown_is_still_written(provider: TracerProvider) -> None:
     """A call that ends after the SDK was shut down, as at the end of a process, is in the file."""
     exporter = EventsLogExporter(durability="buffered")
@@ -235,7 +256,9 @@ def test_a_failing_transform_costs_the_content_and_not_the_entry(
     """The entry is written without its content; one log line, without content, says where the hook failed."""
     events = transformed(provider, transform)
     generate(provider)
-    assert [event.tag for event in entries()] == ["TOOL_CALL_DETECTED", "GENERATION_SUCCESS"] * 2
+    answer(provider, "resp_1", error="cannot tell the PIN")
+    tool, success, failure = "TOOL_CALL_DETECTED", "GENERATION_SUCCESS", "GENERATION_ERROR"
+    assert [event.tag for event in entries()] == [tool, success, tool, success, tool, failure]
     assert "PIN" not in LOG.read_text() + caplog.text
     assert "31415926535897932384" not in LOG.read_text() + caplog.text
     assert [getattr(event, "response_length", None) for event in events] == [None, 2]
@@ -458,28 +481,33 @@ def test_a_foreign_prompt_is_cut(provider: TracerProvider) -> None:
 
 
 # ------------------------------------------------------------------ one call, two spans
-def test_a_call_that_others_trace_too_is_written_once(writing: TracerProvider) -> None:
+@pytest.mark.parametrize("kind", [EventsLogProcessor, SimpleSpanProcessor])
+def test_a_call_that_others_trace_too_is_written_once(provider: TracerProvider, kind: type[Any]) -> None:
     """Of a foreign span around ours, and a framework's around that, only ours is written; others are all written."""
+    provider.add_span_processor(kind(EventsLogExporter()))
     attributes: dict[str, Any] = {semconv.OPERATION: "chat", semconv.REQUEST_MODEL: "m"}
-    with writing.get_tracer("framework").start_as_current_span("chat", attributes=attributes):
-        with writing.get_tracer("openai").start_as_current_span("chat m", attributes=attributes):
-            generate(writing)
-        trace_foreign(writing)
-    generate(writing)
-    with writing.get_tracer("framework").start_as_current_span("chat claude", attributes=FOREIGN):
-        trace_foreign(writing)
+    with provider.get_tracer("framework").start_as_current_span("chat", attributes=attributes):
+        with provider.get_tracer("openai").start_as_current_span("chat m", attributes=attributes):
+            generate(provider)
+        trace_foreign(provider)
+    generate(provider)
+    with provider.get_tracer("framework").start_as_current_span("chat claude", attributes=FOREIGN):
+        trace_foreign(provider)
     models = [event.model_id for event in entries() if event.tag == "GENERATION_SUCCESS"]
     assert models == ["m", "claude", "m", "claude", "claude"]
 
 
-def answer(provider: TracerProvider, response: str) -> int:
-    """End a span of ours, of a call without a model, that has a response id; return when it started."""
+def answer(provider: TracerProvider, response: str, error: str = "x") -> int:
+    """End a span of ours with a tool call, without a model, that has a response id; return when it started."""
     span: Any = provider.get_tracer(semconv.SCOPE).start_span(
         "chat", attributes={semconv.OPERATION: "chat", semconv.RESPONSE_ID: response}
     )
     span.add_event(
+        semconv.TOOL_CALL_DETECTED, codec.tool_call(call_id="c", name="f", kind="function", arguments="{}")
+    )
+    span.add_event(
         semconv.GENERATION_ERROR,
-        codec.generation_error(messages_count=1, message_content="", temperature=None, error="x"),
+        codec.generation_error(messages_count=1, message_content="", temperature=None, error=error),
     )
     span.end()
     return int(span.start_time)
