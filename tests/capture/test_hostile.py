@@ -41,7 +41,7 @@ import openai_lifecycle
 from openai_lifecycle.capture import call, contexts, facts, patches
 from openai_lifecycle.capture.operations import chat
 from openai_lifecycle.capture.patches import Patches
-from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
+from openai_lifecycle.events import LifecycleEvent, LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
 from tests import wire, wire_responses
 from tests.capture.application import client_for, closing, http, run, settle
@@ -673,6 +673,22 @@ def test_a_stream_without_end_of_names_and_choices() -> None:
     assert len(state.tool_calls[0, 0].name) < count
 
 
+def test_a_transform_that_asks_a_model(server: ScriptedServer, observed: Observed) -> None:
+    """A call that the ``transform`` hook makes is not recorded: the hook would be called for it again, without end."""
+    server.script(WHOLE)
+    with client_for(server, is_async=False) as client:
+
+        def asks(event: LifecycleEvent) -> LifecycleEvent:
+            if len(server.requests) < 10:
+                client.chat.completions.create(**wire.REQUEST)
+            return event
+
+        observed.instrument(transform=asks)
+        client.chat.completions.create(**wire.REQUEST)
+    assert recorded_whole(observed)
+    assert len(server.requests) == 1 + 3  # the hook has asked for each of the entries
+
+
 # ------------------------------------------------------------------ contexts, threads, timing
 @pytest.mark.parametrize("together", [True, False], ids=["one context", "two contexts"])
 def test_a_coroutine_closed_by_hand(
@@ -808,6 +824,24 @@ def test_a_span_processor_that_raises(
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_provider_that_makes_no_tracer(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the application's provider raises instead of making a tracer, each call has its entry all the same."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    monkeypatch.setattr(provider, "get_tracer", broken)
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    openai_lifecycle.instrument(tracer_provider=provider)
+    server.script(WHOLE)
+    with client_for(server, is_async=False) as client:
+        for _ in range(2):
+            client.chat.completions.create(**wire.REQUEST)
+    assert len([entry for entry in entries() if isinstance(entry, LLMGenerationSuccess)]) == 2
+    provider.shutdown()
+
+
 def test_a_limit_of_few_attributes(server: ScriptedServer, observed: Observed) -> None:
     """Of a span that may hold few attributes the entry says whose call it was, and not that it was not streamed."""
     provider = TracerProvider(span_limits=SpanLimits(max_span_attributes=8), shutdown_on_exit=False)
@@ -991,12 +1025,14 @@ def _limited(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         ("capture.recorder.unchecked.set_attributes", True),
         ("capture.recorder.unchecked.add_event", True),
         ("capture.metrics.Instruments.record", True),
+        ("eventslog.exporter.suppress_instrumentation", True),  # around the transform hook
     ],
 )
 def test_a_time_limit_ends_the_call_wherever_it_strikes(
     server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch, place: str, begun: bool
 ) -> None:
     """What a signal handler raises while our code runs reaches the application, and a call that has begun ends."""
+    observed.instrument(transform=lambda event: event)
     path = f"openai_lifecycle.{place}"
     original = pkgutil.resolve_name(path)
 
@@ -1005,11 +1041,12 @@ def test_a_time_limit_ends_the_call_wherever_it_strikes(
         signal.raise_signal(signal.SIGUSR1)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(path, interrupted)
     body = json.dumps(wire_responses.response()).encode()
     server.script(reply(body, x_ratelimit_remaining_requests="7"))
-    with client_for(server, is_async=False) as client, pytest.raises(TimeUpError):
-        client.responses.create(**wire_responses.REQUEST)
+    with client_for(server, is_async=False) as client:
+        monkeypatch.setattr(path, interrupted)
+        with pytest.raises(TimeUpError):
+            client.responses.create(**wire_responses.REQUEST)
     assert len(observed.spans()) == begun
     assert not call._open
 
