@@ -589,14 +589,18 @@ class Closing(http.SyncByteStream, http.AsyncByteStream):  # type: ignore[misc]
 
 @BOTH
 @pytest.mark.parametrize("fails", [False, True], ids=["closes", "fails"])
-def test_a_stream_that_is_closed(observed: Observed, *, fails: bool, is_async: bool) -> None:
+@pytest.mark.parametrize("is_raw", [False, True], ids=["stream", "raw"])
+def test_a_stream_that_is_closed(observed: Observed, *, is_raw: bool, fails: bool, is_async: bool) -> None:
     """A stream that the application closes and keeps has its entry at once; what closing raises it gets."""
 
     async def application() -> None:
         client = answering("text/event-stream", Closing(fails=fails), is_async=is_async)
-        stream = await settle(client.chat.completions.create(**wire.REQUEST, stream=True))
+        chat = client.chat.completions
+        create = chat.with_raw_response.create if is_raw else chat.create
+        answered = await settle(create(**wire.REQUEST, stream=True))
+        response = answered.http_response if is_raw else answered.response
         with pytest.raises(OSError, match="lost") if fails else contextlib.nullcontext():
-            await settle(stream.close())
+            await settle(response.aclose() if is_async else response.close())
         assert isinstance(observed.generation(), LLMGenerationSuccess)
         await settle(client.close())
 
