@@ -143,6 +143,20 @@ def test_an_application_s_handler_is_left_alone() -> None:
 
 
 # ------------------------------------------------------------------ buffered: the queue
+def test_a_buffer_made_in_another_thread() -> None:
+    """Where only another thread makes a buffer, which may set no handler of a signal, SIGTERM keeps its effect."""
+    made: list[Buffer] = []
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        thread = threading.Thread(target=lambda: made.append(Buffer(deque.clear)))
+        thread.start()
+        thread.join(HANGS)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert made
+
+
 def test_buffered_entries_arrive_by_themselves() -> None:
     """Without any flush an entry is in the file soon; the thread that writes it ends with ``close``."""
     file = EventsFile(child.options(durability="buffered"))
