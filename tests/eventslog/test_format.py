@@ -251,6 +251,13 @@ def test_what_json_cannot_write_is_null(value: float) -> None:
     assert members(render(dataclasses.replace(SUCCESS, temperature=value)))["temperature"] is None
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, pytest.param(10**5000, id="huge")])
+def test_what_json_cannot_write_is_not_set_in_metadata(value: float) -> None:
+    """A member of ``metadata`` whose number JSON cannot write is left out, as one that was not given."""
+    event = dataclasses.replace(SUCCESS, metadata=Metadata(top_p=value, max_tokens=3, user="u"))
+    assert members(render(event))["metadata"] == {"max_tokens": 3, "user": "u"}
+
+
 def test_a_number_beyond_every_float_is_written() -> None:
     """A whole number that no float holds is written digit by digit."""
     assert members(render(dataclasses.replace(SUCCESS, temperature=10**400)))["temperature"] == 10**400

@@ -140,8 +140,9 @@ def _metadata(metadata: Metadata) -> str:
     members = []
     for key, prefix, write in _METADATA_ROWS:
         value = values[key]
-        if value is not None:
-            members.append(prefix + write(value))
+        # A number that JSON cannot write counts as not set.
+        if value is not None and (text := write(value)) != "null":
+            members.append(prefix + text)
     if metadata.custom_fields:
         members.append(f'"custom_fields": {{{_fields(metadata.custom_fields)}\n    }}')
     return "{\n    " + ",\n    ".join(members) + "\n  }" if members else "{}"
