@@ -641,6 +641,18 @@ def test_metrics_of_a_failure(server: ScriptedServer, observed: Observed) -> Non
     assert "gen_ai.client.token.usage" not in observed.metrics()
 
 
+def test_metrics_of_a_negative_count(
+    server: ScriptedServer, observed: Observed, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A token count below zero is in the entry as the server gave it, but in no metric, and nothing is logged of it."""
+    server.script(reply(json.dumps(wire.completion(usage={**wire.USAGE, "prompt_tokens": -1})).encode()))
+    once(server)
+    assert observed.generation().metadata.custom_fields["input_tokens"] == "-1"
+    (tokens,) = observed.metrics()["gen_ai.client.token.usage"]
+    assert tokens.attributes["gen_ai.token.type"] == "output"
+    assert caplog.records == []
+
+
 # ------------------------------------------------------------------ spans of others
 def test_other_instrumentations_may_be_first(observed: Observed) -> None:
     """A GenAI span of another instrumentation has its entry before any OpenAI client was made."""

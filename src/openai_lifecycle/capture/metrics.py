@@ -83,8 +83,9 @@ class Instruments:
         context = call.context
         self._duration(duration, common, context)
         for kind, name in (("input", semconv.INPUT_TOKENS), ("output", semconv.OUTPUT_TOKENS)):
-            if name in attributes:
-                self._tokens(attributes[name], {**common, semconv.TOKEN_TYPE: kind}, context)
+            count = attributes.get(name, -1)
+            if count >= 0:  # a server may count -1, of which the SDK would warn at every call
+                self._tokens(count, {**common, semconv.TOKEN_TYPE: kind}, context)
         if call.chunks:
             self._first_chunk(call.first_chunk - call.started, common, context)
         if call.chunks > 1:
