@@ -455,11 +455,13 @@ EVENTS = b"".join(map(_stream, wire.chunks())) + b"data: [DONE]\n\n"
 MEMORY: dict[str, tuple[str | None, bytes, bool]] = {
     "json": ("application/json", json.dumps(wire.completion()).encode(), False),
     "json called text": ("text/plain", json.dumps(wire.completion()).encode(), False),
+    "json called bytes": ("application/octet-stream", json.dumps(wire.completion()).encode(), False),
     "json in capitals": ("Application/JSON", json.dumps(wire.completion()).encode(), False),
     "json called nothing": (None, json.dumps(wire.completion()).encode(), False),
     "json for a stream": ("application/json", json.dumps(wire.completion()).encode(), True),
     "events": ("text/event-stream", EVENTS, True),
     "events called text": ("text/plain; charset=utf-8", EVENTS, True),
+    "events called bytes": ("application/octet-stream", EVENTS, True),
     "events called nothing": (None, EVENTS, True),
     "events unasked": ("text/event-stream", EVENTS, False),
 }
@@ -514,6 +516,16 @@ def test_a_body_from_memory(observed: Observed, name: str, read: Any, *, is_asyn
     assert isinstance(entry, LLMGenerationSuccess)
     assert (entry.response_length, entry.metadata.custom_fields["output_tokens"]) == (12, "10")
     assert len(observed.tool_calls()) == 2
+
+
+@pytest.mark.parametrize("name", [name for name in MEMORY if name.startswith("json called")])
+def test_a_raw_body_from_memory(observed: Observed, name: str) -> None:
+    """A raw response is read for its entry whatever its body is called, as the client reads it when it parses."""
+    kind, body, _ = MEMORY[name]
+    with answering(kind, body, is_async=False) as client:
+        raw = client.chat.completions.with_raw_response.create(**wire.REQUEST)
+        assert raw.parse().usage.completion_tokens == 10
+    assert observed.generation().metadata.custom_fields["output_tokens"] == "10"
 
 
 @BOTH

@@ -134,18 +134,20 @@ def read_along(response: Any, call: Call, *, is_async: bool) -> None:
 
 
 def _reader(response: Any, call: Call) -> Body:
-    """Return the body's reader. Some servers send JSON as text, or the events of a stream."""
-    kind = response.headers.get("content-type", "text/plain").lower()
-    if kind.startswith("text/") and call.request.attributes.get(semconv.STREAM):
+    """Return the body's reader. Some servers call JSON or the events of a stream text, or bytes.
+
+    The client parses them whatever they are called (``openai/_legacy_response.py``, ``_parse``).
+    """
+    kind = response.headers.get("content-type", "").lower()
+    if "json" not in kind and call.request.attributes.get(semconv.STREAM):
         return EventStreamBody(call)
-    return next((make for name, make in _READERS.items() if name in kind), Unread)(call)
+    return next((make for name, make in _READERS.items() if name in kind), JsonBody)(call)
 
 
-#: Part of the content type → reader of the body; the first match counts.
+#: Part of the content type → reader of the body, if it is not JSON.
 _READERS: Final[dict[str, type[Body]]] = {
     "text/event-stream": EventStreamBody,
-    "text/": JsonBody,
-    "json": JsonBody,
+    "audio/": Unread,
 }
 
 
