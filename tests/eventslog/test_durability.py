@@ -170,6 +170,23 @@ def test_buffered_entries_arrive_by_themselves() -> None:
     assert not thread.is_alive()
 
 
+def test_an_entry_after_sigterm_has_saved_all_is_written_at_once() -> None:
+    """What another thread adds while the process waits for its other destinations is written before it goes on."""
+    writers: list[int] = []
+
+    def write(entries: deque[bytes]) -> None:
+        writers.append(threading.get_ident())
+        entries.clear()
+
+    buffer = Buffer(write)
+    buffer.put(b"1")
+    buffer.save(HANGS)
+    writers.clear()
+    buffer.put(b"2")
+    assert writers == [threading.get_ident()]
+    buffer.close()
+
+
 def test_a_write_that_fails_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """When a write raises, the next one has the same entries, and the thread goes on with what comes later."""
     monkeypatch.setattr(SHIELD, "reraise", False)

@@ -70,7 +70,8 @@ class Buffer:
         return True
 
     def save(self, timeout: float) -> None:
-        """Flush: the process is about to end."""
+        """Write everything, and every later entry of another thread at once: the process is about to end."""
+        self._closed = True
         self.flush(timeout)
 
     def close(self) -> None:
