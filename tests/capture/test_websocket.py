@@ -357,6 +357,77 @@ def test_response_that_the_server_begins(sockets: SocketServer, *, commits: bool
     assert {entry.metadata.custom_fields["response_model"] for entry in both} == {"gpt-realtime-2026"}
 
 
+@BOTH
+@pytest.mark.parametrize(
+    ("then", "content"),
+    [
+        ("follows", "user: No, wait | user: Say [image]"),
+        ("requested", "user: No, wait | user: Say [image] | user: Go on"),
+        ("failed", "user: Go on"),
+    ],
+)
+def test_steering(sockets: SocketServer, then: str, content: str, *, is_async: bool) -> None:
+    """What an application queues for the successor of a response is part of what that one was asked, unless refused."""
+    queued: list[Any] = [
+        "No, wait",
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "Say"},
+                    {"type": "input_image", "image_url": "data:image/png;base64,AAAA"},
+                ],
+            }
+        ],
+    ]
+    steer = {"id": "steer_1", "previous_response_id": "resp_1"}
+    failure = {"code": "response_not_active", "message": "too late"}
+    said = {
+        "follows": [],
+        "requested": [ws.event("response.steer.pending", steer=steer, reason="r", required_input=[])],
+        "failed": [ws.event("response.steer.failed", steer={**steer, "input": queued[0]}, error=failure)],
+    }[then]
+    successor = ws.finished("resp_2", previous_response_id="resp_1")
+    sockets.script(
+        [
+            "response.create",
+            ws.event("response.created", response=ws.response()),
+            *(["response.steer"] * 2),
+            ws.event("response.steer.accepted", steer=steer),
+            end_of("responses", "completed"),
+            *said,
+            *([] if then == "follows" else ["response.create"]),
+            ws.event("response.created", response=ws.response("resp_2", previous_response_id="resp_1")),
+            ws.event("response.completed", response=successor),
+        ]
+    )
+
+    async def work() -> None:
+        client = client_for(sockets, is_async=is_async)
+        async with entered(manager_of(client, "responses")) as connection:
+
+            async def send(kind: str, **event: Any) -> None:
+                await settle(connection.send({"type": kind, **event}))
+
+            await send("response.create", model="gpt-5-mini", input="Hi")
+            await settle(connection.recv())
+            for one in queued:
+                await send("response.steer", previous_response_id="resp_1", input=one)
+            for _ in range(2 + len(said)):
+                await settle(connection.recv())
+            if then != "follows":
+                await send("response.create", model="m", input="Go on", previous_response_id="resp_1")
+            for _ in range(2):
+                await settle(connection.recv())
+        await settle(client.close())
+
+    with Observed():
+        asyncio.run(work())
+        first, second = generations()
+    assert (first.message_content, second.message_content) == ("user: Hi", content)
+    assert second.messages_count == content.count("user: ")
+
+
 def test_interleaved_responses(sockets: SocketServer) -> None:
     """Responses that run at once on one connection are told apart: by id in Realtime."""
     done = [

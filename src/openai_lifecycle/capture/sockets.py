@@ -110,6 +110,8 @@ class Socket:
         self._running: dict[str, Call] = {}
         self._lanes: dict[str, Call] = {}
         self._items: deque[Any] = deque(maxlen=_ITEMS)
+        #: What the server is to put before the input of a response's successor, by the id of the former.
+        self._steering: dict[str, deque[Any]] = {}
         self._closing = False
         self.call = self._begin(CONNECT, {"api": peer.api.name, "model": peer.model})
 
@@ -136,9 +138,12 @@ class Socket:
                 self._asked.append(Asked(call, _lane(event), text(event.get("event_id"))))
                 return call
         elif kind == "conversation.item.create":
-            self._items.append(_without_media(fields(event.get("item"))))
+            self._items.append(_without_media(event.get("item")))
         elif kind == "input_audio_buffer.commit":
             self._items.append(_SPOKEN)
+        elif kind == "response.steer" and len(self._steering) < _ITEMS:
+            steered = self._steering.setdefault(_predecessor(event), deque(maxlen=_ITEMS))
+            steered.extend(map(_without_media, _input(event)))
         return None
 
     def unsent(self, call: Call, error: BaseException) -> None:
@@ -197,6 +202,8 @@ class Socket:
             self._model = text(fields(event.get("session")).get("model")) or self._model
         elif kind == "input_audio_buffer.committed" and not (self._items and self._items[-1] is _SPOKEN):
             self._items.append(_SPOKEN)
+        elif kind == "response.steer.failed":
+            self._steering.pop(_predecessor(fields(event.get("steer"))), None)
         inner = self.peer.api.inner(event)
         kind = text(inner.get("type"))
         if kind == "error":
@@ -270,6 +277,8 @@ class Socket:
         if self.peer.api is REALTIME_API and asked.get("input") is None:
             body["input"] = list(self._items)
             self._items.clear()
+        if steered := self._steering.pop(_predecessor(asked), None):
+            body["input"] = [*steered, *_input(asked)]
         token = contexts.attach(set_span_in_context(self.call.recording.span))
         try:
             return self._begin(self.peer.api.operation, body)
@@ -288,6 +297,17 @@ def _lane(event: Fields) -> str:
     return text(event.get("stream_id")) or text(event.get("delegation_id"))
 
 
+def _predecessor(event: Fields) -> str:
+    """Return the id of the response that another one continues."""
+    return text(event.get("previous_response_id"))
+
+
+def _input(event: Fields) -> list[Any]:
+    """Return the items of an input, which may be a text."""
+    said = event.get("input")
+    return [{"role": "user", "content": said}] if isinstance(said, str) else items(said)
+
+
 def _fail(call: Call, event: Fields) -> None:
     call.reply.error = failure(event.get("error"))
     pick(event, {"status": (semconv.HTTP_STATUS_CODE, integer)}, call.reply.attributes)
@@ -298,8 +318,9 @@ def _event(data: object) -> Fields:
     return fields(parse_json(data)) if isinstance(data, (str, bytes)) else {}
 
 
-def _without_media(item: Fields) -> Fields:
-    """Return a conversation item without audio and images, which are large and not needed."""
+def _without_media(item: Any) -> Fields:
+    """Return an item of an input without audio and images, which are large and not needed."""
+    item = fields(item)
     content = [
         {k: v for k, v in fields(part).items() if k not in ("audio", "image_url")}
         for part in items(item.get("content"))
