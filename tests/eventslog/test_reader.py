@@ -179,6 +179,21 @@ def test_entries_larger_than_a_chunk() -> None:
     assert list(read_events(LOG)) == [big, numbered(2)]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 100])
+def test_what_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """However little a file gives at once, the entries, their places and the damage between them are the same."""
+    LOG.write_text(entry(1) + "{" * 50 + "\n}\n\n" + entry(2) + entry(3)[:-20], encoding="utf-8")
+
+    def found() -> tuple[list[object], list[Damage]]:
+        damage: list[Damage] = []
+        return list(read_entries(LOG, parse, on_damage=damage.append)), damage
+
+    whole = found()
+    monkeypatch.setattr(reader, "_CHUNK", size)
+    assert found() == whole
+    assert (len(whole[0]), len(whole[1])) == (2, 2)
+
+
 # ------------------------------------------------------------------ damage
 DAMAGED: dict[str, tuple[Callable[[bytes, bytes, bytes], bytes], list[int], int]] = {
     "torn at the end": (lambda a, b, c: a + b + c[:100], [1, 2], 1),

@@ -287,7 +287,9 @@ class _File(Generic[T]):
         self._head = b""  # the first entry, which names its time and span
         self._has_head = False  # whether it is whole
         self._ahead = b""  # content read to see how the file begins
-        self._rest = b""  # content read that is not a whole entry yet
+        # Content read that is not a whole entry yet. A bytearray, because a compressed file or a pipe gives little at a
+        # time, and what came before of a long entry is not to be copied with each piece.
+        self._rest = bytearray()
         self._offset = 0 if packed else start  # where the rest begins
         self._damage: Damage | None = None  # not reported yet, because it may continue
 
@@ -313,7 +315,8 @@ class _File(Generic[T]):
     def rewind(self) -> None:
         """Start again at the first byte."""
         self._raw.seek(0)
-        self._head = self._rest = b""
+        self._head = b""
+        self._rest = bytearray()
         self._has_head = False
         self._offset = 0
 
@@ -350,8 +353,13 @@ class _File(Generic[T]):
 
     def _entries(self, chunk: bytes) -> Iterator[tuple[T, Place]]:
         decode, path, base = self._decode, self._path, self._offset
-        buffer = self._rest + chunk
-        start, search = 0, max(0, len(self._rest) - len(END) + 1)
+        search = max(0, len(self._rest) - len(END) + 1)
+        self._rest += chunk
+        if self._rest.find(END, search) < 0:
+            if len(self._rest) > _LONGEST_ENTRY:
+                yield from self._cut()
+            return
+        buffer, start = bytes(self._rest), 0
         while (end := buffer.find(END, search)) >= 0:
             raw = buffer[start : end + 2]
             try:
@@ -363,15 +371,17 @@ class _File(Generic[T]):
                     self._report_damage()
                 yield value, Place(path, base + start, len(raw))
             start = search = end + len(END)
-        self._rest = buffer[start:]
+        self._rest = bytearray(buffer[start:])
         self._offset = base + start
-        if len(self._rest) > _LONGEST_ENTRY:
-            # Keep what may be the beginning of an entry: the last header, or half of one.
-            last = max((match.start() for match in HEADER.finditer(self._rest)), default=0)
-            cut = last or len(self._rest) - _LONGEST_HEADER
-            yield from self._salvage(self._rest[:cut], self._offset, "an entry without an end")
-            self._offset += cut
-            self._rest = self._rest[cut:]
+
+    def _cut(self) -> Iterator[tuple[T, Place]]:
+        """Give up an entry without an end; keep what may be the beginning of another: the last header, or half of one."""
+        rest = bytes(self._rest)
+        last = max((match.start() for match in HEADER.finditer(rest)), default=0)
+        cut = last or len(rest) - _LONGEST_HEADER
+        yield from self._salvage(rest[:cut], self._offset, "an entry without an end")
+        self._offset += cut
+        self._rest = bytearray(rest[cut:])
 
     def settle(self) -> Iterator[tuple[T, Place]]:
         """Wait briefly for an entry that is being written, and yield what arrives."""
@@ -382,7 +392,7 @@ class _File(Generic[T]):
 
     def finish(self) -> Iterator[tuple[T, Place]]:
         """Yield the entries in the last bytes and report the rest: nothing more will come."""
-        rest, self._rest = self._rest, b""
+        rest, self._rest = bytes(self._rest), bytearray()
         yield from self._salvage(rest, self._offset, "the entry is incomplete")
         self._offset += len(rest)
         self._report_damage()
