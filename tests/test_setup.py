@@ -470,6 +470,35 @@ print([thread.name for thread in threading.enumerate()])
     assert done.stdout.splitlines()[-1] == "['MainThread']"
 
 
+def test_a_provider_that_was_passed_is_not_kept_when_it_is_off_again() -> None:
+    """After uninstrument() nothing of ours keeps the application's provider, transform or destination alive."""
+    program = """
+import gc, openai, openai_lifecycle, os, weakref
+from opentelemetry.sdk.trace import TracerProvider
+
+class Sink:
+    def write(self, events): ...
+    def flush(self): ...
+    def close(self): ...
+    def transform(self, event): return event
+
+def cycle():
+    provider, sink = TracerProvider(shutdown_on_exit=False), Sink()
+    openai_lifecycle.instrument(tracer_provider=provider, sinks=[sink], transform=sink.transform)
+    client = openai.OpenAI(base_url=os.environ["SERVER"], api_key="sk-test-0123456789")
+    client.chat.completions.create(model="gpt-4.1-mini", messages=[])
+    openai_lifecycle.uninstrument()
+    return weakref.ref(provider), weakref.ref(sink)
+
+kept = cycle()
+gc.collect()
+print([reference() for reference in kept])
+"""
+    done = start(program)
+    assert done.stdout == "[None, None]\n", done.stderr
+    assert written() == ENTRIES
+
+
 def test_a_provider_of_the_application_replaces_ours() -> None:
     """Under opentelemetry-instrument an application can still set its own provider, as before we were installed."""
     with RECEIVERS["http"]() as received:

@@ -39,8 +39,9 @@ _logger = logging.getLogger(__name__)
 _PATIENCE: Final = 30.0  # seconds that a call waits for another that joins a provider
 #: ``id(provider)`` → the provider and its processor. The SDK cannot remove a processor: each provider gets one, whose
 #: exporter can be swapped. By identity, because a provider may have no hash: Logfire's is a dataclass
-#: (``logfire/_internal/tracer.py``, ``ProxyTracerProvider``).
-_processors: dict[int, tuple[weakref.ref[Any], EventsLogProcessor]] = {}
+#: (``logfire/_internal/tracer.py``, ``ProxyTracerProvider``). The provider holds its processor, and that, by its
+#: options, may hold the provider: a strong reference here would keep both for ever.
+_processors: dict[int, tuple[weakref.ref[Any], weakref.ref[EventsLogProcessor]]] = {}
 
 
 class Pipeline(Locked):
@@ -186,12 +187,16 @@ class Pipeline(Locked):
         if self._exporter is None:
             return
         key = id(provider)
-        found = _processors.get(key)
-        if found is None or found[0]() is not provider:
-            found = weakref.ref(provider, lambda _: _processors.pop(key, None)), EventsLogProcessor()
-            provider.add_span_processor(found[1])
-            _processors[key] = found  # not before: it may have raised
-        processor = found[1]
+        known = _processors.get(key)
+        processor = known[1]() if known is not None and known[0]() is provider else None
+        if processor is None:
+            processor = EventsLogProcessor()
+            provider.add_span_processor(processor)
+            # Not before: it may have raised.
+            _processors[key] = (
+                weakref.ref(provider, lambda _: _processors.pop(key, None)),
+                weakref.ref(processor),
+            )
         processor.join(self._exporter)
         if processor not in self._joined:
             self._joined.append(processor)

@@ -94,7 +94,7 @@ class Switch(Locked):
             self._patches.undo()
         if self._pipeline is not None:
             self._pipeline.close()
-        self._patches = self._pipeline = None
+        self._patches = self._pipeline = self._options = None
         self.is_on = False
 
     def start_sdk(self) -> None:
