@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import enum
 import functools
+import importlib
 import inspect
 import json
 import logging
@@ -27,6 +28,7 @@ import openai
 import openai._base_client
 import pydantic
 import pytest
+import wrapt
 from openai._base_client import make_request_options
 from openai._models import FinalRequestOptions
 from openai.types.chat import ChatCompletion
@@ -502,6 +504,40 @@ def test_a_hook_that_waits_for_an_import_keeps_nothing_alive() -> None:
     patches.on_import("a_module_that_is_never_imported", owner.install)
     del owner
     assert gone() is None
+
+
+def test_one_hook_waits_for_an_import_however_often_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of those that ask for the same module only the latest gets it, by one hook, and again after another import."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self.got: list[str] = []
+
+        def install(self, module: Any) -> None:
+            self.got.append(module.__name__)
+
+    registered: list[str] = []
+    register = wrapt.register_post_import_hook
+
+    def counted(hook: Any, name: str) -> None:
+        registered.append(name)
+        register(hook, name)
+
+    monkeypatch.setattr(wrapt, "register_post_import_hook", counted)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_late_module.py").touch()
+    for _ in range(2):
+        first, latest = owners = Owner(), Owner()
+        for owner in owners:
+            patches.on_import("a_late_module", owner.install)
+        importlib.import_module("a_late_module")
+        assert (first.got, latest.got) == ([], ["a_late_module"])
+        patches.on_import("a_late_module", first.install)
+        assert first.got == ["a_late_module"]  # it is there already
+        del sys.modules["a_late_module"]
+    assert len(registered) == 4
 
 
 def test_a_body_that_the_client_refuses(server: ScriptedServer, observed: Observed) -> None:

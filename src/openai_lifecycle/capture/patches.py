@@ -12,6 +12,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -110,19 +111,29 @@ class Patches:
         self._installed.append((owner, name, stand_in, original))
 
 
+#: Module → what waits for its import, and the modules that have a hook. One hook for each: wrapt keeps a hook until the
+#: import, which may never come, and the client may be instrumented again and again.
+_awaited: dict[str, weakref.WeakMethod[Callable[[Any], None]]] = {}
+_hooked: set[str] = set()
+
+
 def on_import(module: str, install: Callable[[Any], None]) -> None:
     """Call the bound method ``install`` once ``module`` is imported, now or later.
 
-    A weak reference, because wrapt keeps a hook until the import, which may never come.
+    It replaces a method that waits for the same module. Only a weak reference is kept.
     """
-    method = weakref.WeakMethod(install)
+    _awaited[module] = weakref.WeakMethod(install)
+    if module not in _hooked or sys.modules.get(module) is not None:
+        _hooked.add(module)
+        wrapt.register_post_import_hook(functools.partial(_imported, module), module)
 
-    def hook(imported: Any) -> None:
-        found = method()
-        if found is not None:
-            found(imported)
 
-    wrapt.register_post_import_hook(hook, module)
+def _imported(name: str, module: Any) -> None:
+    _hooked.discard(name)  # wrapt has dropped the hook
+    method = _awaited.pop(name, None)
+    install = None if method is None else method()
+    if install is not None:
+        install(module)
 
 
 class _Point(NamedTuple):
