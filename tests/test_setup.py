@@ -499,6 +499,29 @@ print([reference() for reference in kept])
     assert written() == ENTRIES
 
 
+def test_one_meter_however_often_it_is_switched_on() -> None:
+    """The API's proxy for a global MeterProvider, which keeps every meter, gets one, and that finds the provider."""
+    program = """
+import openai, os, openai_lifecycle
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+for _ in range(3):
+    openai_lifecycle.instrument()
+    print(len(metrics.get_meter_provider()._meters))
+    openai_lifecycle.uninstrument()
+openai_lifecycle.instrument()
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader]))
+"""
+    names = "[scope.metrics[0].name for scope in reader.get_metrics_data().resource_metrics[0].scope_metrics]"
+    done = start(f"{program}{CALL}\nprint({names})")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:3] == ["1"] * 3
+    assert "gen_ai.client.operation.duration" in done.stdout.splitlines()[-1]
+
+
 def test_a_provider_of_the_application_replaces_ours() -> None:
     """Under opentelemetry-instrument an application can still set its own provider, as before we were installed."""
     with RECEIVERS["http"]() as received:

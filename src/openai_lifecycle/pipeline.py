@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.sampling import Sampler
 
 from openai_lifecycle import ending, losses, sdk, semconv
 from openai_lifecycle.capture.call import LOCKING_CODE, end_all
-from openai_lifecycle.capture.metrics import Instruments, is_unset
+from openai_lifecycle.capture.metrics import Instruments, instruments, is_unset
 from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProcessor
 from openai_lifecycle.options import Options
 from openai_lifecycle.sampling import RecordAll
@@ -58,7 +58,7 @@ class Pipeline(Locked):
         self._provider: object = None
         self._spare: trace.Tracer | None = None
         self._tracer: trace.Tracer = trace.NoOpTracer()
-        self.instruments = Instruments(options.meter_provider)
+        self.instruments = instruments(options.meter_provider)
 
     def tracer(self) -> trace.Tracer:
         """Return the tracer of the current provider, joining that provider when it is new."""

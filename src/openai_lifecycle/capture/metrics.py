@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from opentelemetry.metrics import MeterProvider, NoOpMeterProvider, get_meter, get_meter_provider
@@ -91,3 +92,14 @@ class Instruments:
         if call.chunks > 1:
             mean = (call.last_chunk - call.first_chunk) / (call.chunks - 1)
             self._per_chunk(mean, common, context)
+
+
+def instruments(provider: MeterProvider | None) -> Instruments:
+    """Return the instruments of ``provider``, the global one if ``None``."""
+    return _of_proxy() if is_unset(provider or get_meter_provider()) else Instruments(provider)
+
+
+@functools.cache
+def _of_proxy() -> Instruments:
+    """Return the instruments of the API's proxy, made once: it keeps every meter that it makes."""
+    return Instruments(None)
