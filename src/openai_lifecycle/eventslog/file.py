@@ -73,7 +73,9 @@ class EventsFile(Locked):
 
     def write(self, *entries: str) -> None:
         """Append ``entries``; with ``durability`` other than ``buffered`` they are in the file on return."""
-        data = [entry.encode() for entry in entries]
+        data = deque(
+            [entry.encode() for entry in entries]
+        )  # taking the first of a list would move all others
         if self._buffer is None:
             self._write(data)
         else:
