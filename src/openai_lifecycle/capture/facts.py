@@ -57,7 +57,7 @@ class ToolCall:
 class Choice:
     """One choice. ``length`` counts all its text.
 
-    ``thoughts``, ``parts`` and ``text`` are what the span shows of it, in this order.
+    ``thoughts``, ``parts``, ``text`` and ``calls``, a chat's tool calls, are what the span shows of it, in this order.
     """
 
     finish_reason: str | None = None
@@ -66,6 +66,7 @@ class Choice:
     thoughts: list[str] = field(default_factory=list)
     parts: list[Json] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
 
     def keep(self, said: str, limit: int, where: list[str]) -> None:
         """Append ``said`` to ``where``, ``thoughts`` or ``text``, unless ``limit`` characters are kept."""
@@ -109,13 +110,6 @@ class Reply:
             found = Choice()
             if len(self.choices) < _MOST_CHOICES:
                 self.choices[index] = found
-        return found
-
-    def tool_call(self, key: object) -> ToolCall:
-        """Return the tool call known under ``key``; its first mention creates it."""
-        found = self.tool_calls.get(key)
-        if found is None:
-            found = self.tool_calls[key] = ToolCall()
         return found
 
 

@@ -64,15 +64,15 @@ def response_tool(tool: object) -> Json:
 
 def output(reply: Reply) -> list[Json]:
     """Return the model's answer: one message per choice, with its finish reason if it has arrived."""
-    return [_answer(index, choice, reply) for index, choice in sorted(reply.choices.items())]
+    return [_answer(reply.choices[index]) for index in sorted(reply.choices)]
 
 
-def _answer(index: int, choice: Choice, reply: Reply) -> Json:
+def _answer(choice: Choice) -> Json:
     answered = [
         *([_part("reasoning", content="".join(choice.thoughts))] if choice.thoughts else []),
         *choice.parts,
         *([_part("text", content="".join(choice.text))] if choice.text else []),
-        *(tool_part(call) for key, call in reply.tool_calls.items() if key[0] == index),
+        *map(tool_part, choice.calls),
     ]
     ending = {"finish_reason": choice.finish_reason} if choice.finish_reason else {}
     return {"role": "assistant", **ending, "parts": answered}

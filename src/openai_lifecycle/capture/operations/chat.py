@@ -19,6 +19,7 @@ from openai_lifecycle.capture.facts import (
     Operation,
     Reply,
     Request,
+    ToolCall,
     double,
     fields,
     integer,
@@ -170,11 +171,11 @@ def _choice(reply: Reply, choice: Any, position: int, where: tuple[str, str]) ->
     if reply.keep_text:
         _keep(reply, known, fields(raw))
     if message.get("tool_calls") or message.get("function_call"):
-        _tool_calls(reply, index, message, in_fragments=where[0] == "delta")
+        _tool_calls(reply, index, known, message, in_fragments=where[0] == "delta")
     reason = own.get("finish_reason")
     if type(reason) is str and reason:
         if known.finish_reason is None:
-            _complete(reply, index)
+            _complete(known)
         known.finish_reason = encodable(reason)
 
 
@@ -208,22 +209,25 @@ def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
             choice.parts.append(messages.audio_part(audio))
 
 
-def _tool_calls(reply: Reply, choice: int, message: Fields, *, in_fragments: bool) -> None:
+def _tool_calls(reply: Reply, index: int, choice: Choice, message: Fields, *, in_fragments: bool) -> None:
     for position, fragment in enumerate(items(message.get("tool_calls"))):
-        index = members(fragment).get("index") if in_fragments else None
-        _fragment(reply, (choice, index if type(index) is int else position), fragment)
+        number = members(fragment).get("index") if in_fragments else None
+        _fragment(reply, choice, (index, number if type(number) is int else position), fragment)
     if message.get("function_call"):  # deprecated, still sent by older deployments: a call without an id
-        _fragment(reply, (choice, "function_call"), {"function": message["function_call"]})
+        _fragment(reply, choice, (index, "function_call"), {"function": message["function_call"]})
 
 
-def _fragment(reply: Reply, key: tuple[int, object], fragment: object) -> None:
+def _fragment(reply: Reply, choice: Choice, key: tuple[int, object], fragment: object) -> None:
     call_id, name, kind, arguments = chat_call(fragment)
-    call = reply.tool_call(key)
+    call = reply.tool_calls.get(key)
     # Some adapters, Gemini's for one, give all calls of a stream the same index: another id with a name begins
     # another call. An id alone does not, because old versions of vLLM sent a new one with each fragment.
-    if name and call.name and call_id and call.id and call_id != call.id:
+    if call and name and call.name and call_id and call.id and call_id != call.id:
         reply.tool_calls[key[0], len(reply.tool_calls), key[1]] = reply.tool_calls.pop(key)
-        call = reply.tool_call(key)
+        call = None
+    if call is None:
+        call = reply.tool_calls[key] = ToolCall()
+        choice.calls.append(call)
     call.id = call_id or call.id
     if name != call.name and len(call.name) < _LONGEST_NAME:  # MiniMax repeats it in every fragment
         call.name += name
@@ -232,9 +236,9 @@ def _fragment(reply: Reply, key: tuple[int, object], fragment: object) -> None:
         call.fragments.append(arguments)
 
 
-def _complete(reply: Reply, choice: int) -> None:
-    for key, call in reply.tool_calls.items():
-        if key[0] == choice and call.time is None:
+def _complete(choice: Choice) -> None:
+    for call in choice.calls:
+        if call.time is None:
             call.time = time.time_ns()
 
 
