@@ -86,8 +86,14 @@ def _replacement(match: re.Match[str]) -> str:
     return match[0] if words and not _RANDOM.search(words) else label + REDACTED
 
 
-#: Cached, for texts that recur with every call, such as a model's name.
-redact_recurring = lru_cache(maxsize=256)(redact)
+_cached = lru_cache(maxsize=256)(redact)
+#: Characters of a text that may be cached: a longer one does not recur, and would be kept.
+_LONGEST_RECURRING: Final = 1024
+
+
+def redact_recurring(text: str, secrets: tuple[str, ...] = ()) -> str:
+    """Return ``text`` redacted; cached, for texts that recur with every call, such as a model's name."""
+    return (redact if len(text) > _LONGEST_RECURRING else _cached)(text, secrets)
 
 
 def redact_attributes(attributes: dict[str, Any], secrets: tuple[str, ...] = ()) -> dict[str, Any]:

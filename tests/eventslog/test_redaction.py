@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -133,3 +134,18 @@ def test_credentials_in_attributes_are_replaced() -> None:
         {"a": f"sk-{KEY}", "b": 1, "c": ("x", "my-own-token-42"), "d": True}, ("my-own-token-42",)
     )
     assert found == {"a": "[REDACTED]", "b": 1, "c": ("x", "[REDACTED]"), "d": True}
+
+
+def test_a_long_text_is_not_kept() -> None:
+    """A long attribute, such as a user's id of a megabyte, is gone with the call."""
+
+    class Text(str):
+        """A text that can be weakly referenced."""
+
+        __slots__ = ("__weakref__",)
+
+    long = Text("user " * 1000)
+    gone = weakref.ref(long)
+    assert redact_attributes({"user": long}) == {"user": "user " * 1000}
+    del long
+    assert gone() is None
