@@ -32,7 +32,7 @@ from openai_lifecycle.events import (
     ToolCallDetected,
     assemble,
 )
-from openai_lifecycle.redaction import redact, redact_attributes
+from openai_lifecycle.redaction import margin, redact, redact_attributes, redact_start
 from openai_lifecycle.texts import parse_json, shortened
 
 SpanAttributes: TypeAlias = Mapping[str, Any]
@@ -417,8 +417,8 @@ def _foreign(
         own[semconv.MESSAGE_CONTENT] = _content(_found(places, semconv.SYSTEM_INSTRUCTIONS), sent, limit)
     if span.status.status_code is StatusCode.ERROR or attributes.get(semconv.ERROR_TYPE):
         kind = _text(attributes.get(semconv.ERROR_TYPE))
-        said = kind if limit is None else redact(_error(span, attributes))
-        own[semconv.ERROR_MESSAGE] = shortened(said, LONGEST_ERROR, len(said))
+        said = kind if limit is None else _error(span, attributes)
+        own[semconv.ERROR_MESSAGE] = _start(said, LONGEST_ERROR)
         return [(semconv.GENERATION_ERROR, own, end)]
     if received:
         own[semconv.CHOICES_COUNT] = len(received)
@@ -435,8 +435,12 @@ def _foreign(
 def _content(instructions: list[SpanAttributes], sent: list[SpanAttributes], limit: int) -> str:
     """Return system instructions, if any, and messages as one redacted line of ``limit`` characters."""
     messages = [{"role": "system", "parts": instructions}, *sent] if instructions else sent
-    line = redact(" | ".join(map(_line, messages)))
-    return shortened(line, limit, len(line))
+    return _start(" | ".join(map(_line, messages)), limit)
+
+
+def _start(text: str, limit: int) -> str:
+    """Return the redacted first ``limit`` characters of ``text``; the rest is not searched, which takes long."""
+    return shortened(redact_start(text, limit, margin(()), ()), limit, len(text))
 
 
 def _foreign_tool_call(part: SpanAttributes, limit: int | None) -> dict[str, Any]:

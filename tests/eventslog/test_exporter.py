@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
-from openai_lifecycle import codec, semconv
-from openai_lifecycle.events import LifecycleEvent, LLMGenerationSuccess, ToolCallDetected
+from openai_lifecycle import codec, redaction, semconv
+from openai_lifecycle.events import LifecycleEvent, LLMGenerationError, LLMGenerationSuccess, ToolCallDetected
 from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProcessor
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.overlap import Overlap
@@ -478,6 +478,30 @@ def test_a_foreign_prompt_is_cut(provider: TracerProvider) -> None:
     span.set_status(Status(StatusCode.ERROR, "x" * 9000))
     span.end()
     assert getattr(entries()[2], "error") == f"{'x' * 8192}… [+808 chars]"  # noqa: B009
+
+
+def test_what_is_cut_of_a_foreign_error_is_not_searched(
+    provider: TracerProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a long error only the start is searched for credentials, and none across the cut is shown."""
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter()))
+    searched: list[int] = []
+    find = redaction._SECRET
+
+    class Counting:
+        def sub(self, replacement: Any, text: str) -> str:
+            searched.append(len(text))
+            return find.sub(replacement, text)
+
+    monkeypatch.setattr(redaction, "_SECRET", Counting())
+    span = provider.get_tracer("foreign").start_span("chat", attributes={semconv.OPERATION: "chat"})
+    span.set_status(Status(StatusCode.ERROR, "x " * 4090 + "sk-0123456789abcdefghij " * 100_000))
+    span.end()
+    (event,) = entries()
+    assert isinstance(event, LLMGenerationError)
+    assert event.error.startswith("x " * 3000)
+    assert "sk-" not in event.error
+    assert max(searched) < 10_000
 
 
 # ------------------------------------------------------------------ one call, two spans
