@@ -90,6 +90,23 @@ def test_several_logs_and_a_glob() -> None:
     assert numbers(read_events(["events.log", "events.log.1", "other.log", "events.log"])) == [1, 2, 3]
 
 
+def test_rotated_files_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named along with their log, rotated files do not make the directory be searched for each of them."""
+    for name in ("events.log", *(f"events.log.{number}" for number in range(1, 10))):
+        Path(name).write_text(entry(1))
+    given = [str(path) for path in Path().glob("events.log*")]
+    searched: list[str] = []
+    search = rotation.backups
+
+    def counted(path: str) -> list[rotation.Backup]:
+        searched.append(path)
+        return search(path)
+
+    monkeypatch.setattr(rotation, "backups", counted)
+    assert reader.distinct(given) == [os.path.realpath("events.log")]
+    assert searched == [os.path.realpath("events.log")]
+
+
 def test_a_link_has_the_backups_of_its_target() -> None:
     """Reading through a symbolic link finds the rotated files that lie beside the target."""
     Path("data").mkdir()

@@ -18,7 +18,7 @@ from openai_lifecycle.cli.terminal import clean, is_terminal
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import rotation
 from openai_lifecycle.eventslog.format import parse
-from openai_lifecycle.eventslog.reader import Damage, OnDamage, Place, read_entries
+from openai_lifecycle.eventslog.reader import Damage, OnDamage, Place, distinct, read_entries
 
 T = TypeVar("T")
 
@@ -77,10 +77,10 @@ def refuse_overwrite(paths: Sequence[str], output: str) -> None:
 
 
 def _files(paths: Sequence[str]) -> Iterator[str]:
-    """Yield each log and its rotated files, which are beside the target of a link."""
-    for path in paths:
+    """Yield each log and its rotated files, each file once."""
+    for path in distinct(paths):
         yield path
-        yield from (backup.path for backup in rotation.backups(os.path.realpath(path)))
+        yield from (backup.path for backup in rotation.backups(path))
 
 
 class Skipped:

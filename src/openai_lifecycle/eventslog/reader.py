@@ -130,7 +130,7 @@ def read_entries(
         OSError: a log does not exist or cannot be read.
     """
     report = on_damage or log_damage
-    logs = [_Log(p, decode, report, rotated=rotated, follow=follow) for p in _distinct(path)]
+    logs = [_Log(p, decode, report, rotated=rotated, follow=follow) for p in distinct(path)]
     try:
         for log in logs:
             yield from log.read()
@@ -149,11 +149,16 @@ def read_entries(
             log.close()
 
 
-def _distinct(path: PathLike | Iterable[PathLike]) -> list[str]:
+def distinct(path: PathLike | Iterable[PathLike]) -> list[str]:
     """Return the logs to read; a rotated file named along with its log (``events.log*``) is read once."""
     given = [path] if isinstance(path, (str, os.PathLike)) else path
     paths = list(dict.fromkeys(_real(os.fspath(p)) for p in given))
-    covered = {backup.path for p in paths for backup in rotation.backups(p)}
+    covered: set[str] = set()
+    for log in sorted(
+        paths
+    ):  # a log comes before its rotated files, for each of which the directory would be searched
+        if log not in covered:
+            covered.update(backup.path for backup in rotation.backups(log))
     return [p for p in paths if p not in covered]
 
 
