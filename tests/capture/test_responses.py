@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from openai_lifecycle.capture import generations, routes
-from openai_lifecycle.capture.facts import Reply
+from openai_lifecycle.capture.facts import Reply, ToolCall
 from openai_lifecycle.capture.operations.responses import FETCH, RESPONSES
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from tests import wire_responses as wire
@@ -616,6 +616,20 @@ def test_memory_of_responses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     assert list(seen._responses) == ["resp_2", "resp_3", "resp_4"]
     call.operation, call.reply = FETCH, Reply(id="resp_0", pending=False)
     assert seen.entries(call, None).success
+
+
+def test_tool_calls_are_remembered_while_a_response_is_pending() -> None:
+    """Of a response that has ended, for which nothing more is written, only its id is kept."""
+    seen = generations.Generations()
+    call: Any = type("Call", (), {"operation": RESPONSES})
+
+    def kept(*, pending: bool) -> frozenset[str]:
+        call.reply = Reply(id="resp_1", pending=pending, tool_calls={0: ToolCall(id="call_1", time=1)})
+        seen.entries(call, None)
+        return seen._responses["resp_1"].tool_calls
+
+    assert kept(pending=True) == {"call_1"}
+    assert kept(pending=False) == frozenset()
 
 
 # ------------------------------------------------------------------ routes

@@ -38,7 +38,7 @@ class Entries(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """What was last seen of a response: whether it was pending, and which of its tool calls had been written."""
+    """What was last seen of a response: whether it was pending, and which of its tool calls had been written then."""
 
     pending: bool
     tool_calls: frozenset[str]
@@ -66,8 +66,10 @@ class Generations(Locked):
             return _FAILED
         before = None
         if reply.id is not None and reply.pending is not None:
-            written = {tool.id for tool in reply.tool_calls.values() if tool.time is not None}
-            now = _Seen(reply.pending, frozenset(written if call.operation.generates else ()))
+            written: frozenset[str] = frozenset()
+            if reply.pending and call.operation.generates:  # of one that has ended, nothing more is written
+                written = frozenset(tool.id for tool in reply.tool_calls.values() if tool.time is not None)
+            now = _Seen(reply.pending, written)
             before = self._see(reply.id, now)
         if call.operation.generates:
             return _ALL
@@ -82,7 +84,8 @@ class Generations(Locked):
         with self.lock:  # reentrant: a garbage collection may end a call in any allocation
             before = self._responses.pop(response_id, None)
             if before is not None:
-                now = _Seen(now.pending and before.pending, now.tool_calls | before.tool_calls)
+                is_pending = now.pending and before.pending
+                now = _Seen(is_pending, now.tool_calls | before.tool_calls if is_pending else frozenset())
             self._responses[response_id] = now
             if len(self._responses) > LIMIT:
                 self._responses.popitem(last=False)
