@@ -73,9 +73,8 @@ class EventsFile(Locked):
 
     def write(self, *entries: str) -> None:
         """Append ``entries``; with ``durability`` other than ``buffered`` they are in the file on return."""
-        data = deque(
-            [entry.encode() for entry in entries]
-        )  # taking the first of a list would move all others
+        # A deque, because taking the first of a list moves all others.
+        data = deque([entry.encode() for entry in entries])
         if self._buffer is None:
             self._write(data)
         else:

@@ -154,9 +154,8 @@ def distinct(path: PathLike | Iterable[PathLike]) -> list[str]:
     given = [path] if isinstance(path, (str, os.PathLike)) else path
     paths = list(dict.fromkeys(_real(os.fspath(p)) for p in given))
     covered: set[str] = set()
-    for log in sorted(
-        paths
-    ):  # a log comes before its rotated files, for each of which the directory would be searched
+    # A log comes before its rotated files, so that the directory is not searched for each of these.
+    for log in sorted(paths):
         if log not in covered:
             covered.update(backup.path for backup in rotation.backups(log))
     return [p for p in paths if p not in covered]
