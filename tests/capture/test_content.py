@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from openai_lifecycle.capture import content, messages
 from openai_lifecycle.capture.facts import Json
 from tests import wire, wire_responses
-from tests.capture.application import client_for, closing, run
+from tests.capture.application import CHAT, RESPONSES, Api, client_for, closing, run
 from tests.observed import Observed
 from tests.scripted_server import ScriptedServer, event_stream, reply
 
@@ -482,3 +483,31 @@ def test_the_clients_own_key_is_redacted(server: ScriptedServer, observed: Obser
         method.create(model="m", **request)
     assert key not in observed.span().to_json()
     assert observed.generation().message_content == "user: my key is [REDACTED]"
+
+
+@pytest.mark.parametrize("form", ["plain", "stream"])
+@pytest.mark.parametrize("api", [CHAT, RESPONSES], ids=["chat", "responses"])
+def test_a_key_in_any_field_of_an_answer_is_redacted(
+    server: ScriptedServer, observed: Observed, api: Api, form: str
+) -> None:
+    """A server that repeats the client's key in ids, names and other small fields does not put it on record."""
+    key = "0123456789abcdef0123456789abcdef"
+    observed.instrument(capture="span_and_event")
+    small: dict[str, Any] = dict.fromkeys(("id", "model", "service_tier", "system_fingerprint"), key)
+    if api is CHAT:
+        fragment = {"tool_calls": [{"index": 0, **wire.tool_call(f"call {key}", key, "{}")}]}
+        answer = {
+            **small,
+            "choices": [{"index": 0, "message": fragment, "delta": fragment, "finish_reason": key}],
+        }
+        event = answer
+    else:
+        call = {**wire_responses.function_call(f"call {key}", key, "{}"), "id": "fc_1"}
+        answer = {**wire_responses.response(), **small, "conversation": {"id": key}, "output": [call]}
+        event = {"type": "response.completed", "sequence_number": 1, "response": answer}
+    whole = reply(json.dumps(answer).encode(), x_request_id=key)
+    server.script(whole if form == "plain" else event_stream(event, x_request_id=key))
+    asyncio.run(run(client_for(server, is_async=False, api_key=key), form, api=api))
+    assert [tool.tool_name for tool in observed.tool_calls()] == ["[REDACTED]"]
+    assert observed.generation().metadata.custom_fields["request_id"] == "[REDACTED]"
+    assert key not in observed.span().to_json() + Path("events.log").read_text(encoding="utf-8")

@@ -234,17 +234,20 @@ class Recording:
         call, failure = end.call, end.failure
         reply = call.reply
         attributes = self.attributes
-        attributes.update(reply.attributes)
+        said: Attributes = dict(reply.attributes)  # by a server, which may repeat a key in any of it
+        if reply.id:
+            said[semconv.RESPONSE_ID] = reply.id
+        if reply.model:
+            said[semconv.RESPONSE_MODEL] = reply.model
+        if semconv.REQUEST_ID in attributes:
+            said.setdefault(semconv.REQUEST_ID, attributes[semconv.REQUEST_ID])
+        reasons = _finish_reasons(reply, failed=failure is not None and call.chunks > 0)
+        if reasons:
+            said[semconv.FINISH_REASONS] = reasons
+        attributes.update(redact_attributes(said, self._secrets))
         # A subclass may wait in its own way before a retry, so that none was noted.
         retried = end.sent.get(b"x-stainless-retry-count", b"")
         attributes[semconv.RETRIES] = max(call.retries, int(retried) if retried.isdigit() else 0)
-        if reply.id:
-            attributes[semconv.RESPONSE_ID] = reply.id
-        if reply.model:
-            attributes[semconv.RESPONSE_MODEL] = redact_recurring(reply.model, self._secrets)
-        reasons = _finish_reasons(reply, failed=failure is not None and call.chunks > 0)
-        if reasons:
-            attributes[semconv.FINISH_REASONS] = reasons
         if call.chunks:
             attributes[semconv.TIME_TO_FIRST_CHUNK] = call.first_chunk - call.started
         if failure is not None:
@@ -266,8 +269,12 @@ class Recording:
         for tool in end.call.reply.tool_calls.values():
             if tool.id in end.entries.written:
                 continue
-            arguments = redact(tool.arguments, self._secrets) if capture.on_events else ""
-            attributes = codec.tool_call(call_id=tool.id, name=tool.name, kind=tool.kind, arguments=arguments)
+            attributes = codec.tool_call(
+                call_id=redact(tool.id, self._secrets),
+                name=redact_recurring(tool.name, self._secrets),
+                kind=tool.kind,
+                arguments=redact(tool.arguments, self._secrets) if capture.on_events else "",
+            )
             unchecked.add_event(self.span, semconv.TOOL_CALL_DETECTED, attributes, tool.time)
 
     def _generation(self, end: _End) -> None:
