@@ -568,7 +568,7 @@ def test_a_scheme_without_a_port(
 TOKEN = "opaque.credential_of-the-company"
 
 
-@pytest.mark.parametrize(
+CARRYING = pytest.mark.parametrize(
     "client",
     [
         pytest.param(
@@ -590,6 +590,9 @@ TOKEN = "opaque.credential_of-the-company"
     ],
     ids=["callable key", "header", "token provider", "azure key"],
 )
+
+
+@CARRYING
 def test_what_the_request_carried_is_redacted(
     server: ScriptedServer, observed: Observed, client: Callable[[str], Any]
 ) -> None:
@@ -600,6 +603,24 @@ def test_what_the_request_carried_is_redacted(
     entry = observed.generation()
     assert isinstance(entry, LLMGenerationError)
     assert "no such key: [REDACTED]" in entry.error
+    assert TOKEN not in observed.span().to_json()
+
+
+@CARRYING
+@pytest.mark.parametrize("form", ["plain", "stream"])
+def test_what_a_failed_response_quotes_is_redacted(
+    server: ScriptedServer, observed: Observed, client: Callable[[str], Any], form: str
+) -> None:
+    """So may a response that says that it failed, of which the client raises nothing."""
+    error = {"code": "server_error", "message": f"no such key: {TOKEN}"}
+    failed = wire_responses.response(status="failed", error=error)
+    event = {"type": "response.failed", "sequence_number": 1, "response": failed}
+    server.script(reply(json.dumps(failed).encode()) if form == "plain" else event_stream(event))
+    response = client(server.base_url).responses.create(model="m", input="Hi", stream=form == "stream")
+    assert form == "plain" or len(list(response)) == 1
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationError)
+    assert entry.error == "no such key: [REDACTED]"
     assert TOKEN not in observed.span().to_json()
 
 

@@ -159,7 +159,16 @@ class Recording:
     answered. ``content`` is what was sent, as one line of text.
     """
 
-    __slots__ = ("_assumed_by", "_named", "_recorder", "_secrets", "attributes", "content", "span")
+    __slots__ = (
+        "_assumed_by",
+        "_named",
+        "_recorder",
+        "_request",
+        "_secrets",
+        "attributes",
+        "content",
+        "span",
+    )
     reads: ClassVar = True
 
     def __init__(
@@ -176,6 +185,7 @@ class Recording:
         self._assumed_by = assumed_by
         self._secrets = secrets
         self._named = named
+        self._request: Any = None  # that was answered
         self.span = span
         self.attributes = attributes
         self.content = ""
@@ -184,8 +194,8 @@ class Recording:
         """Record the HTTP response's status and headers."""
         attributes, headers = self.attributes, response.headers
         attributes[semconv.HTTP_STATUS_CODE] = response.status_code
-        request = getattr(response, "request", None) if self._assumed_by else None  # a handshake's has none
-        if request is not None:
+        self._request = request = _request_of(response)
+        if request is not None and self._assumed_by:
             self._named.update(parse_endpoint(request.url, self._assumed_by).attributes())
             attributes.update(self._named)
         # The response to a refused WebSocket handshake is from the websockets package: no ``raw`` headers.
@@ -211,9 +221,12 @@ class Recording:
         duration = perf_counter() - call.started
         entries = self._recorder.generations.entries(call, error)
         failure = _failure(call, error)
-        if failure is not None:  # a server may have put anything into an error's code
-            failure = redact_recurring(failure, self._secrets)
-        end = _End(call, error, failure, duration, entries, {} if error is None else _sent(error))
+        sent: Mapping[bytes, bytes] = {}
+        if failure is not None:
+            sent = _headers(_request_of(error) or self._request)
+            self._secrets += secrets_sent(sent)
+            failure = redact_recurring(failure, self._secrets)  # a server may have put anything into its code
+        end = _End(call, error, failure, duration, entries, sent)
         steps = iter(_STEPS if self.span.is_recording() else _UNRECORDED)
         try:
             self._take(steps, end)
@@ -309,8 +322,7 @@ class Recording:
         status = self.attributes.get(semconv.HTTP_STATUS_CODE)
         brief = f"{failure}: HTTP {status}" if status and status >= 400 else failure
         said = message(end.error) if end.error is not None else (end.call.reply.error or ("", ""))[1]
-        secrets = (*self._secrets, *secrets_sent(end.sent))
-        return one_line((said,), codec.LONGEST_ERROR, secrets) or brief, brief
+        return one_line((said,), codec.LONGEST_ERROR, self._secrets) or brief, brief
 
 
 #: The steps at the end of a call, in order; then those that remain when the span is not recording.
@@ -333,11 +345,19 @@ def _failure(call: Call, error: BaseException | None) -> str | None:
     return call.reply.error[0] if call.reply.error else None
 
 
-def _sent(error: Any) -> dict[bytes, bytes]:
-    """Return the headers of the request of an ``openai.APIError``, read once: a lookup by name takes as long."""
+def _request_of(source: Any) -> Any:
+    """Return the HTTP request of a response or of an ``openai.APIError``; ``None`` if it has none."""
     try:
-        return {name.lower(): value for name, value in error.request.headers.raw}
-    except Exception:  # noqa: BLE001 - not such an error; ``request`` of httpx's own raises RuntimeError
+        return source.request
+    except Exception:  # noqa: BLE001 - of a handshake, or not such an error; httpx's own raise RuntimeError
+        return None
+
+
+def _headers(request: Any) -> dict[bytes, bytes]:
+    """Return the headers of ``request``, read once: a lookup by name takes as long."""
+    try:
+        return {name.lower(): value for name, value in request.headers.raw}
+    except Exception:  # noqa: BLE001 - there is no request, or it is the application's own object
         return {}
 
 
