@@ -881,6 +881,31 @@ def test_the_clients_key_is_redacted(sockets: SocketServer) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("api", ["responses", "realtime"])
+def test_what_the_handshake_carried_is_redacted(sockets: SocketServer, api: str, *, is_async: bool) -> None:
+    """A credential that only the handshake's request has goes too, where the server quotes it in an error."""
+    token = "opaque.credential_of-the-company"
+    error = {"code": "invalid_api_key", "message": f"no such key: {token}"}
+    failed = ws.spoken(status="failed", status_details={"type": "failed", "error": error})
+    end = (
+        ws.event("error", error=error)
+        if api == "responses"
+        else ws.realtime("response.done", response=failed)
+    )
+    sockets.script(turn(api, end))
+    client = client_for(sockets, is_async=is_async).with_options(
+        default_headers={"Authorization": f"Bearer {token}"}
+    )
+    with Observed() as observed:
+        asyncio.run(converse(client, api))
+        (generation,) = generations()
+        spans = "".join(span.to_json() for span in observed.spans(None))
+    assert isinstance(generation, LLMGenerationError)
+    assert generation.error == "no such key: [REDACTED]"
+    assert token not in spans
+
+
+@BOTH
 @pytest.mark.parametrize("place", ["__init__", "opened", "sent", "received", "closed"])
 def test_a_defect_of_ours_costs_the_application_nothing(
     sockets: SocketServer, monkeypatch: pytest.MonkeyPatch, place: str, *, is_async: bool

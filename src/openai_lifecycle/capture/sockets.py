@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from opentelemetry.trace import set_span_in_context
@@ -16,6 +16,7 @@ from opentelemetry.trace import set_span_in_context
 from openai_lifecycle import semconv
 from openai_lifecycle.capture import contexts
 from openai_lifecycle.capture.call import Call
+from openai_lifecycle.capture.credentials import secrets_sent
 from openai_lifecycle.capture.endpoints import Endpoint
 from openai_lifecycle.capture.facts import (
     Fields,
@@ -120,9 +121,13 @@ class Socket:
         call.deferred = True
         return call
 
-    def opened(self, handshake: Any) -> None:
-        """Read the server's answer to the handshake."""
-        request_id = handshake.headers.get("x-request-id")
+    def opened(self, connection: Any) -> None:
+        """Read the handshake: the credential that was sent, which only the request has, and the server's answer."""
+        sent = {
+            name.lower().encode(): value.encode() for name, value in connection.request.headers.raw_items()
+        }
+        self.peer = replace(self.peer, secrets=(*self.peer.secrets, *secrets_sent(sent)))
+        request_id = connection.response.headers.get("x-request-id")
         if request_id:
             self.call.reply.attributes[semconv.REQUEST_ID] = request_id
 

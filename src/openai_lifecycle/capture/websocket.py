@@ -101,7 +101,7 @@ class WebSockets:
     def _observe(self, ws: Any, socket: Socket) -> Any:
         """Make ``send``, ``recv`` and ``close`` of ``ws`` notify ``socket``; return ``ws``."""
         with SHIELD:
-            socket.opened(ws.response)
+            socket.opened(ws)
         with SHIELD:
             socket.watch(ws)
             active = self._active
