@@ -191,6 +191,17 @@ def _number(value: object) -> int | float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
+def _double(value: object) -> float | None:
+    """Return a number as the double that the conventions ask for, and that the spans of ours have."""
+    if value is None or type(value) is float:  # the fast path
+        return value
+    try:
+        number = _number(value)
+        return None if number is None else float(number)
+    except OverflowError:
+        return None
+
+
 def _integer(value: object) -> int | None:
     if value is None or type(value) is int:
         return value
@@ -222,9 +233,9 @@ class _Layout(NamedTuple):
 _REQUEST_METADATA: Final = (
     ("model_version", semconv.REQUEST_MODEL, lambda model: model or None),
     ("max_tokens", semconv.MAX_TOKENS, _number),
-    ("top_p", semconv.TOP_P, _number),
-    ("frequency_penalty", semconv.FREQUENCY_PENALTY, _number),
-    ("presence_penalty", semconv.PRESENCE_PENALTY, _number),
+    ("top_p", semconv.TOP_P, _double),
+    ("frequency_penalty", semconv.FREQUENCY_PENALTY, _double),
+    ("presence_penalty", semconv.PRESENCE_PENALTY, _double),
     ("stop_sequences", semconv.STOP_SEQUENCES, _texts),
 )
 _GENERATION: Final = (
@@ -383,6 +394,7 @@ def _wall_clock(seconds: int, zone: tuple[str, str] | None) -> tuple[datetime, s
 #: What entries show of a span's attributes; other instrumentations do not redact it.
 _SHOWN_AS_IS: Final = {
     semconv.USER_ID,
+    semconv.FINISH_REASONS,
     *(name for layout in _LAYOUTS.values() for _, name, _ in layout.metadata),
     *(name for layout in _LAYOUTS.values() for name in layout.custom.values()),
 }

@@ -401,7 +401,31 @@ def test_a_foreign_error(provider: TracerProvider, capture: str, error: str) -> 
     assert event.metadata.custom_fields["error_type"] == "Timeout"
 
 
+@pytest.mark.parametrize("written", [1, 1.0])
+def test_foreign_numbers_are_shown_as_ours(writing: TracerProvider, written: float) -> None:
+    """What is documented as a number with a fraction has one, however an instrumentation writes it."""
+    doubles = (semconv.TOP_P, semconv.FREQUENCY_PENALTY, semconv.PRESENCE_PENALTY)
+    trace_foreign(writing, **dict.fromkeys(doubles, written))
+    text = LOG.read_text()
+    for key in ("top_p", "frequency_penalty", "presence_penalty"):
+        assert f'"{key}": 1.0,\n' in text
+
+
+def test_a_key_in_any_attribute_of_a_foreign_span_is_redacted(writing: TracerProvider) -> None:
+    """Whichever attribute of another instrumentation's span holds a key, the entry does not."""
+    key = "sk-abcdefgh12345678"
+    names = (semconv.REQUEST_MODEL, semconv.RESPONSE_MODEL, semconv.RESPONSE_ID, semconv.USER_ID)
+    trace_foreign(
+        writing,
+        **dict.fromkeys(names, key),
+        **dict.fromkeys((semconv.STOP_SEQUENCES, semconv.FINISH_REASONS), (key,)),
+    )
+    assert key not in LOG.read_text()
+    assert LOG.read_text().count("[REDACTED]") > len(names)
+
+
 ODD: list[dict[str, Any]] = [
+    {semconv.TOP_P: 10**400},
     {semconv.INPUT_MESSAGES: "{not json", semconv.OUTPUT_MESSAGES: "17"},
     {
         semconv.INPUT_MESSAGES: '["text", 1, null]',
