@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
@@ -52,6 +53,7 @@ OPERATIONS: Final[Mapping[str, str]] = {
 _INITIALIZATION: Final = "llm_initialization"
 #: How many characters of an error's message are recorded: a server may quote the whole request in it.
 LONGEST_ERROR: Final = 8192
+_FAILED: Final = re.compile(r"[4-9]\d\d")  # the status of an HTTP error
 
 
 # ------------------------------------------------------------------ events → span events
@@ -96,6 +98,15 @@ def tool_call(*, call_id: str, name: str, kind: str, arguments: str) -> dict[str
         semconv.TOOL_TYPE: kind,
         semconv.TOOL_CALL_ARGUMENTS: arguments,
     }
+
+
+def brief_error(kind: str, status: object) -> str:
+    """Return an error's text that quotes neither server nor caller: its type and, if that is an error's, the HTTP status.
+
+    ``status`` is a number or its text, ``None`` if there is none.
+    """
+    shown = f"HTTP {status}" if _FAILED.fullmatch(str(status)) else ""
+    return ": ".join(filter(None, (kind, shown)))
 
 
 # ------------------------------------------------------------------ span → events
@@ -428,8 +439,8 @@ def _foreign(
     if limit:
         own[semconv.MESSAGE_CONTENT] = _content(_found(places, semconv.SYSTEM_INSTRUCTIONS), sent, limit)
     if span.status.status_code is StatusCode.ERROR or attributes.get(semconv.ERROR_TYPE):
-        kind = _text(attributes.get(semconv.ERROR_TYPE))
-        said = kind if limit is None else _error(span, attributes)
+        kind, status = _text(attributes.get(semconv.ERROR_TYPE)), attributes.get(semconv.HTTP_STATUS_CODE)
+        said = brief_error(kind, status) if limit is None else _error(span, attributes)
         own[semconv.ERROR_MESSAGE] = _start(said, LONGEST_ERROR)
         return [(semconv.GENERATION_ERROR, own, end)]
     if received:

@@ -386,14 +386,26 @@ def test_a_foreign_span_has_its_entries(writing: TracerProvider) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capture", "error"), [("event_only", "gave up on Bearer [REDACTED]"), ("no_content", "Timeout")]
+    ("options", "status", "error"),
+    [
+        ({}, 429, "gave up on Bearer [REDACTED]"),
+        ({"capture": "no_content"}, 429, "Timeout: HTTP 429"),
+        ({"capture": "no_content"}, 200, "Timeout"),
+        ({"capture": "no_content"}, "many", "Timeout"),
+        ({"transform": refuse}, 429, "Timeout: HTTP 429"),
+        ({"transform": refuse}, 200, "Timeout"),
+    ],
 )
-def test_a_foreign_error(provider: TracerProvider, capture: str, error: str) -> None:
-    """A failed foreign call is an error entry with its type and message, credentials replaced; without content, its type."""
-    provider.add_span_processor(EventsLogProcessor(EventsLogExporter(capture=capture)))
-    span = provider.get_tracer("foreign").start_span(
-        "chat", attributes={**FOREIGN, semconv.ERROR_TYPE: "Timeout"}
-    )
+def test_a_foreign_error(
+    provider: TracerProvider, options: dict[str, Any], status: object, error: str
+) -> None:
+    """A failed foreign call has an error with its message, credentials replaced; without content, type and HTTP status.
+
+    It is without content where none is captured, and where the transform hook fails.
+    """
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter(**options)))
+    attributes = {**FOREIGN, semconv.ERROR_TYPE: "Timeout", semconv.HTTP_STATUS_CODE: status}
+    span = provider.get_tracer("foreign").start_span("chat", attributes=attributes)
     span.set_status(Status(StatusCode.ERROR, "gave up on Bearer abcdefgh1234"))
     span.end()
     (event,) = entries()

@@ -319,8 +319,7 @@ class Recording:
 
     def _error_messages(self, end: _End, failure: str) -> tuple[str, str]:
         """Return the failure's message, and a short form that quotes neither server nor caller."""
-        status = self.attributes.get(semconv.HTTP_STATUS_CODE)
-        brief = f"{failure}: HTTP {status}" if status and status >= 400 else failure
+        brief = codec.brief_error(failure, self.attributes.get(semconv.HTTP_STATUS_CODE))
         said = message(end.error) if end.error is not None else (end.call.reply.error or ("", ""))[1]
         return one_line((said,), codec.LONGEST_ERROR, self._secrets) or brief, brief
 

@@ -187,6 +187,8 @@ def _claim(span: ReadableSpan, mark: str) -> bool:
 
 def _without_content(event: LifecycleEvent, fields: dict[str, str]) -> LifecycleEvent:
     cleared: dict[str, Any] = {name: "" for name in _CONTENT if hasattr(event, name)}
+    if "error" in cleared:
+        cleared["error"] = codec.brief_error(fields.get("error_type", ""), fields.get("status_code"))
     metadata = dataclasses.replace(event.metadata, custom_fields=fields)
     return dataclasses.replace(event, metadata=metadata, **cleared)
 
