@@ -100,7 +100,7 @@ class LLMGenerationSuccess(_Event):
     """An API call succeeded: it returned, its stream was exhausted, or the application closed it early.
 
     ``message_content`` is what was sent, ``response_length`` the number of text characters in the first
-    choice, ``choices_count`` the number of choices, messages, vectors or images.
+    choice, ``choices_count`` the number of choices, messages, vectors, images or moderation results.
     """
 
     event_type = semconv.GENERATION_SUCCESS
@@ -117,7 +117,10 @@ class LLMGenerationSuccess(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class LLMGenerationError(_Event):
-    """An API call failed or was cancelled. ``error`` is the exception's message, credentials redacted."""
+    """An API call failed or was cancelled.
+
+    ``error`` is the exception's message, or that of a response that says it failed, credentials redacted.
+    """
 
     event_type = semconv.GENERATION_ERROR
     tag = "GENERATION_ERROR"
