@@ -587,8 +587,26 @@ CARRYING = pytest.mark.parametrize(
             azure_endpoint=url, api_version="1", azure_ad_token_provider=lambda: TOKEN, max_retries=0
         ),
         lambda url: openai.AzureOpenAI(azure_endpoint=url, api_version="1", api_key=TOKEN, max_retries=0),
+        *(
+            functools.partial(
+                lambda name, url: openai.OpenAI(
+                    base_url=url, api_key="sk-test-0123456789", default_headers={name: TOKEN}, max_retries=0
+                ),
+                name,
+            )
+            for name in ("X-Amz-Security-Token", "Ocp-Apim-Subscription-Key", "Gateway-Auth", "Secret")
+        ),
     ],
-    ids=["callable key", "header", "token provider", "azure key"],
+    ids=[
+        "callable key",
+        "header",
+        "token provider",
+        "azure key",
+        "AWS",
+        "API Management",
+        "gateway",
+        "secret",
+    ],
 )
 
 

@@ -43,10 +43,15 @@ def secrets_in(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     return _texts(*map(arguments.get, _SECRETS), *map(os.environ.get, _SECRETS.values()))
 
 
+#: The last word of the name of a header with a credential. ``x-amz-security-token`` is one of Bedrock's, which AWS
+#: quotes when it refuses a signature (``openai/providers/bedrock.py``); gateways have names of their own.
+_CARRYING: Final = frozenset({b"authorization", b"auth", b"key", b"token", b"secret"})
+
+
 def secrets_sent(headers: Mapping[bytes, bytes]) -> tuple[str, ...]:
     """Return the credentials in the ``headers`` of a request, whose names are in lower case.
 
     A callable key and an Azure AD token are fetched while the request is built, so only the request has them.
     """
-    found = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"api-key"))
-    return tuple([value.rpartition(" ")[2] for value in found if value])
+    found = (value for name, value in headers.items() if name.rpartition(b"-")[2] in _CARRYING)
+    return _texts(*[value.decode("latin-1").rpartition(" ")[2] for value in found])
