@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -903,6 +904,31 @@ def test_what_the_handshake_carried_is_redacted(sockets: SocketServer, api: str,
     assert isinstance(generation, LLMGenerationError)
     assert generation.error == "no such key: [REDACTED]"
     assert token not in spans
+
+
+@BOTH
+@pytest.mark.parametrize("api", ["responses", "realtime"])
+@pytest.mark.parametrize("fails", [False, True], ids=["completed", "failed"])
+def test_without_capture_no_content(
+    sockets: SocketServer, caplog: pytest.LogCaptureFixture, api: str, *, fails: bool, is_async: bool
+) -> None:
+    """With content capture off, nothing that is said on a connection leaves the process, nor an error's text."""
+    error = {"code": "bad", "message": "Hi there, it said"}
+    spoken = ws.spoken(status="failed", status_details={"type": "failed", "error": error})
+    failed = {
+        "responses": ws.event("response.failed", response=ws.response(status="failed", error=error)),
+        "realtime": ws.realtime("response.done", response=spoken),
+    }
+    sockets.script(turn(api, failed[api] if fails else end_of(api, "completed")))
+    with Observed(capture="no_content") as observed:
+        asyncio.run(converse(client_for(sockets, is_async=is_async), api))
+        (generation,) = generations()
+        recorded = json.dumps([json.loads(span.to_json()) for span in observed.spans(None)])
+    recorded += Path("events.log").read_text(encoding="utf-8") + caplog.text
+    assert isinstance(generation, LLMGenerationError) == fails
+    assert getattr(generation, "error", "bad") == "bad"
+    for said in ("Hi there", "Hello", "Paris"):
+        assert said not in recorded
 
 
 @BOTH
