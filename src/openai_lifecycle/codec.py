@@ -417,6 +417,8 @@ _SHOWN: Final[Mapping[str, Callable[[SpanAttributes], str]]] = {
     "text": lambda part: _text(part.get("content")),
     "tool_call": lambda part: f"[tool_call {_text(part.get('name'))}]",
     "tool_call_response": lambda part: f"[tool_result {_text(part.get('id'))}]",
+    "server_tool_call": lambda part: f"[tool_call {_text(part.get('name'))}]",
+    "server_tool_call_response": lambda part: f"[tool_result {_text(part.get('id'))}]",
     "blob": lambda part: f"[{_text(part.get('modality')) or 'file'}]",
     "uri": lambda part: f"[{_text(part.get('modality')) or 'file'}]",
     "file": lambda _: "[file]",
@@ -448,7 +450,7 @@ def _foreign(
         own[semconv.RESPONSE_LENGTH] = sum(
             len(_text(part.get("content"))) for part in _parts(received[0]) if part.get("type") == "text"
         )
-    calls = [part for message in received for part in _parts(message) if part.get("type") == "tool_call"]
+    calls = [part for message in received for part in _parts(message) if part.get("type") in _CALLS]
     return [
         *((semconv.TOOL_CALL_DETECTED, _foreign_tool_call(call, limit), end) for call in calls),
         (semconv.GENERATION_SUCCESS, own, end),
@@ -466,14 +468,22 @@ def _start(text: str, limit: int) -> str:
     return shortened(redact_start(text, limit, margin(()), ()), limit, len(text))
 
 
+#: Types of the parts that are tool calls: of the application's tools, and of those that the server runs.
+_CALLS: Final = ("tool_call", "server_tool_call")
+
+
 def _foreign_tool_call(part: SpanAttributes, limit: int | None) -> dict[str, Any]:
-    arguments = part.get("arguments")
+    kind, arguments = "function", part.get("arguments")
+    details = part.get("server_tool_call")
+    if isinstance(details, Mapping):  # the kind of a built-in tool, and what it was asked
+        kind = _text(details.get("type"))
+        arguments = {name: asked for name, asked in details.items() if name != "type"}
     if arguments is not None and not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False, default=str)
     return tool_call(
         call_id=redact(_text(part.get("id"))),
         name=redact(_text(part.get("name"))),
-        kind="function",
+        kind=redact(kind),
         arguments="" if limit is None else redact(arguments or "{}"),
     )
 

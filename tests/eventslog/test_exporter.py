@@ -413,6 +413,29 @@ def test_a_foreign_error(
     assert event.metadata.custom_fields["error_type"] == "Timeout"
 
 
+def test_a_tool_that_a_foreign_server_runs(writing: TracerProvider) -> None:
+    """It has its entry too, with its kind and what it was asked, and is shown in a later request as any tool is."""
+    asked = {"type": "web_search", "query": "weather"}
+    call = {"type": "server_tool_call", "id": "srv_1", "name": "web_search", "server_tool_call": asked}
+    result = {
+        "type": "server_tool_call_response",
+        "id": "srv_1",
+        "server_tool_call_response": {"type": "web_search"},
+    }
+    said = json.dumps([{"role": "assistant", "parts": [call, result]}])
+    trace_foreign(writing, **{semconv.INPUT_MESSAGES: said, semconv.OUTPUT_MESSAGES: said})
+    tool, generation = entries()
+    assert isinstance(tool, ToolCallDetected)
+    assert (tool.tool_call_id, tool.tool_name, tool.arguments) == (
+        "srv_1",
+        "web_search",
+        '{"query": "weather"}',
+    )
+    assert tool.metadata.custom_fields["tool_type"] == "web_search"
+    assert isinstance(generation, LLMGenerationSuccess)
+    assert generation.message_content.endswith("assistant: [tool_call web_search] [tool_result srv_1]")
+
+
 @pytest.mark.parametrize("written", [1, 1.0])
 def test_foreign_numbers_are_shown_as_ours(writing: TracerProvider, written: float) -> None:
     """What is documented as a number with a fraction has one, however an instrumentation writes it."""
