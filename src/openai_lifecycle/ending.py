@@ -41,8 +41,7 @@ class Holder(Protocol):
 
 _holders: weakref.WeakSet[Holder] = weakref.WeakSet()
 _first: set[Callable[[], None]] = set()  # called before holders are closed: they may put more into them
-_hooked: set[str] = set()  # the packages whose children prepare themselves
-_finalizers: dict[str, Any] = {}  # what such a child calls when it ends, by package
+_hooked: set[str] = set()  # the packages whose children save what is held
 _sigterm_waits = False  # for a holder that it interrupted
 
 
@@ -69,19 +68,20 @@ def prepare() -> None:
 def _prepare_children() -> None:
     """Let a child of ``multiprocessing``, or of Celery's copy of it, save what is held.
 
-    It ends with os._exit and, before Python 3.13, without atexit (multiprocessing/popen_fork.py, Popen._launch).
-    And just before its work begins it drops its finalizers, including those made when its main module was imported
-    for a forkserver (multiprocessing/process.py, BaseProcess._bootstrap).
+    It ends with os._exit and, before Python 3.13, without atexit (multiprocessing/popen_fork.py, Popen._launch), but
+    calls its finalizers. Just before its work begins it drops those that it has inherited, or made when its main module
+    was imported, and calls what is registered for after a fork (multiprocessing/process.py, BaseProcess._bootstrap).
     """
     for package in ("multiprocessing", "billiard"):
         util: Any = sys.modules.get(f"{package}.util")
-        if util is None:
-            continue
-        if package not in _finalizers or not _finalizers[package].still_active():
-            _finalizers[package] = util.Finalize(None, _close_all, exitpriority=-100)
-        if package not in _hooked:
+        if util is not None and package not in _hooked:
             _hooked.add(package)
-            util.register_after_fork(_close_all, lambda _: _prepare_children())
+            _add_finalizer(util)
+            util.register_after_fork(util, _add_finalizer)
+
+
+def _add_finalizer(util: Any) -> None:
+    util.Finalize(None, _close_all, exitpriority=-100)  # late: what other finalizers do is saved too
 
 
 def resume() -> None:
@@ -115,9 +115,9 @@ def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
 def _after_fork() -> None:
     global _sigterm_waits
     _sigterm_waits = False
-    _finalizers.clear()
     for holder in list(_holders):
         holder.after_fork()
+    _prepare_children()  # the parent may have imported such a package just before it forked
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -382,15 +382,26 @@ thread.join()
 
 
 CHILD = """
-import importlib, openai, openai_lifecycle, os, sys
-openai_lifecycle.instrument()
+import importlib, os, sys
+package, method, switched_on = sys.argv[1:]
+def switch_on():
+    global client
+    import openai, openai_lifecycle
+    openai_lifecycle.instrument()
+    client = openai.OpenAI(base_url=os.environ["SERVER"], api_key="sk-test-0123456789")
 def work():
     global stream
-    client = openai.OpenAI(base_url=os.environ["SERVER"], api_key="sk-test-0123456789")
+    if switched_on == "in the child":
+        switch_on()
     stream = client.chat.completions.create(model="m", messages=[], stream=True)
     next(stream)
+if switched_on == "before the import":
+    switch_on()
+context = importlib.import_module(package).get_context(method)
+importlib.import_module(package + ".util")
+if switched_on == "after the import":
+    switch_on()
 if __name__ == "__main__":
-    context = importlib.import_module(sys.argv[1]).get_context(sys.argv[2])
     child = context.Process(target=work)
     child.start()
     child.join()
@@ -400,21 +411,25 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("durability", ["write", "buffered"])
 @pytest.mark.parametrize(
-    ("package", "method"),
+    ("package", "method", "switched_on"),
     [
-        *(("multiprocessing", method) for method in ("fork", "forkserver", "spawn")),
-        ("billiard", "fork"),  # Celery's
+        ("multiprocessing", "fork", "before the import"),
+        ("multiprocessing", "fork", "after the import"),
+        ("multiprocessing", "fork", "in the child"),
+        ("multiprocessing", "forkserver", "before the import"),
+        ("multiprocessing", "spawn", "before the import"),
+        ("billiard", "fork", "before the import"),  # Celery's
     ],
 )
 def test_calls_open_when_a_worker_ends(
-    server: ScriptedServer, tmp_path: Path, package: str, method: str, durability: str
+    server: ScriptedServer, tmp_path: Path, package: str, method: str, switched_on: str, durability: str
 ) -> None:
     """A stream that a worker process still has open when it ends has its entry, though no exit handler runs there."""
     pytest.importorskip(package)
     server.script(event_stream(*wire.chunks()))
     (tmp_path / "app.py").write_text(CHILD, encoding="utf-8")
     environment = {"SERVER": server.base_url, "OTEL_PYTHON_OPENAI_LIFECYCLE_DURABILITY": durability}
-    command = [sys.executable, "app.py", package, method]
+    command = [sys.executable, "app.py", package, method, switched_on]
     subprocess.run(command, env={**os.environ, **environment}, cwd=tmp_path, check=True, timeout=HANGS)
     (entry,) = [e for e in entries() if isinstance(e, (LLMGenerationSuccess, LLMGenerationError))]
     assert isinstance(entry, LLMGenerationSuccess)
