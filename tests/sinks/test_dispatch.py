@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import multiprocessing.util
 import signal
 import sqlite3
 import threading
@@ -542,6 +543,39 @@ def test_children_of_multiprocessing_deliver_what_they_have(tmp_path: Path, meth
     run("children.py", tmp_path, method, made, as_file=True)
     expected = [records.to_json(event) for seed in range(3) for event in generated.events(20, seed=seed)]
     assert sorted((tmp_path / "out.jsonl").read_text().splitlines()) == sorted(expected)
+
+
+FINALIZERS = """
+from multiprocessing import get_context, util
+from tests import generated
+from openai_lifecycle.sinks import destinations
+from openai_lifecycle.sinks.dispatch import Dispatcher
+dispatching = Dispatcher(destinations(["jsonl:out.jsonl"]))
+def work():
+    util.Finalize(None, dispatching.put, args=generated.events(1), exitpriority=-1)
+child = get_context("fork").Process(target=work)
+child.start()
+child.join()
+"""
+
+
+def test_what_the_finalizers_of_a_child_do_is_delivered(tmp_path: Path) -> None:
+    """An event of what the application has ``multiprocessing`` do at the end of a child is not lost."""
+    run(FINALIZERS, tmp_path)
+    (event,) = generated.events(1)
+    assert (tmp_path / "out.jsonl").read_text() == f"{records.to_json(event)}\n"
+
+
+def test_hooks_of_children_do_not_pile_up() -> None:
+    """However many dispatchers an application makes, a child has one thing to do when it starts and one when it ends."""
+
+    def hooks() -> int:
+        return len(multiprocessing.util._afterfork_registry) + len(multiprocessing.util._finalizer_registry)  # type: ignore[attr-defined]
+
+    dispatch.Dispatcher([])
+    before = hooks()
+    dispatch.Dispatcher([])
+    assert hooks() == before
 
 
 TERMINATED = """
