@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -67,3 +68,22 @@ def test_threads_may_be_replaced_after_instrumenting(durability: str) -> None:
     tags = Counter(event.tag for event in read_events("events.log"))
     assert tags == {"INIT_START": 2, "INIT_SUCCESS": 2}
     assert len(Path("out.jsonl").read_text(encoding="ascii").splitlines()) == 4
+
+
+INTERRUPTED = """
+from gevent import monkey; monkey.patch_all()
+import gevent, os, signal
+from openai_lifecycle.eventslog.buffer import Buffer
+def write(entries):
+    os.kill(os.getpid(), signal.SIGTERM)
+    entries.clear()
+buffer = Buffer(write)
+gevent.spawn(buffer.put, b"an entry").join()
+os._exit(1)
+"""
+
+
+def test_sigterm_while_a_greenlet_writes() -> None:
+    """SIGTERM that interrupts a greenlet in its writing has its effect when that is done."""
+    done = start(INTERRUPTED)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")

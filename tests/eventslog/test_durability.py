@@ -129,6 +129,40 @@ if {how!r} == "SIGTERM":
     assert sorted(ended.stdout.split()) == ["a", "b", *(["first"] if how == "exit" else [])]
 
 
+WAITING = """
+import os, signal, sys, threading
+from collections import deque
+from openai_lifecycle.eventslog.buffer import Buffer
+other = Buffer(deque.clear)
+def thread():
+    thread = threading.Thread(target=other.flush, args=[None])
+    thread.start()
+    thread.join()
+def child():
+    child = os.fork()
+    if not child:
+        other.flush(None)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+def write(entries):
+    os.kill(os.getpid(), signal.SIGTERM)
+    globals()[sys.argv[1]]()
+    entries.clear()
+    print("written", flush=True)
+buffer = Buffer(write)
+buffer.close()
+buffer.put(b"written by the thread that puts it, because the buffer is closed")
+"""
+
+
+@pytest.mark.parametrize("other", ["thread", "child"])
+def test_sigterm_waits_for_what_it_interrupts(other: str) -> None:
+    """Until the interrupted writing is done, another buffer that is flushed, in a thread or a child, does not act on it."""
+    command = [sys.executable, "-c", WAITING, other]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "written\n", "")
+
+
 def test_an_application_s_handler_is_left_alone() -> None:
     """Where the application has a handler for SIGTERM, or ignores it, nothing is installed."""
     for handler in (signal.SIG_IGN, lambda *_: None):
