@@ -37,11 +37,10 @@ _logger = logging.getLogger(__name__)
 
 
 _PATIENCE: Final = 30.0  # seconds that a call waits for another that joins a provider
-#: ``id(provider)`` → the provider and its processor. The SDK cannot remove a processor: each provider gets one, whose
-#: exporter can be swapped. By identity, because a provider may have no hash: Logfire's is a dataclass
-#: (``logfire/_internal/tracer.py``, ``ProxyTracerProvider``). The provider holds its processor, and that, by its
-#: options, may hold the provider: a strong reference here would keep both for ever.
-_processors: dict[int, tuple[weakref.ref[Any], weakref.ref[EventsLogProcessor]]] = {}
+#: ``id(provider)`` → its processor. The SDK cannot remove a processor: each provider gets one, whose exporter can be
+#: swapped. By identity, because a provider may have no hash: Logfire's is a dataclass
+#: (``logfire/_internal/tracer.py``, ``ProxyTracerProvider``). Weak, because the exporter's options name the provider.
+_processors: weakref.WeakValueDictionary[int, EventsLogProcessor] = weakref.WeakValueDictionary()
 
 
 class Pipeline(Locked):
@@ -186,17 +185,13 @@ class Pipeline(Locked):
         """Let a processor of ``provider`` hand spans to the exporter, if there is one."""
         if self._exporter is None:
             return
-        key = id(provider)
-        known = _processors.get(key)
-        processor = known[1]() if known is not None and known[0]() is provider else None
+        processor = _processors.get(id(provider))
         if processor is None:
             processor = EventsLogProcessor()
+            # Another provider may have its id when it is gone, and the one that it passed everything on to is not.
+            weakref.finalize(provider, _processors.pop, id(provider), None).atexit = False
             provider.add_span_processor(processor)
-            # Not before: it may have raised.
-            _processors[key] = (
-                weakref.ref(provider, lambda _: _processors.pop(key, None)),
-                weakref.ref(processor),
-            )
+            _processors[id(provider)] = processor  # not before: it may have raised
         processor.join(self._exporter)
         if processor not in self._joined:
             self._joined.append(processor)

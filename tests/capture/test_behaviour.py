@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +22,11 @@ import openai._base_client
 import pytest
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import openai_lifecycle
-from openai_lifecycle import sdk
+from openai_lifecycle import pipeline, sdk
 from openai_lifecycle.capture import call as call_module
 from openai_lifecycle.capture.operations.chat import CHAT
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
@@ -498,6 +499,41 @@ def test_bound_methods_follow(server: ScriptedServer) -> None:
             wrapped_twice(**wire.REQUEST)
             assert len(observed.spans()) == 2
             assert request.__name__ == "request"
+
+
+def test_a_provider_has_one_processor_of_ours(observed: Observed) -> None:
+    """However often it is switched on, the application's provider gets one span processor: the SDK removes none."""
+    before = observed.provider._active_span_processor._span_processors
+    observed.instrument()
+    assert observed.provider._active_span_processor._span_processors == before
+
+
+def test_a_provider_may_go(server: ScriptedServer) -> None:
+    """Once it is switched off nothing of ours keeps the provider that it was given."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    kept = weakref.ref(provider)
+    openai_lifecycle.instrument(tracer_provider=provider)
+    server.script(WHOLE)
+    once(server)
+    openai_lifecycle.uninstrument()
+    del provider
+    gc.collect()
+    assert kept() is None
+
+
+def test_a_provider_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other is taken for it, though what it passed everything on to has our processor still."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    key, inner = id(provider), provider._active_span_processor
+    with monkeypatch.context() as patch:
+        patch.setattr(trace, "_TRACER_PROVIDER", provider)
+        openai_lifecycle.instrument()
+    openai_lifecycle.uninstrument()
+    assert key in pipeline._processors
+    del provider
+    gc.collect()
+    assert key not in pipeline._processors
+    inner.shutdown()
 
 
 def test_uninstrument_exports_what_has_ended(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
