@@ -581,7 +581,7 @@ with mock.patch({target!r}, return_value=None):
 
 @pytest.mark.parametrize("order", ["before", "after", "passed"])
 def test_a_provider_that_raises(order: str) -> None:
-    """Beside a provider that raises when it is given a processor, the application starts and entries are written."""
+    """Beside a provider that raises when it is given a processor, the application starts, is told, and entries are written."""
     program = f"""
 import os, openai, openai_lifecycle
 from opentelemetry import trace
@@ -597,6 +597,7 @@ if {order!r} == "after":
 """
     done = start(program + CALL)
     assert done.returncode == 0, done.stderr
+    assert "the TracerProvider, a Frozen, accepts no span processor and is left alone" in done.stderr
     assert written() == ENTRIES
 
 
