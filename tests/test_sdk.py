@@ -158,6 +158,10 @@ WRONG: dict[str, tuple[dict[str, str], list[str]]] = {
         {**OTLP, "OTEL_SPAN_EVENT_COUNT_LIMIT": "many"},
         ["span limits: ValueError: OTEL_SPAN_EVENT_COUNT_LIMIT must be", "many"],
     ),
+    "another limit": (
+        {**OTLP, "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT": "many"},
+        ["set variables: OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT, OTEL_TRACES_EXPORTER"],
+    ),
 }
 
 
@@ -177,7 +181,9 @@ def test_what_cannot_be_started_is_left_out(
     assert all(part in record.getMessage() for part in said)
     assert "PATH" not in record.getMessage()
     processors = provider._active_span_processor._span_processors
-    assert len(processors) == {"a limit": 3, "a timeout": 2, "a compression": 2}.get(what, 0)
+    assert len(processors) == {"a limit": 3, "another limit": 3, "a timeout": 2, "a compression": 2}.get(
+        what, 0
+    )
     assert threading.active_count() == threads
 
 
@@ -192,13 +198,14 @@ def test_what_cannot_be_started_is_left_out(
 def test_metrics_that_cannot_be_started_are_left_out(
     variable: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What cannot be started for metrics is one error, and no thread is left behind."""
+    """What cannot be started for metrics is one error that names the variable, and no thread is left behind."""
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
     monkeypatch.setenv(variable, value)
     threads = threading.active_count()
     assert sdk.meter_provider() is sdk.meter_provider() is None
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert said in record.getMessage()
+    assert variable in record.getMessage()
     assert threading.active_count() == threads
 
 

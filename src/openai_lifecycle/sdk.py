@@ -38,8 +38,6 @@ def disabled() -> bool:
     return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
-#: Prefixes of the variables that exporters, span processors, metric readers and span limits read.
-_SETTINGS: Final = ("OTEL_EXPORTER_", "OTEL_BSP_", "OTEL_METRIC_", "OTEL_SPAN_", "OTEL_ATTRIBUTE_")
 _PROTOCOLS: Final = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
 
 
@@ -125,7 +123,7 @@ def _without(what: str) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - see above
         cause = _described(error)
-        settings = ", ".join(sorted(name for name in os.environ if name.startswith(_SETTINGS)))
+        settings = ", ".join(sorted(name for name in os.environ if name.startswith("OTEL_")))
         _report(cause, f"continuing without {what}: {cause}; set variables: {settings or 'none'}")
 
 
