@@ -126,8 +126,7 @@ class Pipeline(Locked):
         tracer = self._tracer_of(target)
         self._start_metrics()
         self._tracer, self._provider = tracer, provider
-        # Exit handlers run last in, first out: calls still open end before the provider shuts down.
-        atexit.unregister(end_all)
+        # Exit handlers run last in, first out: calls still open end before this provider shuts down.
         atexit.register(end_all)
         ending.register_first(end_all)
         place = self._exporter.place if self._exporter and self._options.events_log else "off"
@@ -159,7 +158,7 @@ class Pipeline(Locked):
 
     def _spare_tracer(self) -> trace.Tracer:
         """Return a tracer of our own provider, for when that of the application's raises."""
-        if self._spare is None and self.lock.acquire(timeout=_PATIENCE):
+        if self.lock.acquire(timeout=_PATIENCE):
             try:
                 self._spare = self._spare or self._tracer_of(self._own_provider())
             finally:
