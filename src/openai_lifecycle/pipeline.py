@@ -196,8 +196,9 @@ class Pipeline(Locked):
             self._joined.append(processor)
 
     def _record_unsampled(self, tracer: Any) -> None:
-        sampler = getattr(tracer, "sampler", None)
-        if isinstance(sampler, Sampler) and not isinstance(sampler, RecordAll):
+        sampler: Any = getattr(tracer, "sampler", None)
+        # The SDK takes any object with this method. It gives the same tracer again, which may have been changed.
+        if hasattr(sampler, "should_sample") and not isinstance(sampler, RecordAll):
             self._samplers.append((tracer, sampler))
             tracer.sampler = RecordAll(sampler)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
@@ -44,6 +44,13 @@ class Picky(Sampler):
 
     def get_description(self) -> str:
         return "Picky"
+
+
+class Quacking:
+    """An application's own sampler without the SDK's base class, which the SDK does not ask for."""
+
+    should_sample = Picky.should_sample
+    get_description = Picky.get_description
 
 
 class Failing(Picky):
@@ -139,9 +146,10 @@ def test_a_remote_parent_decides_for_the_backend_only(sampled: bool, server: Scr
 
 
 @pytest.mark.usefixtures("_answering")
-def test_an_application_s_own_sampler(server: ScriptedServer) -> None:
+@pytest.mark.parametrize("sampler", [Picky, Quacking])
+def test_an_application_s_own_sampler(server: ScriptedServer, sampler: type[Any]) -> None:
     """A sampler that drops exactly our spans keeps them from the backend and not from the file."""
-    backend = Backend(sampler=Picky())
+    backend = Backend(sampler=sampler())
     openai_lifecycle.instrument(tracer_provider=backend.provider)
     call(server)
     assert backend.calls() == []
@@ -172,6 +180,42 @@ def test_the_application_s_own_spans_are_sampled_as_before(server: ScriptedServe
         call(server)
         assert work.get_span_context().trace_flags.sampled
     assert backend.calls() == []
+    backend.provider.shutdown()
+
+
+@pytest.mark.usefixtures("_answering")
+def test_samplers_decide_again_when_it_is_off(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each provider that was joined, one of them twice, gives its processors no span that its sampler drops afterwards."""
+    backends = [Backend(sampler=Picky()) for _ in range(2)]
+    openai_lifecycle.instrument()
+    for count, backend in enumerate((*backends, backends[0]), start=1):
+        monkeypatch.setattr(trace, "_TRACER_PROVIDER", backend.provider)
+        with client_for(server, is_async=False) as client:
+            client.chat.completions.create(**wire.REQUEST)
+        generations = [event for event in read_events("events.log") if event.tag == "GENERATION_SUCCESS"]
+        assert len(generations) == count
+    for backend in backends:
+        seen: list[str] = []
+        noting = SpanProcessor()
+        monkeypatch.setattr(noting, "on_end", lambda span, seen=seen: seen.append(span.name))
+        backend.provider.add_span_processor(noting)
+        openai_lifecycle.uninstrument()
+        openai_lifecycle.instrument(tracer_provider=backend.provider, events_log="none")
+        with client_for(server, is_async=False) as client:
+            client.chat.completions.create(**wire.REQUEST)
+        assert seen == ["initialize openai"]
+        backend.provider.shutdown()
+
+
+def test_a_tracer_that_does_not_sample(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tracer that is not the SDK's is left as it is."""
+    backend, tracer = Backend(), trace.NoOpTracer()
+    monkeypatch.setattr(backend.provider, "get_tracer", lambda *_: tracer)
+    openai_lifecycle.instrument(tracer_provider=backend.provider)
+    client_for(server, is_async=False).close()
+    assert vars(tracer) == {}
     backend.provider.shutdown()
 
 
