@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import unquote
@@ -239,20 +239,15 @@ def start_globally() -> None:
         return
     if len(list(loaded(TRACES))) < len(exporter_names(TRACES)):
         return  # reported; our own provider uses the exporters that load
-    implied = {
-        f"{kind}_exporter_names": exporter_names(signal)
-        for kind, signal in (("trace", TRACES), ("metric", METRICS))
-        if not os.environ.get(signal.variable)
-    }
     with _without("an SDK that is started globally"):
-        _configure(implied)
+        _configure()
 
 
 #: The SDK's classes that its configurator finds in its own module.
 _PROVIDERS: Final = ("TracerProvider", "MeterProvider", "LoggerProvider")
 
 
-def _configure(implied: Mapping[str, list[str]]) -> None:
+def _configure() -> None:
     from opentelemetry import _logs
     from opentelemetry.instrumentation.version import __version__ as instrumentation_version
     from opentelemetry.sdk import _configuration
@@ -264,7 +259,13 @@ def _configure(implied: Mapping[str, list[str]]) -> None:
     theirs = {name: getattr(configuration, name) for name in _PROVIDERS if hasattr(configuration, name)}
     vars(configuration).update({name: _forking_quietly(provider) for name, provider in theirs.items()})
     try:
-        configurator().configure(auto_instrumentation_version=instrumentation_version, **implied)
+        configurator().configure(
+            auto_instrumentation_version=instrumentation_version,
+            # Also those that only an endpoint asks for. One that a variable names too is started once
+            # (``opentelemetry/sdk/_configuration/__init__.py``, ``_import_exporters``).
+            trace_exporter_names=exporter_names(TRACES),
+            metric_exporter_names=exporter_names(METRICS),
+        )
     finally:
         vars(configuration).update(theirs)
         trace._TRACER_PROVIDER_SET_ONCE = Once()
