@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -427,13 +428,16 @@ def check_arrival(received: Received) -> None:
 
 
 @pytest.mark.parametrize("command", [[INSTRUMENT], []], ids=["command", "by hand"])
-def test_metrics_are_sent_when_asked_for(command: list[str]) -> None:
-    """OTEL_METRICS_EXPORTER=otlp delivers the metrics; the endpoint alone does not, because Jaeger takes none."""
+@pytest.mark.parametrize("asking", ["OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"])
+def test_metrics_are_sent_when_asked_for(command: list[str], asking: str) -> None:
+    """An exporter or endpoint for metrics delivers them; the general endpoint does not, because Jaeger takes none."""
     program = APP if command else MANUAL.format("") + APP
     with RECEIVERS["http"]() as received:
         start(program, *command, **received.environment)
         assert received.metrics == []
-        start(program, *command, **received.environment, OTEL_METRICS_EXPORTER="otlp")
+        endpoint = f"{received.environment['OTEL_EXPORTER_OTLP_ENDPOINT']}/v1/metrics"
+        value = "otlp" if asking == "OTEL_METRICS_EXPORTER" else endpoint
+        start(program, *command, **received.environment, **{asking: value})
         assert {"gen_ai.client.operation.duration", "gen_ai.client.token.usage"} <= set(received.metrics)
 
 
@@ -443,6 +447,27 @@ def test_what_is_lost_is_counted_in_metrics_that_we_start() -> None:
         program = MANUAL.format("events_log='no/events.log', sinks=['jsonl:no/out.jsonl']") + APP
         start(program, **received.environment, OTEL_METRICS_EXPORTER="otlp")
         assert "openai_lifecycle.events.lost" in received.metrics
+
+
+def test_what_is_lost_is_counted_where_the_metrics_go_now() -> None:
+    """Metrics that we started, and that ended when it was switched off, do not take what is lost later."""
+    program = """
+import openai, openai_lifecycle
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+def make():
+    openai_lifecycle.instrument(events_log="no/events.log")
+    openai.OpenAI(api_key="sk-test-0123456789")
+make()
+openai_lifecycle.uninstrument()
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader]))
+make()
+print("openai_lifecycle.events.lost" in reader.get_metrics_data().to_json())
+"""
+    done = start(program, OTEL_METRICS_EXPORTER="console")
+    assert done.stdout.splitlines()[-1] == "True"
 
 
 def test_metrics_beside_the_applications_spans() -> None:
@@ -549,6 +574,19 @@ trace.set_tracer_provider(TracerProvider())
 """
     done = start(program, INSTRUMENT)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_sdk_is_started_as_a_distro_does() -> None:
+    """Under opentelemetry-instrument the resource says what has started the SDK, and the SDK's module is as it was."""
+    program = """
+from opentelemetry import trace
+from opentelemetry.sdk import _configuration
+from opentelemetry.sdk.trace import TracerProvider
+assert _configuration.TracerProvider is TracerProvider
+print(trace.get_tracer_provider().resource.attributes["telemetry.auto.version"])
+"""
+    done = start(program, INSTRUMENT)
+    assert (done.stdout, done.stderr) == (f"{version('opentelemetry-instrumentation')}\n", "")
 
 
 @pytest.mark.parametrize(
