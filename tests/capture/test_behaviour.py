@@ -23,6 +23,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import openai_lifecycle
@@ -180,6 +181,16 @@ class Shipping(SpanProcessor):
         step()
 
 
+class Express(Shipping):
+    """One that inherits its methods."""
+
+
+class ShippingExporter(InMemorySpanExporter):
+    """An exporter of the application, whose methods may hold a lock."""
+
+    ship = Shipping.ship
+
+
 def test_a_stream_closed_beside_a_processor(server: ScriptedServer, observed: Observed) -> None:
     """Where the application has a span processor in the module that makes the calls, a closed stream is recorded at once."""
     observed.provider.add_span_processor(Shipping())
@@ -200,14 +211,18 @@ def test_a_stream_closed_beside_a_processor(server: ScriptedServer, observed: Ob
         "opentelemetry.exporter.otlp",
         "openai_lifecycle.eventslog.file",
         "a processor",
+        "an exporter",
     ],
 )
 def test_collection_under_a_lock_does_not_record_there(
     server: ScriptedServer, observed: Observed, whose: str, read: int
 ) -> None:
-    """A stream collected while a lock may be held, by a module's code or a span processor's, is recorded after, not inside."""
-    processor = Shipping()
-    observed.provider.add_span_processor(processor)
+    """A stream collected while a lock may be held, by a module or what gets the spans, is recorded after, not inside."""
+    shipping: Any = ShippingExporter() if whose == "an exporter" else Express()
+    call_module.LOCKING_CODE.clear()  # of other tests
+    observed.provider.add_span_processor(
+        SimpleSpanProcessor(shipping) if whose == "an exporter" else shipping
+    )
     observed.instrument()
     server.script(event_stream(*wire.chunks()))
     client = client_for(server, is_async=False)
@@ -221,8 +236,8 @@ def test_collection_under_a_lock_does_not_record_there(
         gc.collect()
         inside.append(len(observed.spans()))
 
-    if whose == "a processor":
-        processor.ship(collect)
+    if whose in ("a processor", "an exporter"):
+        shipping.ship(collect)
     else:
         called_in(whose, collect)
     assert inside == [0]
