@@ -136,8 +136,7 @@ if instrument.__doc__:  # not with `python -OO`
 def uninstrument() -> None:
     """Restore the client and write what is pending; do nothing if it is not instrumented."""
     with SWITCH.lock:
-        if SWITCH.is_on:
-            SWITCH.off()
+        SWITCH.off()
 
 
 def _is_supported() -> bool:
