@@ -576,6 +576,30 @@ trace.set_tracer_provider(TracerProvider())
     assert (done.returncode, done.stderr) == (0, "")
 
 
+OTHER = """
+from opentelemetry import trace
+asked = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "anthropic", "gen_ai.request.model": "m"}
+trace.get_tracer("opentelemetry.instrumentation.genai.anthropic").start_span("chat m", attributes=asked).end()
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        (OTHER, [INSTRUMENT]),
+        (PROVIDER.format("http") + MANUAL.format("") + OTHER, []),
+    ],
+    ids=["instrument command", "by hand"],
+)
+def test_a_call_of_another_client_comes_first(program: str, command: list[str]) -> None:
+    """What another instrumentation records before the first use of OpenAI's client is in the file."""
+    done = start(
+        program, *command, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", OTEL_TRACES_EXPORTER="none"
+    )
+    assert done.returncode == 0, done.stderr
+    assert written() == {"LLM_GENERATION_SUCCESS": 1}
+
+
 def test_the_sdk_is_started_as_a_distro_does() -> None:
     """Under opentelemetry-instrument the resource says what has started the SDK, and the SDK's module is as it was."""
     program = """
