@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -165,6 +166,41 @@ def test_a_sampler_that_raises(server: ScriptedServer, monkeypatch: pytest.Monke
     openai_lifecycle.instrument()
     call(server)
     assert backend.calls() == []
+    backend.provider.shutdown()
+
+
+@pytest.mark.usefixtures("_answering")
+@pytest.mark.parametrize("decision", [*Decision, None])
+def test_all_that_a_sampler_says(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, decision: Decision | None
+) -> None:
+    """A sampler is asked as the SDK asks it; its attributes and trace state count; where it raises, the parent's state does."""
+    asked: list[Any] = []
+
+    class Labels(Picky):
+        def should_sample(self, parent_context: Context | None, trace_id: int, *rest: Any) -> SamplingResult:
+            asked.append((trace.get_current_span(parent_context), rest[1], rest[3:]))
+            if decision is None:
+                raise RuntimeError
+            return SamplingResult(decision, {"rule": "r"}, TraceState([("rule", "r")]))
+
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    backend, ended, noting = Backend(sampler=Labels()), list[Any](), SpanProcessor()
+    monkeypatch.setattr(noting, "on_end", ended.append)
+    backend.provider.add_span_processor(noting)
+    openai_lifecycle.instrument(tracer_provider=backend.provider)
+    state = TraceState([("parent", "p")])
+    parent = trace.NonRecordingSpan(trace.SpanContext(1, 1, is_remote=True, trace_state=state))
+    with trace.use_span(parent), client_for(server, is_async=False) as client:
+        client.chat.completions.create(**wire.REQUEST)
+        with contextlib.suppress(RuntimeError):
+            backend.provider.get_tracer("application").start_span("bare", kind=SpanKind.CLIENT)
+    call, bare = asked[-2:]
+    assert call == bare
+    span = next(span for span in ended if span.name.startswith("chat"))
+    assert span.attributes["gen_ai.request.model"] == wire.MODEL
+    assert span.attributes.get("rule") == (None if decision is None else "r")
+    assert dict(span.context.trace_state) == ({"parent": "p"} if decision is None else {"rule": "r"})
     backend.provider.shutdown()
 
 
