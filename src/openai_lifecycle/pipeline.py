@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-
 _PATIENCE: Final = 30.0  # seconds that a call waits for another that joins a provider
 #: ``id(provider)`` → its processor. The SDK cannot remove a processor: each provider gets one, whose exporter can be
 #: swapped. By identity, because a provider may have no hash: Logfire's is a dataclass
@@ -187,7 +186,7 @@ class Pipeline(Locked):
         processor = _processors.get(id(provider))
         if processor is None:
             processor = EventsLogProcessor()
-            # Another provider may have its id when it is gone, and the one that it passed everything on to is not.
+            # Its id may be another's later, while the processor lives on in a provider that it only wrapped.
             weakref.finalize(provider, _processors.pop, id(provider), None).atexit = False
             provider.add_span_processor(processor)
             _processors[id(provider)] = processor  # not before: it may have raised
