@@ -97,14 +97,34 @@ def redact_recurring(text: str, secrets: tuple[str, ...] = ()) -> str:
 
 
 def redact_attributes(attributes: dict[str, Any], secrets: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return ``attributes`` with every text :func:`redact`-ed, also those in tuples."""
+    """Return ``attributes`` with every text :func:`redact`-ed, also those in tuples; themselves if that changes none."""
+    if _are_fine(attributes.values(), secrets):
+        return attributes
     return {name: _redacted(value, secrets) for name, value in attributes.items()}
+
+
+def _are_fine(values: Iterable[Any], secrets: tuple[str, ...]) -> bool:
+    """Whether :func:`redact` would change no text in ``values``. Nearly always so: together they are searched sooner."""
+    texts: list[Any] = []
+    for value in values:
+        if type(value) is tuple:
+            texts += value
+        elif isinstance(value, str):
+            texts.append(value)
+    if not {*map(type, texts)} <= {str}:
+        return False
+    together = "\n".join(texts)
+    return (
+        encodable(together) == together
+        and not _may_hold_a_credential(together)
+        and not any(secret in together for secret in secrets)
+    )
 
 
 def _redacted(value: Any, secrets: tuple[str, ...]) -> Any:
     if isinstance(value, tuple):
         return tuple(_redacted(one, secrets) for one in value)
-    return redact_recurring(value, secrets) if isinstance(value, str) else value
+    return redact(value, secrets) if isinstance(value, str) else value
 
 
 # Everything up to the last @ may be a password: SQLAlchemy accepts a slash in it, urlsplit does not.
