@@ -894,11 +894,9 @@ def test_what_the_handshake_carried_is_redacted(sockets: SocketServer, api: str,
         else ws.realtime("response.done", response=failed)
     )
     sockets.script(turn(api, end))
-    client = client_for(sockets, is_async=is_async).with_options(
-        default_headers={"Authorization": f"Bearer {token}"}
-    )
+    headers = {"Authorization": f"Bearer {token}"}
     with Observed() as observed:
-        asyncio.run(converse(client, api))
+        asyncio.run(converse(client_for(sockets, is_async=is_async), api, extra_headers=headers))
         (generation,) = generations()
         spans = "".join(span.to_json() for span in observed.spans(None))
     assert isinstance(generation, LLMGenerationError)
