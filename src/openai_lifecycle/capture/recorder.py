@@ -81,7 +81,7 @@ class Recorder:
         request = _read(operation.request, body) or Request()
         if _read(_is_streamed, body):
             request.attributes[semconv.STREAM] = True
-        asked = redact_attributes(request.attributes, secrets)
+        asked = dict(request.attributes)
         recording = Recording(self, span, named, asked, secrets, assumed_by=endpoint.assumed_by)
         options = self.options
         keep_text = 0
@@ -91,7 +91,7 @@ class Recorder:
         if is_recording and options.capture.on_spans:
             keep_text = options.content_limit
             with SHIELD:
-                recording.attributes.update(self._content(operation, body, secrets))
+                recording.messages = self._content(operation, body, secrets)
         request.lines = ()  # it references the body
         return Call(operation, request, Reply(keep_text), recording)
 
@@ -156,7 +156,7 @@ class Recording:
 
     It starts with the attributes ``named`` and gets the others when it ends. ``secrets`` are the client's own keys.
     ``assumed_by`` is :attr:`Endpoint.assumed_by`: if it is set, the server is read from the URL of the request that was
-    answered. ``content`` is what was sent, as one line of text.
+    answered. ``content`` is what was sent, as one line of text; ``messages`` are the attributes that show it.
     """
 
     __slots__ = (
@@ -167,6 +167,7 @@ class Recording:
         "_secrets",
         "attributes",
         "content",
+        "messages",
         "span",
     )
     reads: ClassVar = True
@@ -189,6 +190,7 @@ class Recording:
         self.span = span
         self.attributes = attributes
         self.content = ""
+        self.messages: Attributes = {}
 
     def response(self, response: Any) -> None:
         """Record the HTTP response's status and headers."""
@@ -247,17 +249,14 @@ class Recording:
         call, failure = end.call, end.failure
         reply = call.reply
         attributes = self.attributes
-        said: Attributes = dict(reply.attributes)  # by a server, which may repeat a key in any of it
+        attributes.update(reply.attributes)
         if reply.id:
-            said[semconv.RESPONSE_ID] = reply.id
+            attributes[semconv.RESPONSE_ID] = reply.id
         if reply.model:
-            said[semconv.RESPONSE_MODEL] = reply.model
-        if semconv.REQUEST_ID in attributes:
-            said.setdefault(semconv.REQUEST_ID, attributes[semconv.REQUEST_ID])
+            attributes[semconv.RESPONSE_MODEL] = reply.model
         reasons = _finish_reasons(reply, failed=failure is not None and call.chunks > 0)
         if reasons:
-            said[semconv.FINISH_REASONS] = reasons
-        attributes.update(redact_attributes(said, self._secrets))
+            attributes[semconv.FINISH_REASONS] = reasons
         # A subclass may wait in its own way before a retry, so that none was noted.
         retried = end.sent.get(b"x-stainless-retry-count", b"")
         attributes[semconv.RETRIES] = max(call.retries, int(retried) if retried.isdigit() else 0)
@@ -266,7 +265,12 @@ class Recording:
         if failure is not None:
             attributes[semconv.ERROR_TYPE] = failure
 
-    def _answers(self, end: _End) -> None:
+    def _redact(self, _: _End) -> None:
+        """Replace keys: the caller or the server may have put one into any attribute."""
+        self.attributes = redact_attributes(self.attributes, self._secrets)
+
+    def _messages(self, end: _End) -> None:
+        self.attributes.update(self.messages)
         options = self._recorder.options
         if options.capture.on_spans and (answers := messages.output(end.call.reply)):
             written = messages.as_json(answers, lambda answer: answer, options.content_limit, self._secrets)
@@ -327,14 +331,15 @@ class Recording:
 #: The steps at the end of a call, in order; then those that remain when the span is not recording.
 _STEPS: Final = (
     Recording._reply,
-    Recording._answers,
+    Recording._redact,
+    Recording._messages,
     Recording._set_attributes,
     Recording._tool_calls,
     Recording._generation,
     Recording._end_span,
     Recording._measure,
 )
-_UNRECORDED: Final = (Recording._reply, Recording._end_span, Recording._measure)
+_UNRECORDED: Final = (Recording._reply, Recording._redact, Recording._end_span, Recording._measure)
 
 
 def _failure(call: Call, error: BaseException | None) -> str | None:
