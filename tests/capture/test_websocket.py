@@ -108,19 +108,19 @@ def turn(api: str, end: Step | None) -> list[Step]:
     return [*begin, *said, *([] if end is None else [end])]
 
 
-def end_of(api: str, status: str) -> dict[str, Any]:
-    """Return the last event of a response."""
+BROKE = {"type": "server_error", "code": "server_error", "message": "it broke"}
+
+
+def end_of(api: str, status: str, error: dict[str, str] = BROKE) -> dict[str, Any]:
+    """Return the last event of a response; ``error`` is why it failed, if it did."""
     if api == "responses":
         changes: dict[str, Any] = {
-            "failed": {"error": {"code": "server_error", "message": "it broke"}},
+            "failed": {"error": error},
             "incomplete": {"incomplete_details": {"reason": "max_output_tokens"}},
         }.get(status, {})
         return ws.event(f"response.{status}", response=ws.finished(status=status, **changes))
     details = {
-        "failed": {
-            "type": "failed",
-            "error": {"type": "server_error", "code": "server_error", "message": "it broke"},
-        },
+        "failed": {"type": "failed", "error": error},
         "incomplete": {"type": "incomplete", "reason": "max_output_tokens"},
         "cancelled": {"type": "cancelled", "reason": "turn_detected"},
     }.get(status)
@@ -887,12 +887,7 @@ def test_what_the_handshake_carried_is_redacted(sockets: SocketServer, api: str,
     """A credential that only the handshake's request has goes too, where the server quotes it in an error."""
     token = "opaque.credential_of-the-company"
     error = {"code": "invalid_api_key", "message": f"no such key: {token}"}
-    failed = ws.spoken(status="failed", status_details={"type": "failed", "error": error})
-    end = (
-        ws.event("error", error=error)
-        if api == "responses"
-        else ws.realtime("response.done", response=failed)
-    )
+    end = ws.event("error", error=error) if api == "responses" else end_of(api, "failed", error)
     sockets.script(turn(api, end))
     headers = {"Authorization": f"Bearer {token}"}
     with Observed() as observed:
@@ -912,12 +907,7 @@ def test_without_capture_no_content(
 ) -> None:
     """With content capture off, nothing that is said on a connection leaves the process, nor an error's text."""
     error = {"code": "bad", "message": "Hi there, it said"}
-    spoken = ws.spoken(status="failed", status_details={"type": "failed", "error": error})
-    failed = {
-        "responses": ws.event("response.failed", response=ws.response(status="failed", error=error)),
-        "realtime": ws.realtime("response.done", response=spoken),
-    }
-    sockets.script(turn(api, failed[api] if fails else end_of(api, "completed")))
+    sockets.script(turn(api, end_of(api, "failed" if fails else "completed", error)))
     with Observed(capture="no_content") as observed:
         asyncio.run(converse(client_for(sockets, is_async=is_async), api))
         (generation,) = generations()
