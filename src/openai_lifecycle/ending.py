@@ -81,13 +81,39 @@ def _prepare_children() -> None:
 
 
 def _add_finalizer(util: Any) -> None:
-    util.Finalize(None, _close_all, exitpriority=-100)  # late: what other finalizers do is saved too
+    # Celery's copy waits for no threads.
+    end = _close_after_threads if util.__name__ == "multiprocessing.util" else _close_all
+    util.Finalize(None, end, exitpriority=-100)  # late: what other finalizers do is saved too
 
 
 def resume() -> None:
     """Continue with the pending SIGTERM that waited for the interrupted holder, if any."""
     if _sigterm_waits and (threads.are_greenlets() or threading.current_thread() is threading.main_thread()):
         _on_sigterm(signal.SIGTERM, None)
+
+
+def _close_after_threads() -> None:
+    """Save when the threads have ended that the child still waits for: they may be making calls.
+
+    Before Python 3.13 it waits for them after its finalizers (multiprocessing/process.py, BaseProcess._bootstrap).
+    """
+    main = threading.current_thread()
+    if threads.are_greenlets() or not _others(main):
+        _close_all()
+    else:
+        threading.Thread(target=_wait_and_close, args=(main,), name="openai-lifecycle end").start()
+
+
+def _wait_and_close(main: threading.Thread) -> None:
+    while others := _others(main):
+        others[0].join()
+    _close_all()
+
+
+def _others(main: threading.Thread) -> list[threading.Thread]:
+    """Return the threads that a process waits for, without its main thread and the caller's."""
+    known = main, threading.current_thread()
+    return [thread for thread in threading.enumerate() if not (thread.daemon or thread in known)]
 
 
 def _close_all() -> None:

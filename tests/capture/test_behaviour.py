@@ -453,6 +453,43 @@ def test_calls_open_when_a_worker_ends(
     assert isinstance(entry, LLMGenerationSuccess)
 
 
+OUTLASTING = """
+import multiprocessing, sys, threading
+import openai, openai._base_client, openai_lifecycle
+httpx = getattr(openai._base_client, "httpx2", None) or openai._base_client.httpx
+openai_lifecycle.instrument()
+begun, ending = threading.Event(), threading.Event()
+def answer(request):
+    begun.set()
+    ending.wait()
+    return httpx.Response(200, json={"id": "c1", "model": "m", "choices": []})
+def call():
+    http = httpx.Client(transport=httpx.MockTransport(answer))
+    openai.OpenAI(api_key="sk-test-0123456789", http_client=http).chat.completions.create(model="m", messages=[])
+def work():
+    threading._register_atexit(ending.set)  # runs when the child begins to wait for its threads
+    threading.Thread(target=call).start()
+    begun.wait()
+if __name__ == "__main__":
+    child = multiprocessing.get_context(sys.argv[1]).Process(target=work)
+    child.start()
+    child.join()
+    sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize("durability", ["write", "buffered"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_thread_that_outlasts_the_work_of_a_child(tmp_path: Path, method: str, durability: str) -> None:
+    """A call of a thread that a child of ``multiprocessing`` still waits for gets its answer, and so does its entry."""
+    (tmp_path / "app.py").write_text(OUTLASTING, encoding="utf-8")
+    environment = {**os.environ, "OTEL_PYTHON_OPENAI_LIFECYCLE_DURABILITY": durability}
+    command = [sys.executable, "app.py", method]
+    subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=HANGS)
+    (entry,) = [e for e in entries() if isinstance(e, (LLMGenerationSuccess, LLMGenerationError))]
+    assert isinstance(entry, LLMGenerationSuccess)
+
+
 # ------------------------------------------------------------------ retries
 def test_retries_are_visible(server: ScriptedServer, observed: Observed) -> None:
     """Each retry is an event with cause and delay; the count is on the span and in the entry; one span in all."""
