@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import gzip
 import io
+import resource
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from openai_lifecycle.cli import logs
 from openai_lifecycle.eventslog.format import parse, render
 from openai_lifecycle.eventslog.reader import Place
 from tests import generated
+from tests.cli.conftest import COMMAND
+from tests.limits import HANGS
 
 
 class Terminal(io.StringIO):
@@ -81,6 +86,18 @@ def test_only_rotated_files_are_left(log: Path) -> None:
     logs.refuse_overwrite(paths, "other")
     with logs.reading(paths, len) as entries:
         assert {place.path for _, place in entries} == {"events.log.1"}
+
+
+def test_more_rotated_files_than_may_be_open(log: Path) -> None:
+    """A log is read as a whole also if it has more rotated files than a process may open at first."""
+    for number in range(1, 81):
+        shutil.copy(log, log.with_name(f"{log.name}.{number}"))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    command = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, {most})); {COMMAND[2]}"
+    shown = subprocess.run(
+        [*COMMAND[:2], command, "show", "--jsonl", log], capture_output=True, check=True, timeout=HANGS
+    )
+    assert len(shown.stdout.splitlines()) == 81 * len(list(generated.events(300)))
 
 
 def test_logs_of_folders_within() -> None:
