@@ -495,7 +495,8 @@ def test_a_key_in_any_field_of_an_answer_is_redacted(
     observed.instrument(capture="span_and_event")
     small: dict[str, Any] = dict.fromkeys(("id", "model", "service_tier", "system_fingerprint"), key)
     if api is CHAT:
-        fragment = {"tool_calls": [{"index": 0, **wire.tool_call(f"call {key}", key, "{}")}]}
+        tool_call = {"index": 0, **wire.tool_call(f"call {key}", key, "{}"), "type": key}
+        fragment = {"tool_calls": [tool_call]}
         answer = {
             **small,
             "choices": [{"index": 0, "message": fragment, "delta": fragment, "finish_reason": key}],

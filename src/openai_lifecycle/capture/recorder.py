@@ -289,7 +289,7 @@ class Recording:
             attributes = codec.tool_call(
                 call_id=redact(tool.id, self._secrets),
                 name=redact_recurring(tool.name, self._secrets),
-                kind=tool.kind,
+                kind=redact_recurring(tool.kind, self._secrets),
                 arguments=redact(tool.arguments, self._secrets) if capture.on_events else "",
             )
             unchecked.add_event(self.span, semconv.TOOL_CALL_DETECTED, attributes, tool.time)
