@@ -279,6 +279,14 @@ CASES = (
         ),
     ),
     Case(
+        "images.generate",
+        {"model": "gpt-image-2", "prompt": "A dog", "user": "user-1", "safety_identifier": "user-2"},
+        IMAGES,
+        "image_generation gpt-image-2",
+        ("llm_image_generation", 1, "A dog", 0, 2),
+        {"user.id": "user-2"},
+    ),
+    Case(
         "images.edit",
         {"model": "gpt-image-1", "prompt": "A hat", "image": PNG, "mask": PNG},
         IMAGES,
@@ -400,6 +408,7 @@ CASES = (
             "model": "gpt-6-luna",
             "input": "Is it?",
             "questions": [{"type": "predicate", "question": "Is it?"}],
+            "safety_identifier": "user-1",
         },
         {
             "model": "gpt-6-luna",
@@ -416,6 +425,7 @@ CASES = (
             **COUNTED_ATTRIBUTES,
             "gen_ai.usage.cache_read.input_tokens": 0,
             "gen_ai.response.model": "gpt-6-luna",
+            "user.id": "user-1",
         },
     ),
     Case(

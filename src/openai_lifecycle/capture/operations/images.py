@@ -13,7 +13,7 @@ from openai_lifecycle.capture.facts import Fields, Operation, Reply, Request, fi
 from openai_lifecycle.capture.operations import chat, inputs
 from openai_lifecycle.capture.operations.usage import usage
 
-REQUEST = {name: chat.REQUEST[name] for name in ("n", "user")}
+REQUEST = {name: chat.REQUEST[name] for name in ("n", "user", "safety_identifier")}
 
 
 def request(body: Fields) -> Request:

@@ -26,6 +26,7 @@ RUN = {
     "thread_id": (semconv.CONVERSATION_ID, text),
     "assistant_id": (semconv.AGENT_ID, text),
     "agent_id": (semconv.AGENT_ID, text),
+    "safety_identifier": (semconv.USER_ID, text),  # of a decision
 }
 
 
