@@ -266,22 +266,28 @@ def test_facts_of_a_chat_that_few_servers_know(server: ScriptedServer, observed:
 
 
 @pytest.mark.parametrize(
-    ("said", "cached"),
+    ("said", "field", "count"),
     [
-        ({"prompt_cache_hit_tokens": 3, "prompt_cache_miss_tokens": 8}, 3),
-        ({"cached_tokens": 3}, 3),
-        ({"prompt_cache_hit_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}, 4),
+        ({"prompt_cache_hit_tokens": 3, "prompt_cache_miss_tokens": 8}, "cached_tokens", "3"),
+        ({"cached_tokens": 3}, "cached_tokens", "3"),
+        ({"prompt_cache_hit_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}, "cached_tokens", "4"),
+        ({"reasoning_tokens": 5, "citation_tokens": 6}, "reasoning_tokens", "5"),
+        (
+            {"reasoning_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 0}},
+            "reasoning_tokens",
+            "0",
+        ),
     ],
-    ids=["DeepSeek", "Moonshot", "both"],
+    ids=["DeepSeek", "Moonshot", "cached in both", "Perplexity", "reasoning in both"],
 )
-def test_cached_tokens_by_their_other_names(
-    server: ScriptedServer, observed: Observed, said: dict[str, Any], cached: int
+def test_counts_outside_the_details(
+    server: ScriptedServer, observed: Observed, said: dict[str, Any], field: str, count: str
 ) -> None:
-    """Tokens read from the cache are recorded where a server has them outside the details, which come first."""
-    counts = {k: v for k, v in wire.USAGE.items() if k != "prompt_tokens_details"}
+    """Cached and reasoning tokens are recorded where a server has them outside the details, which come first."""
+    counts = {k: v for k, v in wire.USAGE.items() if not k.endswith("_details")}
     server.script(whole(usage={**counts, **said}))
     chat(server)
-    assert observed.generation().metadata.custom_fields["cached_tokens"] == str(cached)
+    assert observed.generation().metadata.custom_fields[field] == count
 
 
 def test_an_embedding_with_an_id(server: ScriptedServer, observed: Observed) -> None:

@@ -16,9 +16,10 @@ _USAGE: Final[Table] = {
     "completion_tokens": (semconv.OUTPUT_TOKENS, integer),
     "total_tokens": (semconv.TOTAL_TOKENS, integer),
     "seconds": (semconv.INPUT_SECONDS, double),
-    # OpenAI has the cache's share among the details, which count if they are there.
+    # OpenAI has these among the details, which count if they are there.
     "prompt_cache_hit_tokens": (semconv.CACHE_READ_TOKENS, integer),  # DeepSeek
     "cached_tokens": (semconv.CACHE_READ_TOKENS, integer),  # Moonshot
+    "reasoning_tokens": (semconv.REASONING_TOKENS, integer),  # Perplexity
 }
 _INPUT: Final[Table] = {
     "cached_tokens": (semconv.CACHE_READ_TOKENS, integer),
