@@ -107,6 +107,16 @@ CHAT_MESSAGES: list[tuple[Json, Json]] = [
         },
     ),
     (
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]},
+                {"type": "text", "text": "Yes"},
+            ],
+        },
+        {"role": "assistant", "parts": [{"type": "reasoning", "content": "Hm"}, text("Yes")]},
+    ),
+    (
         {"role": "assistant", "function_call": {"name": "old", "arguments": "not json"}},
         {"role": "assistant", "parts": [{"type": "tool_call", "name": "old", "arguments": "not json"}]},
     ),

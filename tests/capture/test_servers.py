@@ -145,7 +145,7 @@ def test_a_rate_limit_beyond_all_bounds(server: ScriptedServer, observed: Observ
 
 
 PARTS = [
-    {"type": "thinking", "thinking": []},
+    {"type": "thinking", "thinking": [{"type": "text", "text": "H"}, {"type": "text", "text": "m"}]},
     {"type": "text", "text": "Hello, "},
     {"type": "text", "text": "you"},
 ]
@@ -153,7 +153,7 @@ PARTS = [
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 def test_content_in_parts(server: ScriptedServer, *, stream: bool) -> None:
-    """Text that comes as a list of parts counts and is shown like a text; thoughts among them are not text."""
+    """Text that comes as a list of parts counts and is shown like a text; thoughts among them are shown but not text."""
     message = {"role": "assistant", "content": PARTS}
     chunks = event_stream(wire.chunk(message), wire.chunk({}, "stop"))
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -164,7 +164,10 @@ def test_content_in_parts(server: ScriptedServer, *, stream: bool) -> None:
     assert isinstance(entry, LLMGenerationSuccess)
     assert entry.response_length == len("Hello, you")
     (answer,) = json.loads(attributes["gen_ai.output.messages"])
-    assert answer["parts"] == [{"type": "text", "content": "Hello, you"}]
+    assert answer["parts"] == [
+        {"type": "reasoning", "content": "Hm"},
+        {"type": "text", "content": "Hello, you"},
+    ]
 
 
 @pytest.mark.parametrize("form", ["plain", "raw", "streaming"])

@@ -100,6 +100,8 @@ def parts(content: object) -> Iterator[Json]:
             yield _part("text", content=part)
         elif kind in _MEDIA:
             yield _MEDIA[kind](p)
+        elif kind == "thinking":
+            yield _part("reasoning", content=thinking(p))
         elif isinstance(p.get("text"), str):
             yield _part("reasoning" if kind in _REASONING else "text", content=p["text"])
         elif isinstance(p.get("refusal"), str):
@@ -158,6 +160,11 @@ def thought(message: Fields) -> str:
     ``reasoning_content`` is DeepSeek's name; vLLM, Groq, OpenRouter and Ollama say ``reasoning``, some of them both.
     """
     return text(message.get("reasoning_content")) or text(message.get("reasoning"))
+
+
+def thinking(part: Fields) -> str:
+    """Return the thoughts in a part of a message's content, which is where Mistral has them, themselves in parts."""
+    return "".join([text(fields(one).get("text")) for one in items(part.get("thinking"))])
 
 
 def _spoken(message: Fields) -> Iterator[Json]:

@@ -202,6 +202,8 @@ def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
         if message.get(member):
             choice.keep(encodable(_text(message[member])), limit, choice.text)
     choice.keep(messages.thought(message), limit, choice.thoughts)
+    for part in items(message.get("content")):
+        choice.keep(messages.thinking(fields(part)), limit, choice.thoughts)
     if message.get("audio"):
         audio = fields(message["audio"])
         choice.keep(text(audio.get("transcript")), limit, choice.text)
