@@ -256,14 +256,16 @@ def test_how_servers_tell_calls_apart(server: ScriptedServer, observed: Observed
 
 
 def test_facts_of_a_chat_that_few_servers_know(server: ScriptedServer, observed: Observed) -> None:
-    """Tokens written to the cache, top_k and speech that was asked for are on the span."""
+    """Tokens written to the cache, and top_k, speech and OpenRouter's effort that were asked for, are on the span."""
     usage = {**wire.USAGE, "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 7}}
     server.script(whole(usage=usage))
-    chat(server, extra_body={"top_k": 40, "modalities": ["text", "audio"]})
+    asked = {"top_k": 40, "modalities": ["text", "audio"], "reasoning": {"effort": "high", "exclude": True}}
+    chat(server, extra_body=asked)
     wanted = {
         "gen_ai.usage.cache_creation.input_tokens": 7,
         "gen_ai.request.top_k": 40,
         "gen_ai.output.type": "speech",
+        "gen_ai.request.reasoning.level": "high",
     }
     assert wanted.items() <= observed.attributes().items()
 

@@ -237,6 +237,11 @@ def output_type(value: object) -> str | None:
     return {"json_object": "json", "json_schema": "json"}.get(kind, kind) or None
 
 
+def effort(value: object) -> str | None:
+    """Return the level of reasoning that is asked for, ``{"effort": "high", …}``."""
+    return text(fields(value).get("effort")) or None
+
+
 #: A table of a body's keys: key → attribute, and the reader that returns its value or None.
 Table: TypeAlias = Mapping[str, tuple[str, Callable[[object], Any]]]
 

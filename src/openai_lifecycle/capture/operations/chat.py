@@ -21,6 +21,7 @@ from openai_lifecycle.capture.facts import (
     Request,
     ToolCall,
     double,
+    effort,
     fields,
     integer,
     items,
@@ -58,6 +59,7 @@ REQUEST = {
     "seed": (semconv.SEED, integer),
     "n": (semconv.CHOICE_COUNT, _not_one),
     "service_tier": (semconv.OPENAI_REQUEST_SERVICE_TIER, not_auto),
+    "reasoning": (semconv.REASONING_LEVEL, effort),  # of OpenRouter
     "reasoning_effort": (semconv.REASONING_LEVEL, text),
     "response_format": (semconv.OUTPUT_TYPE, output_type),
     "modalities": (semconv.OUTPUT_TYPE, _speech),

@@ -29,6 +29,7 @@ from openai_lifecycle.capture.facts import (
     Table,
     ToolCall,
     double,
+    effort,
     failure,
     fields,
     integer,
@@ -52,16 +53,12 @@ def _format(value: object) -> str | None:
     return output_type(fields(value).get("format"))
 
 
-def _effort(value: object) -> str | None:
-    return text(fields(value).get("effort")) or None
-
-
 REQUEST: Final[Table] = {
     "max_output_tokens": (semconv.MAX_TOKENS, integer),
     "temperature": (semconv.TEMPERATURE, double),
     "top_p": (semconv.TOP_P, double),
     "service_tier": (semconv.OPENAI_REQUEST_SERVICE_TIER, not_auto),
-    "reasoning": (semconv.REASONING_LEVEL, _effort),
+    "reasoning": (semconv.REASONING_LEVEL, effort),
     "text": (semconv.OUTPUT_TYPE, _format),
     "previous_response_id": (semconv.PREVIOUS_RESPONSE_ID, text),
     "conversation": (semconv.CONVERSATION_ID, _id),
