@@ -71,6 +71,16 @@ CHAT_MESSAGES: list[tuple[Json, Json]] = [
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": IMAGE}}]},
         {"role": "user", "parts": [BLOB]},
     ),
+    *(
+        (
+            {
+                "role": "user",
+                "content": [{"type": f"{kind}_url", f"{kind}_url": {"url": "https://example.com/a"}}],
+            },
+            {"role": "user", "parts": [{"type": "uri", "modality": kind, "uri": "https://example.com/a"}]},
+        )
+        for kind in ("video", "audio")
+    ),
     (
         {
             "role": "user",

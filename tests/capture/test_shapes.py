@@ -277,18 +277,20 @@ def test_a_key_at_the_cut_is_not_cut_in_two(server: ScriptedServer, observed: Ob
 
 
 def test_parts_that_are_not_text(server: ScriptedServer, observed: Observed) -> None:
-    """Images, audio, files and tool traffic appear by kind, never by value."""
+    """Images, audio, files, videos and tool traffic appear by kind, never by value."""
     parts = [
         {"type": "text", "text": "look"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
         {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
         {"type": "file", "file": {"file_id": "f"}},
+        {"type": "video_url", "video_url": {"url": "https://example.com/a.mp4"}},
+        {"type": "audio_url", "audio_url": {"url": "https://example.com/a.wav"}},
     ]
     called = {"role": "assistant", "content": None, "tool_calls": [wire.tool_call("c1", "f", "{}")]}
     told = {"role": "tool", "tool_call_id": "c1", "content": "done"}
     ask(server, messages=[{"role": "user", "content": parts}, called, told])
     assert observed.generation().message_content == (
-        "user: look [image] [audio] [file] | assistant: [tool_call f] | tool: [tool_result c1] done"
+        "user: look [image] [audio] [file] [video] [audio] | assistant: [tool_call f] | tool: [tool_result c1] done"
     )
 
 

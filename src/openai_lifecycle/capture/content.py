@@ -20,6 +20,8 @@ _PLACEHOLDERS: Final = {
     "image": "[image]",
     "input_audio": "[audio]",
     "audio": "[audio]",
+    "audio_url": "[audio]",  # of vLLM, as are videos
+    "video_url": "[video]",
     "file": "[file]",
     "input_file": "[file]",
     "computer_screenshot": "[image]",

@@ -227,9 +227,14 @@ def _media(modality: str, *, url: object = None, data: object = None, file_id: o
     return _part("file", modality=modality, file_id=text(file_id))
 
 
-def _image(part: Fields) -> Json:
-    image = part.get("image_url")
-    return _media("image", url=fields(image).get("url", image), file_id=part.get("file_id"))
+def _linked(modality: str) -> Callable[[Fields], Json]:
+    """Return the reader of a part such as ``{"type": "image_url", "image_url": {"url": …}}``."""
+
+    def read(part: Fields) -> Json:
+        link = part.get(f"{modality}_url")
+        return _media(modality, url=fields(link).get("url", link), file_id=part.get("file_id"))
+
+    return read
 
 
 def _audio(part: Fields) -> Json:
@@ -246,9 +251,11 @@ def _file(part: Fields) -> Json:
 
 
 _MEDIA: Final[Mapping[str, Callable[[Fields], Json]]] = {
-    "image_url": _image,
-    "input_image": _image,
-    "computer_screenshot": _image,
+    "image_url": _linked("image"),
+    "input_image": _linked("image"),
+    "computer_screenshot": _linked("image"),
+    "video_url": _linked("video"),  # of vLLM and OpenRouter
+    "audio_url": _linked("audio"),  # of vLLM
     "input_audio": _audio,
     "file": _file,
     "input_file": _file,
