@@ -170,6 +170,26 @@ def test_content_in_parts(server: ScriptedServer, *, stream: bool) -> None:
     ]
 
 
+@pytest.mark.parametrize("form", ["plain", "stream", "streaming_stream"])
+def test_images_beside_the_content(server: ScriptedServer, form: str) -> None:
+    """Images that were drawn in a chat are shown by their size, and in the next question as what they are."""
+    drawn = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400}}
+    message = {"role": "assistant", "content": None, "images": [drawn]}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    streamed = event_stream(*[wire.chunk(message)] * 100, wire.chunk({}, "stop"))
+    server.script(whole(choices=[choice]) if form == "plain" else streamed)
+    with Observed(capture="span_and_event", content_limit=100_000) as observed:
+        chat(server, form, messages=[message], extra_body={"modalities": ["image", "text"]})
+        entry, attributes = observed.generation(), observed.attributes()
+    blob = {"type": "blob", "mime_type": "image/png", "modality": "image", "content": "", "size": 300}
+    (answer,) = json.loads(attributes["gen_ai.output.messages"])
+    assert answer["parts"] == [blob] * (1 if form == "plain" else 64)  # of a hundred: an answer is bounded
+    (asked,) = json.loads(attributes["gen_ai.input.messages"])
+    assert blob in asked["parts"]
+    assert entry.message_content == "assistant: [image]"
+    assert attributes["gen_ai.output.type"] == "image"
+
+
 @pytest.mark.parametrize("form", ["plain", "raw", "streaming"])
 def test_content_that_is_an_object(server: ScriptedServer, form: str) -> None:
     """An object in the place of a text, as Cloudflare answers a wish for JSON, counts and is shown as its JSON text."""

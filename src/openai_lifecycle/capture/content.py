@@ -58,6 +58,8 @@ def _said(message: Fields) -> Iterator[str]:
     if message.get("role") == "tool":
         yield f"[tool_result {text(message.get('tool_call_id'))}]"
     yield from parts(message.get("content"))
+    for _ in items(message.get("images")):  # OpenRouter has them beside the content
+        yield "[image]"
     if isinstance(message.get("refusal"), str):
         yield message["refusal"]
     for call in items(message.get("tool_calls")):

@@ -28,7 +28,8 @@ def chat_message(message: object) -> Json:
     if role in ("tool", "function"):
         result = _result(text(m.get("tool_call_id")), m.get("content"))
         return _message(role, [result], m)
-    return _message(role, [*_thoughts(m), *parts(m.get("content")), *_spoken(m), *_chat_calls(m)], m)
+    said = (*parts(m.get("content")), *images(m), *_spoken(m))
+    return _message(role, [*_thoughts(m), *said, *_chat_calls(m)], m)
 
 
 def response_item(item: object) -> Json:
@@ -146,6 +147,12 @@ def audio_part(audio: object) -> Json:
     return (
         _blob("audio", data) if isinstance(data, str) else _part("file", modality="audio", file_id=audio_id)
     )
+
+
+def images(message: Fields) -> Iterator[Json]:
+    """Yield the images of a chat message that are beside its content, which is where OpenRouter has them."""
+    for image in items(message.get("images")):
+        yield _MEDIA["image_url"](fields(image))
 
 
 def _thoughts(message: Fields) -> Iterator[Json]:

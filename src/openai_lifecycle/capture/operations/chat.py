@@ -43,8 +43,9 @@ def _not_one(value: object) -> int | None:
     return None if count == 1 else count
 
 
-def _speech(modalities: object) -> str | None:
-    return "speech" if "audio" in items(modalities) else None
+def _more_than_text(modalities: object) -> str | None:
+    asked = items(modalities)
+    return "speech" if "audio" in asked else "image" if "image" in asked else None
 
 
 REQUEST = {
@@ -62,7 +63,7 @@ REQUEST = {
     "reasoning": (semconv.REASONING_LEVEL, effort),  # of OpenRouter
     "reasoning_effort": (semconv.REASONING_LEVEL, text),
     "response_format": (semconv.OUTPUT_TYPE, output_type),
-    "modalities": (semconv.OUTPUT_TYPE, _speech),
+    "modalities": (semconv.OUTPUT_TYPE, _more_than_text),
     "user": (semconv.USER_ID, text),
     "safety_identifier": (semconv.USER_ID, text),
 }
@@ -183,6 +184,8 @@ def _choice(reply: Reply, choice: Any, position: int, where: tuple[str, str]) ->
 
 #: Characters of a tool's name: the API allows 64, and a server may go on for ever.
 _LONGEST_NAME: Final = 4096
+#: Images that are kept of a choice, if each chunk brings one: a server may go on for ever.
+_MOST_IMAGES: Final = 64
 
 
 def _text(said: object) -> str:
@@ -211,6 +214,8 @@ def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
         choice.keep(text(audio.get("transcript")), limit, choice.text)
         if not choice.parts:  # one part stands for a stream's many audio fragments
             choice.parts.append(messages.audio_part(audio))
+    if message.get("images") and len(choice.parts) < _MOST_IMAGES:
+        choice.parts.extend(messages.images(message))
 
 
 def _tool_calls(reply: Reply, index: int, choice: Choice, message: Fields, *, in_fragments: bool) -> None:
