@@ -325,6 +325,21 @@ def test_an_embedding_with_an_id(server: ScriptedServer, observed: Observed) -> 
     assert observed.generation().metadata.custom_fields["response_id"] == "embd-7"
 
 
+def test_images_with_an_id(server: ScriptedServer, observed: Observed) -> None:
+    """The id and the model that Together gives to images are those of the response, though OpenAI's have none."""
+    drawn = {
+        "id": "img-7",
+        "model": "flux-2",
+        "object": "list",
+        "data": [{"index": 0, "url": "https://x.y/1"}],
+    }
+    server.script(reply(json.dumps(drawn).encode()))
+    with client_for(server, is_async=False) as client:
+        client.images.generate(model="flux", prompt="A cat")
+    custom = observed.generation().metadata.custom_fields
+    assert (custom["response_id"], custom["response_model"]) == ("img-7", "flux-2")
+
+
 @pytest.mark.parametrize("place", ["x_groq", "choices"])
 def test_usage_in_another_place(server: ScriptedServer, observed: Observed, place: str) -> None:
     """The last chunk of a stream has the usage where Groq puts it, or in its choice as from Moonshot."""

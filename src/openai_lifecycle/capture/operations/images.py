@@ -25,8 +25,10 @@ def request(body: Fields) -> Request:
 
 
 def response(reply: Reply, body: Any) -> None:
-    """Fold the number of images and the usage into ``reply``."""
+    """Fold id, model, the number of images and the usage into ``reply``."""
     drawn = fields(body)
+    reply.id = text(drawn.get("id")) or None  # of Together, as is the model; OpenAI sends neither
+    reply.model = text(drawn.get("model")) or None
     reply.choices_count = len(items(drawn.get("data")))
     usage(reply, drawn.get("usage"))
 
