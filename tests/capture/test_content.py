@@ -154,6 +154,12 @@ def test_lines_of_messages(message: Json, line: str) -> None:
     assert list(content.chat_messages([message])) == [line]
 
 
+def test_the_line_of_a_shells_output() -> None:
+    """What a shell's commands printed is told like any tool's result."""
+    sent = {"type": "shell_call_output", "call_id": "c", "output": [*PRINTED]}
+    assert list(content.response_items([sent])) == ["tool: [tool_result c] a.txt no b"]
+
+
 @pytest.mark.parametrize(("message", "wanted"), CHAT_MESSAGES)
 def test_chat_messages(server: ScriptedServer, observed: Observed, message: Json, wanted: Json) -> None:
     """Each kind of chat message is in the schema's words: large values by size, unknown members left out."""
@@ -166,6 +172,11 @@ def item(part: Json, role: str = "assistant") -> Json:
     return {"role": role, "parts": [part]}
 
 
+#: What two commands of a shell printed.
+PRINTED = (
+    {"stdout": "a.txt", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}},
+    {"stdout": "", "stderr": "no b", "outcome": {"type": "exit", "exit_code": 1}},
+)
 ITEMS: list[tuple[Any, Json]] = [
     (
         {
@@ -196,6 +207,10 @@ ITEMS: list[tuple[Any, Json]] = [
     (
         {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "sunny"}]},
         item({"type": "tool_call_response", "id": "c", "response": [text("sunny")]}, "tool"),
+    ),
+    (
+        {"type": "shell_call_output", "call_id": "c", "output": [*PRINTED]},
+        item({"type": "tool_call_response", "id": "c", "response": [text("a.txt"), text("no b")]}, "tool"),
     ),
     (
         {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from openai_lifecycle.capture.facts import Fields, ToolCall, fields, text
+from openai_lifecycle.capture.facts import Fields, ToolCall, fields, items, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,14 @@ def chat_call(call: object) -> tuple[str, str, str, str]:
 
 
 def output_of(item: Fields) -> Any:
-    """Return a tool's result: a text or a list of parts; a ``computer_call_output`` has one, a screenshot."""
+    """Return a tool's result: a text or a list of parts; a ``computer_call_output`` has one, a screenshot.
+
+    What a shell's commands printed has another shape (``response_function_shell_tool_call_output.py``).
+    """
     output = item.get("output", item.get("result"))
+    if item.get("type") == "shell_call_output":
+        printed = [fields(one).get(where) for one in items(output) for where in ("stdout", "stderr")]
+        return [{"type": "text", "text": said} for said in printed if said]
     return [output] if isinstance(output, Mapping) else output
 
 
