@@ -154,12 +154,6 @@ def test_lines_of_messages(message: Json, line: str) -> None:
     assert list(content.chat_messages([message])) == [line]
 
 
-def test_the_line_of_a_shells_output() -> None:
-    """What a shell's commands printed is told like any tool's result."""
-    sent = {"type": "shell_call_output", "call_id": "c", "output": [*PRINTED]}
-    assert list(content.response_items([sent])) == ["tool: [tool_result c] a.txt no b"]
-
-
 @pytest.mark.parametrize(("message", "wanted"), CHAT_MESSAGES)
 def test_chat_messages(server: ScriptedServer, observed: Observed, message: Json, wanted: Json) -> None:
     """Each kind of chat message is in the schema's words: large values by size, unknown members left out."""
@@ -177,7 +171,19 @@ PRINTED = (
     {"stdout": "a.txt", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}},
     {"stdout": "", "stderr": "no b", "outcome": {"type": "exit", "exit_code": 1}},
 )
+BETWEEN_AGENTS = {
+    "type": "agent_message",
+    "id": "m",
+    "author": "helper",
+    "recipient": "root",
+    "content": [{"type": "input_text", "text": "Done"}],
+}
 ITEMS: list[tuple[Any, Json]] = [
+    (BETWEEN_AGENTS, {"role": "assistant", "parts": [text("Done")]}),
+    (
+        {"type": "mcp_list_tools", "id": "l", "server_label": "dice", "tools": []},
+        {"role": "assistant", "parts": [{"type": "mcp_list_tools", "id": "l"}]},
+    ),
     (
         {
             "role": "user",
@@ -243,6 +249,21 @@ ITEMS: list[tuple[Any, Json]] = [
     ),
     ({"type": "item_reference", "id": "msg_0"}, item({"type": "item_reference", "id": "msg_0"}, "user")),
 ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "line"),
+    [
+        (
+            {"type": "shell_call_output", "call_id": "c", "output": [*PRINTED]},
+            "tool: [tool_result c] a.txt no b",
+        ),
+        (BETWEEN_AGENTS, "assistant: Done"),
+    ],
+)
+def test_lines_of_items(sent: Json, line: str) -> None:
+    """What a shell's commands printed, and what agents tell each other, is told with who said it."""
+    assert list(content.response_items([sent])) == [line]
 
 
 @pytest.mark.parametrize(("sent", "wanted"), ITEMS)

@@ -84,7 +84,9 @@ def response_items(sent: object) -> Iterator[str]:
             result = " ".join(parts(output_of(i)))
             yield f"tool: [tool_result {text(i.get('call_id')) or text(i.get('id'))}] {result}".rstrip()
         elif "content" in i and kind != "reasoning":
-            yield f"{text(i.get('role'))}: {' '.join(parts(i['content']))}"
+            # A message between agents has an author instead: ``openai/types/beta/beta_response_output_item.py``.
+            role = text(i.get("role")) or ("assistant" if kind == "agent_message" else "")
+            yield f"{role}: {' '.join(parts(i['content']))}"
         else:
             yield f"[{kind or 'item'}]"
 

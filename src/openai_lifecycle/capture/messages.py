@@ -38,7 +38,7 @@ def response_item(item: object) -> Json:
         return _message("user", list(parts(item)))
     i = fields(item)
     kind = text(i.get("type"))
-    by_model = kind in TOOLS or kind in ("reasoning", "compaction", "agent_message")
+    by_model = kind in TOOLS or kind in ("reasoning", "compaction", "agent_message", "mcp_list_tools")
     role = text(i.get("role")) or (
         "tool" if kind.endswith("_output") else "assistant" if by_model else "user"
     )
