@@ -82,6 +82,16 @@ def test_a_compressed_file_is_known_by_its_content() -> None:
     assert read() == ([1, 2], [])
 
 
+def test_a_compressed_file_that_ends_in_its_head_hides_nothing() -> None:
+    """A rotated file of which hardly more than the magic number was written is reported once, and all others are read."""
+    Path("events.log.2").write_text(entry(1))
+    Path("events.log.1.gz").write_bytes(gzip.compress(entry(2).encode())[:12])
+    LOG.write_text(entry(3))
+    found, damage = read()
+    assert found == [1, 3]
+    assert [(Path(d.path).name, d.offset, d.length) for d in damage] == [("events.log.1.gz", 0, 0)]
+
+
 def test_several_logs_and_a_glob() -> None:
     """Logs are read one after the other; a backup that is named beside its log is read once."""
     Path("events.log.1").write_text(entry(1))

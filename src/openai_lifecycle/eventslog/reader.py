@@ -43,6 +43,8 @@ _POLL: Final = 0.2  # seconds between two polls of a followed file
 _SETTLE: Final = 0.02  # seconds to wait for the last entry to be completed
 _LOOK: Final = 1 << 16  # bytes read at once to see how a file begins
 _LONGEST_HEAD: Final = 1 << 20  # bytes that identify a file whose first entry is longer
+#: What reading a compressed file raises where it breaks off.
+_BROKEN: Final = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +277,11 @@ def _open(path: str) -> io.FileIO:
     return io.FileIO(path if number is None else os.dup(number), "r")
 
 
+def _read(content: io.FileIO | gzip.GzipFile, size: int) -> bytes:
+    """Return at most ``size`` bytes; of a compressed file that breaks off, all that precedes the break."""
+    return content.read1(size) if isinstance(content, gzip.GzipFile) else content.read(size) or b""
+
+
 class _File(Generic[T]):
     """One open file: its content, decompressed, and the entries in it."""
 
@@ -286,15 +293,12 @@ class _File(Generic[T]):
         self.descriptor = self._raw.fileno()
         self._regular = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
         start = self._raw.tell() if self._regular else 0
-        packed = self._regular and os.pread(self.descriptor, 2, start) == rotation.GZIP_MAGIC
-        self._content = gzip.GzipFile(fileobj=self._raw) if packed else self._raw
-        self._head = b""  # the first entry, which names its time and span
-        self._has_head = False  # whether it is whole
-        self._ahead = b""  # content read to see how the file begins
+        self._packed = self._regular and os.pread(self.descriptor, 2, start) == rotation.GZIP_MAGIC
+        self._content = self._unpacked()
         # Content read that is not a whole entry yet. A bytearray, because a compressed file or a pipe gives little at a
         # time, and what came before of a long entry is not to be copied with each piece.
         self._rest = bytearray()
-        self._offset = 0 if packed else start  # where the rest begins
+        self._offset = 0 if self._packed else start  # where the rest begins
         self._damage: Damage | None = None  # not reported yet, because it may continue
 
     def close(self) -> None:
@@ -303,57 +307,49 @@ class _File(Generic[T]):
         self._raw.close()
 
     def fingerprint(self) -> bytes:
-        """Return a digest that identifies this file among those of its log."""
-        while not self._has_head and (chunk := self._read(_LOOK)):
-            self._ahead += chunk
-        return hashlib.blake2b(self._head or os.urandom(16)).digest()  # empty files are not the same
+        """Return a digest of the first entry, whose time and span identify this file among those of its log."""
+        position, head = self._raw.tell(), b""
+        self._raw.seek(0)
+        content = self._unpacked()
+        with suppress(*_BROKEN):  # reading will report it
+            while END not in head and len(head) < _LONGEST_HEAD and (chunk := _read(content, _LOOK)):
+                head += chunk
+        self._raw.seek(position)
+        first = head[:_LONGEST_HEAD].partition(END)[0]
+        return hashlib.blake2b(first or os.urandom(16)).digest()  # empty files are not the same
 
     def was_truncated(self) -> bool:
         """Return whether the file is shorter than what was read of it."""
         return (
-            self._content is self._raw
-            and self._regular
+            self._regular
+            and not self._packed
             and os.fstat(self.descriptor).st_size < self._offset + len(self._rest)
         )
 
     def rewind(self) -> None:
         """Start again at the first byte."""
         self._raw.seek(0)
-        self._head = b""
         self._rest = bytearray()
-        self._has_head = False
         self._offset = 0
 
-    def _read(self, size: int) -> bytes:
-        try:
-            chunk = (
-                self._content.read1(size)
-                if isinstance(self._content, gzip.GzipFile)
-                else self._raw.read(size)
-            )
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            self._skip(self._offset + len(self._rest), 0, f"the compressed data breaks off: {error}")
-            return b""
-        chunk = chunk or b""
-        if not self._has_head:
-            self._extend_head(chunk)
-        return chunk
-
-    def _extend_head(self, chunk: bytes) -> None:
-        self._head += chunk[: _LONGEST_HEAD - len(self._head)]
-        end = self._head.find(END)
-        if end >= 0:
-            self._head = self._head[: end + len(END)]
-        self._has_head = end >= 0 or len(self._head) == _LONGEST_HEAD
+    def _unpacked(self) -> io.FileIO | gzip.GzipFile:
+        """Return the content from the current position on."""
+        return gzip.GzipFile(fileobj=self._raw) if self._packed else self._raw
 
     def drain(self) -> Generator[tuple[T, Place], None, bool]:
         """Yield the entries up to the current end of the file; returns whether anything was read."""
         advanced = False
-        while chunk := self._ahead or self._read(_CHUNK):
-            self._ahead = b""
+        while chunk := self._read():
             advanced = True
             yield from self._entries(chunk)
         return advanced
+
+    def _read(self) -> bytes:
+        try:
+            return _read(self._content, _CHUNK)
+        except _BROKEN as error:
+            self._skip(self._offset + len(self._rest), 0, f"the compressed data breaks off: {error}")
+            return b""
 
     def _entries(self, chunk: bytes) -> Iterator[tuple[T, Place]]:
         decode, path, base = self._decode, self._path, self._offset
