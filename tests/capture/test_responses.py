@@ -439,6 +439,18 @@ def test_a_stream_left_early(server: ScriptedServer, observed: Observed) -> None
     assert "finish_reasons" not in entry.metadata.custom_fields
 
 
+@pytest.mark.parametrize("capture", ["no_content", "span_and_event"])
+def test_a_message_counts_when_it_is_whole(server: ScriptedServer, capture: str) -> None:
+    """Of a stream that is closed in the middle of its message, none is counted, wherever content is captured."""
+    server.script(event_stream(*wire.events()))
+    with Observed(capture=capture) as observed, client_for(server, is_async=False) as client:
+        with client.responses.create(**wire.REQUEST, stream=True) as stream:
+            next(event for event in stream if event.type == "response.output_text.delta")
+        entry = observed.generation()
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert (entry.response_length, entry.choices_count) == (len("Hello"), 0)
+
+
 def test_a_last_event_without_output(server: ScriptedServer, observed: Observed) -> None:
     """A server that leaves the output out of the last event is believed for what it sent before."""
     events = wire.events()

@@ -21,6 +21,7 @@ from openai_lifecycle import semconv
 from openai_lifecycle.capture import content, messages
 from openai_lifecycle.capture.facts import (
     Attributes,
+    Choice,
     Content,
     Fields,
     Operation,
@@ -77,8 +78,11 @@ RESPONSE: Final[Table] = {
 #: ``incomplete_details.reason`` → finish reason; any other is reported unchanged.
 INCOMPLETE: Final[Mapping[str, str]] = {"max_output_tokens": "length"}
 
-#: Index of the only choice: see the module's first rule.
-_ONLY = 0
+
+def _only(reply: Reply) -> Choice:
+    """Return the only choice: see the module's first rule. It is not a message, and these are counted by themselves."""
+    reply.choices_count = reply.choices_count or 0
+    return reply.choice(0)
 
 
 # ------------------------------------------------------------------ requests
@@ -159,7 +163,7 @@ def _output(reply: Reply, output: list[Fields]) -> None:
         for position, item in enumerate(output):
             _item(reply, item, position, arrived)
     if reply.keep_text and output:
-        only = reply.choice(_ONLY)
+        only = _only(reply)
         only.text.clear()
         only.parts = [part for item in output for part in messages.item_parts(item)]
 
@@ -184,7 +188,7 @@ def _item(reply: Reply, item: Fields, position: int | None, arrived: Mapping[Any
 def _ended(reply: Reply, whole: Fields) -> None:
     """Fold how the response ended into ``reply``."""
     status = text(whole.get("status"))
-    only = reply.choice(_ONLY)
+    only = _only(reply)
     if status == "failed":
         only.finish_reason = "error"
         reply.error = failure(whole.get("error"))
@@ -223,7 +227,7 @@ def _delta(reply: Reply, event: Fields) -> None:
     if type(said) is str:
         reply.response_length = (reply.response_length or 0) + len(said)
         if reply.keep_text:
-            only = reply.choice(_ONLY)
+            only = _only(reply)
             only.keep(said, reply.keep_text, only.text)
 
 
@@ -237,7 +241,7 @@ def _item_done(reply: Reply, event: Fields) -> None:
     if _is_answer(item):
         reply.choices_count = (reply.choices_count or 0) + 1
     elif reply.keep_text:
-        reply.choice(_ONLY).parts.extend(messages.item_parts(item))
+        _only(reply).parts.extend(messages.item_parts(item))
 
 
 def _done(reply: Reply, event: Fields) -> None:
