@@ -158,11 +158,12 @@ def _output(reply: Reply, output: list[Fields]) -> None:
     reply.response_length = sum(
         len(text(fields(part).get("text"))) for item in answers for part in items(item.get("content"))
     )
-    if output:  # it includes what arrived before
-        arrived, reply.tool_calls = reply.tool_calls, {}
-        for position, item in enumerate(output):
-            _item(reply, item, position, arrived)
-    if reply.keep_text and output:
+    if not output:
+        return
+    arrived, reply.tool_calls = reply.tool_calls, {}  # the output includes what arrived before
+    for position, item in enumerate(output):
+        _item(reply, item, position, arrived)
+    if reply.keep_text:
         only = _only(reply)
         only.text.clear()
         only.parts = [part for item in output for part in messages.item_parts(item)]
