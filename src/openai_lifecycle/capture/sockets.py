@@ -221,8 +221,7 @@ class Socket:
         running = self._lanes.get(_lane(outer))
         if running is not None:
             running.chunk(error)
-            self._forget(running)
-            running.end()
+            self._finish(running)
 
     def _respond(self, kind: str, event: Fields, outer: Fields) -> None:
         lane = _lane(outer)
@@ -236,13 +235,14 @@ class Socket:
         call.reply.model = call.reply.model or self._model or None
         call.chunk(event)
         if kind in _ENDS:
-            self._forget(call)
-            call.end()
+            self._finish(call)
 
-    def _forget(self, call: Call) -> None:
+    def _finish(self, call: Call) -> None:
+        """End the call of a response that had begun, and forget it."""
         for known in (self._running, self._lanes):
             for key in [key for key, one in tuple(known.items()) if one is call]:
                 known.pop(key, None)
+        call.end()
 
     def _started(self, lane: str, whole: Fields) -> Call:
         """Return the call of a new response: the first requested on its lane, else the server's own."""
@@ -272,8 +272,7 @@ class Socket:
         running = self._lanes.get(lane)
         if running is not None and is_final:
             _fail(running, event)
-            self._forget(running)
-            running.end()
+            self._finish(running)
 
     # -------------------------------------------------------------- generations
     def _generation(self, asked: Fields) -> Call:
