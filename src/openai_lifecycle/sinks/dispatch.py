@@ -106,7 +106,7 @@ class _Worker:
         self._in_hand = 0  # events taken out of the queue and not settled yet
         self._hurry = False  # somebody waits: no lingering
         self._thread: threading.Thread | None = None
-        self._stop: _Stop | None = None
+        self._stop = _Stop()  # the orders to the thread
         self._lost = self._lost_reported = 0
         self._reported_at = float("-inf")
         self._reason = ""
@@ -160,8 +160,7 @@ class _Worker:
 
     def stop(self) -> None:
         with self._changed:
-            if self._stop is not None:
-                self._stop.asked = True
+            self._stop.asked = True
             self._changed.notify_all()
 
     def join(self, deadline: float) -> None:
@@ -176,8 +175,7 @@ class _Worker:
                 self._queue.clear()
                 self._in_hand = 0
                 self._thread = None
-                if self._stop is not None:
-                    self._stop.abandoned = True
+                self._stop.abandoned = True
                 self._inherited.append(self._sink)
                 self._sink = None
         self._lose(left, "time was up")
