@@ -37,7 +37,7 @@ class Patches:
         self._installed: list[tuple[Any, str, Callable[..., Any], Any]] = []
         self._active = True
 
-    def install(self, _: Any = None) -> None:
+    def install(self, _: Any) -> None:
         """Install the table; called once ``openai`` has been imported, now or later."""
         if not self._active or self._installed:
             return
@@ -62,7 +62,7 @@ class Patches:
                 setattr(owner, name, original)
         self._installed.clear()
 
-    def _table(self) -> tuple[_Point, ...]:
+    def _table(self) -> list[_Point]:
         base, client = "openai._base_client", "openai._client"
         azure, bedrock = "openai.lib.azure", "openai.lib.bedrock"
         construct, copy = self._initializations.construct, self._initializations.copy
@@ -75,19 +75,24 @@ class Patches:
             (bedrock, "BedrockOpenAI", False),  # since openai 2.40
             (bedrock, "AsyncBedrockOpenAI", False),
         )
-        return (
+        points = [
             _Point(base, "SyncAPIClient.request", requests.request),
             _Point(base, "AsyncAPIClient.request", requests.arequest),
             _Point(base, "SyncAPIClient._process_response", requests.process_response),
             _Point(base, "AsyncAPIClient._process_response", requests.aprocess_response),
             _Point(base, "BaseClient._calculate_retry_timeout", requests.retry_delay),
-            # Another instrumentation may have put a ``request`` into a client class, which hides the base's:
-            # openinference/instrumentation/openai/__init__.py, ``_instrument`` and ``_uninstrument``.
-            *(_Point(m, f"{name}.request", requests.of(name), required=False) for m, name, _ in clients),
-            *(_Point(m, f"{name}.__init__", construct, required) for m, name, required in clients),
-            *(_Point(m, f"{name}.copy", copy, required) for m, name, required in clients),
-            *(_Point(m, f"{name}.with_options", copy, required) for m, name, required in clients),
-        )
+        ]
+        for module, name, required in clients:
+            request = requests.arequest if name.startswith("Async") else requests.request
+            points += [
+                # Another instrumentation may have put a ``request`` into a client class, which hides the base's:
+                # openinference/instrumentation/openai/__init__.py, ``_instrument`` and ``_uninstrument``.
+                _Point(module, f"{name}.request", request, required=False),
+                _Point(module, f"{name}.__init__", construct, required),
+                _Point(module, f"{name}.copy", copy, required),
+                _Point(module, f"{name}.with_options", copy, required),
+            ]
+        return points
 
     def _wrap_all(self, points: Iterable[_Point]) -> None:
         for point in points if self._active else ():

@@ -68,10 +68,6 @@ class Requests:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
-    def of(self, client: str) -> Callable[..., Any]:
-        """Return the wrapper of ``request`` for a client class, by its name."""
-        return self.arequest if client.startswith("Async") else self.request
-
     def _begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call, Any] | None:
         """Start a call; return it with the options that replace the caller's, or ``None``."""
         with SHIELD:
