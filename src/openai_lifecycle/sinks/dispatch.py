@@ -218,13 +218,9 @@ class _Worker:
         pause, deadline = _FIRST_PAUSE, time.monotonic() + _PATIENCE
         while not stop.abandoned:  # join, which abandoned us, has counted the rest
             try:
-                sink = self._sink
+                sink = self._opened(stop)
                 if sink is None:
-                    sink = self._destination.open()
-                    with self._changed:
-                        if stop.abandoned:  # meanwhile; another thread has a sink of its own
-                            return
-                        self._sink = sink
+                    return
                 sink.write(batch)
             except Rejected as error:
                 if len(batch) > 1 and not error.permanent:
@@ -246,6 +242,17 @@ class _Worker:
                 return
             self._pause(pause * random.uniform(1.0, 1.4), stop)  # noqa: S311 - so that processes spread out
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _opened(self, stop: _Stop) -> EventSink | None:
+        """Return the sink, opened if need be; ``None`` if abandoned meanwhile: another thread has a sink of its own."""
+        sink = self._sink
+        if sink is None:
+            sink = self._destination.open()
+            with self._changed:
+                if stop.abandoned:
+                    return None
+                self._sink = sink
+        return sink
 
     def _settle(self, count: int, stop: _Stop) -> bool:
         """Release ``count`` events; return False if abandoned, because ``join`` has then counted them."""
