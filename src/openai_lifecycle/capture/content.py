@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from openai_lifecycle.capture.facts import Fields, fields, items, text
-from openai_lifecycle.capture.tools import chat_call, item_call, output_of
+from openai_lifecycle.capture.tools import chat_call, id_of, item_call, output_of
 from openai_lifecycle.redaction import margin, redact_start
 from openai_lifecycle.texts import shortened
 
@@ -82,7 +82,7 @@ def response_items(sent: object) -> Iterator[str]:
             yield f"assistant: [tool_call {call.name}]"
         elif kind.endswith("_output"):
             result = " ".join(parts(output_of(i)))
-            yield f"tool: [tool_result {text(i.get('call_id')) or text(i.get('id'))}] {result}".rstrip()
+            yield f"tool: [tool_result {id_of(i)}] {result}".rstrip()
         elif "content" in i and kind != "reasoning":
             # A message between agents has an author instead: ``openai/types/beta/beta_response_output_item.py``.
             role = text(i.get("role")) or ("assistant" if kind == "agent_message" else "")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from openai_lifecycle.capture.facts import Choice, Fields, Json, Reply, ToolCall, fields, items, text
-from openai_lifecycle.capture.tools import TOOLS, chat_call, item_call, output_of, plain
+from openai_lifecycle.capture.tools import TOOLS, chat_call, id_of, item_call, output_of, plain
 from openai_lifecycle.redaction import margin, redact_start
 from openai_lifecycle.texts import parse_json
 
@@ -120,7 +120,7 @@ def item_parts(item: object) -> Iterator[Json]:
         yield tool_part(call)
         yield from _hosted_result(i, call)
     elif kind.endswith("_output"):
-        yield _result(text(i.get("call_id")) or text(i.get("id")), output_of(i))
+        yield _result(id_of(i), output_of(i))
     elif kind == "reasoning":
         for thought in (*items(i.get("summary")), *items(i.get("content"))):
             yield _part("reasoning", content=text(fields(thought).get("text")))

@@ -70,7 +70,7 @@ def item_call(item: Fields) -> ToolCall | None:
     whole = fields(only) or (tool.named and isinstance(only, str))
     arguments = raw_text(only if whole else asked or None)
     return ToolCall(
-        id=text(item.get("call_id")) or text(item.get("id")),
+        id=id_of(item),
         name=text(item.get("name")) if tool.named else tool.kind,
         kind=tool.kind,
         hosted=tool.hosted(item),
@@ -89,6 +89,11 @@ def chat_call(call: object) -> tuple[str, str, str, str]:
         kind,
         raw_text(inner.get("arguments", inner.get("input"))),
     )
+
+
+def id_of(item: Fields) -> str:
+    """Return the id that a tool's call and its result have in common; a few kinds have only that of the item."""
+    return text(item.get("call_id")) or text(item.get("id"))
 
 
 def output_of(item: Fields) -> Any:
