@@ -338,19 +338,17 @@ class _Writer:
         return brackets[0] + ",".join(written) + brackets[1]
 
     def _text(self, value: str, room: int) -> str:
-        if room < 2:
-            return ""
         shown = redact_start(value, room, self._margin, self._secrets)
         quoted = _quoted(shown)
         if len(quoted) <= room and len(value) <= room + self._margin:
             return quoted
         missing = f"… [+{len(value)} chars]"  # as wide as the final number, still unknown, can be
         keep = room - 2 - len(missing)
-        while keep > 0 and len(quoted) - 2 > keep:
-            shown = shown[: min(len(shown) - 1, len(shown) * keep // (len(quoted) - 2))]
-            quoted = _quoted(shown)
         if keep <= 0:
             return ""
+        while len(quoted) - 2 > keep:
+            shown = shown[: min(len(shown) - 1, len(shown) * keep // (len(quoted) - 2))]
+            quoted = _quoted(shown)
         return f'{quoted[:-1]}… [+{max(len(value) - len(shown), 1)} chars]"'
 
 
