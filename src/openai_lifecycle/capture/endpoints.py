@@ -108,9 +108,9 @@ def parse_endpoint(url: object, client: type | None = None) -> Endpoint:
     """Return the endpoint of ``url``; user, password, path and query are left out."""
     try:
         parts = urlsplit(str(url))
-        host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme)
+        host, port = parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)
     except ValueError:
-        host, port, parts = "", None, urlsplit("")
+        host = None
     if not host:
         return Endpoint(provider_of("", client))
     shown = f"[{host}]" if ":" in host else host
