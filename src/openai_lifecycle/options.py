@@ -114,8 +114,7 @@ def _text(value: Any) -> str:
 
 def _number(value: Any) -> Number:
     if isinstance(value, str):
-        number = float(value)
-        value = int(value) if value.strip().lstrip("+-").isdigit() else number
+        value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError
     return value
