@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
 import json
 import os
-import stat
 import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from openai_lifecycle.cli import logs, show, terminal
+from openai_lifecycle.cli.output import writing
 from openai_lifecycle.cli.select import Filter, filter_options, trace_prefix
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog.format import parse
@@ -224,7 +223,7 @@ def report_(log: Sequence[str], output: str, entries: int, prices: Any, wanted: 
             if entry is not None:
                 page.add(entry, raw)
     logs.tell_if_none(wanted, found=page.count > 0)
-    with _writing(output) as out:
+    with writing(output) as out:
         out.write(page.page(paths))
     if output != "-":
         click.echo(
@@ -255,7 +254,7 @@ def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None
     events = logs.read(paths, wanted, progress=output != "-")
     new = ""
     if form != "sqlite":
-        with _writing(output) as out:
+        with writing(output) as out:
             count = convert.TEXT_FORMATS[form](events, out)
     elif output == "-":
         raise click.UsageError("--to sqlite needs a file: -o events.db")
@@ -267,36 +266,6 @@ def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None
             raise click.ClickException(f"{terminal.clean(output)}: {error}") from None
     if output != "-":
         click.echo(f"{terminal.clean(output)}: {terminal.amount(count, 'entry', 'entries')}{new}", err=True)
-
-
-@contextlib.contextmanager
-def _writing(path: str) -> Iterator[TextIO]:
-    """Open ``path`` for text in UTF-8. A file appears whole or not at all; a new one is for its owner only, as the log."""
-    if path == "-" and sys.stdout is None:  # it is closed
-        path = os.devnull
-    if path == "-":
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8", newline="")
-        yield sys.stdout
-        return
-    whole = os.path.realpath(path)
-    try:
-        with contextlib.ExitStack() as on_failure:
-            if os.path.isfile(whole) or not os.path.exists(whole):
-                # Never a file or link that somebody has put there: the folder may be everybody's, as /tmp.
-                descriptor, part = tempfile.mkstemp(".part", ".", os.path.dirname(whole))
-                on_failure.callback(os.unlink, part)
-                with contextlib.suppress(OSError):  # there is none yet
-                    os.fchmod(descriptor, stat.S_IMODE(os.stat(whole).st_mode))
-            else:
-                descriptor, part = os.open(whole, os.O_WRONLY), ""
-            with open(descriptor, "w", encoding="utf-8", newline="") as file:
-                yield file
-            if part:
-                os.replace(part, whole)
-            on_failure.pop_all()
-    except OSError as error:
-        raise click.ClickException(f"{terminal.clean(path)}: {error.strerror}") from None
 
 
 @cli.command("check", epilog="Example: openai-lifecycle check /var/log/app/events.log || alert")
