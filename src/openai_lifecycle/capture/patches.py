@@ -47,6 +47,8 @@ class Patches:
             on_import(module, self._install_websockets)
 
     def _install_websockets(self, module: Any) -> None:
+        if not self._active:
+            return
         with SHIELD:  # a failure here would break the application's import
             from openai_lifecycle.capture.websocket import WebSockets  # few applications need it
 
@@ -95,7 +97,7 @@ class Patches:
         return points
 
     def _wrap_all(self, points: Iterable[_Point]) -> None:
-        for point in points if self._active else ():
+        for point in points:
             try:
                 self._wrap(point)
             except (ImportError, AttributeError):
