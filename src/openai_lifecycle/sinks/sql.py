@@ -132,12 +132,7 @@ class SqlSink:
             _make_private(self._url)
             engine = create_engine(self._url, hide_parameters=True, pool_pre_ping=True, pool_size=1)
             try:
-                try:
-                    EVENTS.metadata.create_all(engine)
-                except DatabaseError as error:
-                    if error.statement is None:  # there is no connection
-                        raise
-                    EVENTS.metadata.create_all(engine)  # another process created it at the same moment
+                _create_table(engine)
             except SQLAlchemyError:
                 engine.dispose()
                 raise
@@ -152,6 +147,15 @@ class SqlSink:
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
+
+
+def _create_table(engine: Engine) -> None:
+    try:
+        EVENTS.metadata.create_all(engine)
+    except DatabaseError as error:
+        if error.statement is None:  # there is no connection
+            raise
+        EVENTS.metadata.create_all(engine)  # another process created it at the same moment
 
 
 def _storable(event: LifecycleEvent) -> dict[str, Any]:
