@@ -363,6 +363,34 @@ def writing(provider: TracerProvider) -> TracerProvider:
     return provider
 
 
+@pytest.mark.parametrize(
+    ("given", "arguments"),
+    [
+        ({}, "{}"),
+        ({"arguments": None}, "{}"),
+        ({"arguments": "{not JSON"}, "{not JSON"),
+        ({"arguments": [1]}, "[1]"),
+    ],
+)
+def test_arguments_of_a_foreign_tool_call(
+    writing: TracerProvider, given: dict[str, Any], arguments: str
+) -> None:
+    """A text is shown as the model wrote it, anything else as JSON, and nothing as ``{}``."""
+    part = {"type": "tool_call", "id": "toolu_1", "name": "look", **given}
+    trace_foreign(writing, **{semconv.OUTPUT_MESSAGES: json.dumps([{"role": "assistant", "parts": [part]}])})
+    tool = entries()[0]
+    assert isinstance(tool, ToolCallDetected)
+    assert tool.arguments == arguments
+
+
+def test_a_foreign_span_with_an_error_type_has_failed(writing: TracerProvider) -> None:
+    """The conventions' ``error.type`` is enough: not every instrumentation also sets the span's status."""
+    trace_foreign(writing, **{semconv.ERROR_TYPE: "Timeout"})
+    (event,) = entries()
+    assert isinstance(event, LLMGenerationError)
+    assert event.error == "Timeout"
+
+
 def test_a_foreign_span_has_its_entries(writing: TracerProvider) -> None:
     """A span that follows the GenAI conventions is written with all that it says, credentials replaced."""
     trace_foreign(writing)
