@@ -4,6 +4,15 @@
 :class:`EventsLogProcessor` is what ``instrument()`` attaches. Unlike the SDK's two processors it exports a span in
 the thread that ended it, so the entry is written before the call returns, and it does not skip spans that the
 sampler dropped (``opentelemetry/sdk/trace/export/__init__.py``, ``on_end``).
+
+A span may come from several sides. Its entries are written once to each file, and once to each set of sinks:
+
+* a span of ours comes from the processor, or from :meth:`EventsLogExporter.complete` if a processor before that raised:
+  whoever is first takes it;
+* another's comes from the processor of its provider;
+* both may also come from an exporter in the application's pipeline. One that ``OTEL_TRACES_EXPORTER`` has made leaves
+  them to the processor that writes to the same place (``_OWNERS``). Any other writes what has no mark of its file or of
+  its sinks yet (:func:`_claim`).
 """
 
 from __future__ import annotations
