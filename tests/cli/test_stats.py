@@ -106,6 +106,24 @@ def test_groups_are_told_apart(run: Run, log: Path) -> None:
     assert [(group["hour"], group["calls"]) for group in by_hour] == sorted(hours.items())
 
 
+def test_hours_are_in_the_order_of_time(run: Run, tmp_path: Path) -> None:
+    """Hours are sorted as they passed, also when the clocks went back or hosts are in other zones; no time is first."""
+    passed = [
+        "",
+        *(f"2026-10-25T{hour}" for hour in ("02:00+02:00", "02:00+01:00", "01:00-01:00", "04:00+01:00")),
+    ]
+    call = next(event for event in generated.events(50) if isinstance(event, LLMGenerationSuccess))
+
+    def at(hour: str) -> LifecycleEvent:
+        time = hour and f"{hour[:13]}:30:00.000000{hour[16:]}"
+        custom = {**call.metadata.custom_fields, "timestamp": time}
+        return replace(call, metadata=replace(call.metadata, custom_fields=custom))
+
+    log = generated.write(tmp_path / "events.log", map(at, sorted(passed)))
+    groups = json.loads(run("stats", "--json", "--by", "model", "--by", "hour", log).stdout)["groups"]
+    assert [group["hour"] for group in groups] == passed
+
+
 def test_filters_apply(run: Run, log: Path) -> None:
     """``stats`` counts what the filters want."""
     result = json.loads(run("stats", "--json", "--model", "gpt-4o", "--error", log).stdout)

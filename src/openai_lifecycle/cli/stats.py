@@ -6,10 +6,12 @@ except percentiles (``sketch.py``).
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, Final
 
@@ -21,7 +23,7 @@ from openai_lifecycle.cli.select import Filter
 from openai_lifecycle.cli.sketch import Sketch
 from openai_lifecycle.eventslog.format import KEYS as EVENT_KEYS
 from openai_lifecycle.eventslog.format import parse
-from openai_lifecycle.records import whole
+from openai_lifecycle.records import whole, zoned
 
 _NOBODY: Final = frozenset(kind.placeholder_user for kind in EVENT_KEYS)
 
@@ -130,6 +132,14 @@ def hour(timestamp: str) -> str:
     return f"{timestamp[:13]}:00{timestamp[26:]}" if timestamp else ""
 
 
+def _in_order(name: str, part: str) -> str:
+    """Return what a part of a group's key is sorted by: an hour in UTC, because offsets differ with the season and place."""
+    if name == "hour":
+        with contextlib.suppress(ValueError):  # a call without a time
+            return zoned(datetime.fromisoformat(part)).astimezone(timezone.utc).isoformat()
+    return part
+
+
 #: What calls can be grouped by.
 KEYS: Final[dict[str, Callable[[Entry], str]]] = {
     "model": lambda entry: entry.model_id,
@@ -202,7 +212,7 @@ class Numbers:
     def ordered(self) -> list[tuple[tuple[str, ...], Group]]:
         """Return the groups, by time when they are grouped by hour, else those with the most calls first."""
         if "hour" in self.by:
-            return sorted(self.groups.items())
+            return sorted(self.groups.items(), key=lambda item: tuple(map(_in_order, self.by, item[0])))
         return sorted(self.groups.items(), key=lambda item: (-item[1].calls, item[0]))
 
 
