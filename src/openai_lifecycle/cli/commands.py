@@ -58,6 +58,8 @@ def _lines(events: Iterator[LifecycleEvent], form: str | None) -> Iterator[str]:
     if form == "json":
         return show.json_array(events)
     if form == "full":
+        if not terminal.is_terminal(sys.stdout):
+            terminal.write_utf8()
         return show.full(events, colour=terminal.is_terminal(sys.stdout))
     return show.rows(events, terminal.width())
 
@@ -181,7 +183,8 @@ def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | Non
     if form == "json":
         click.echo(tables.as_json(numbers))
     elif form == "csv":
-        click.echo(tables.as_csv(numbers), nl=False)
+        with writing("-") as out:
+            out.write(tables.as_csv(numbers))
     else:
         terminal.page(tables.as_table(numbers, terminal.width()).splitlines())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import stat
 import sys
@@ -13,7 +12,7 @@ from typing import TextIO
 
 import click
 
-from openai_lifecycle.cli.terminal import clean
+from openai_lifecycle.cli.terminal import clean, write_utf8
 
 
 @contextlib.contextmanager
@@ -24,8 +23,7 @@ def writing(path: str) -> Iterator[TextIO]:
         click.ClickException: it cannot be written.
     """
     if path == "-" and sys.stdout is not None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8", newline="")
+        write_utf8()
         yield sys.stdout
         return
     target = os.devnull if path == "-" else os.path.realpath(path)  # standard output may be closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -47,6 +48,12 @@ def style(text: str, **how: Any) -> str:
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether a standard stream, ``None`` if the command was started with it closed, is a terminal."""
     return stream is not None and stream.isatty()
+
+
+def write_utf8() -> None:
+    """Let standard output take data for programs: UTF-8 with plain line ends, whatever the locale."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", newline="")
 
 
 def width() -> int:
