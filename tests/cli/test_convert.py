@@ -117,7 +117,7 @@ def test_what_is_written_is_nobody_elses_file(run: Run, log: Path, tmp_path: Pat
 
 
 def test_convert_says_what_is_wrong(run: Run, log: Path, tmp_path: Path) -> None:
-    """A missing file name, a folder and a file that is no database are one error each."""
+    """A missing file name, a folder, a file that is no database and a name that is no text are one error each."""
     assert "needs a file" in run("convert", "--to", "sqlite", log, status=2).stderr
     assert "Is a directory" in run("convert", "--to", "csv", "-o", tmp_path, log, status=1).stderr
     (tmp_path / "no.db").write_text(
@@ -125,6 +125,8 @@ def test_convert_says_what_is_wrong(run: Run, log: Path, tmp_path: Path) -> None
     )
     refused = run("convert", "--to", "sqlite", "-o", tmp_path / "no.db", log, status=1).stderr
     assert refused == f"Error: {tmp_path / 'no.db'}: not an SQLite database\n"
+    refused = run("convert", "--to", "sqlite", "-o", "caf\udce9.db", log, status=1).stderr
+    assert refused == "Error: caf\\udce9.db: the name is not UTF-8\n"
 
 
 def test_convert_says_how_many(run: Run, tmp_path: Path) -> None:

@@ -46,13 +46,17 @@ def to_sqlite(events: Iterable[LifecycleEvent], path: str) -> tuple[int, int]:
     """Write the events to the SQL sink's table, which holds each once; returns how many were read, and how many new.
 
     Raises:
-        SinkError: the file is not a database, or cannot be written.
+        SinkError: the file is not a database, cannot be written, or has a name that no URL can hold.
     """
     from sqlalchemy import URL
 
     from openai_lifecycle.sinks.sql import SqlSink
 
-    sink = SqlSink(URL.create("sqlite", database=os.path.abspath(path)).render_as_string())
+    try:
+        url = URL.create("sqlite", database=os.path.abspath(path)).render_as_string()
+    except UnicodeEncodeError:
+        raise SinkError("the name is not UTF-8") from None
+    sink = SqlSink(url)
     before, count = _rows(path), 0
     for batch in _batches(iter(events)):
         sink.write(batch)
