@@ -129,6 +129,15 @@ def test_convert_says_what_is_wrong(run: Run, log: Path, tmp_path: Path) -> None
     assert refused == "Error: caf\\udce9.db: the name is not UTF-8\n"
 
 
+@pytest.mark.parametrize("name", [":memory:", "file:events.db"])
+def test_a_database_is_a_file_of_any_name(run: Run, log: Path, name: str) -> None:
+    """A name that SQLite would read as something else is a file's: its rows are counted, and no other file appears."""
+    before = set(log.parent.iterdir())
+    counts = [run("convert", "--to", "sqlite", "-o", name, log).stderr.split(", ")[1] for _ in range(2)]
+    assert counts == [f"{len(list(read_events(log)))} new\n", "0 new\n"]
+    assert set(log.parent.iterdir()) - before == {log.parent / name}
+
+
 def test_convert_says_how_many(run: Run, tmp_path: Path) -> None:
     """The number of entries has its noun, and a database says how many of them it did not hold before."""
     events = list(generated.events(3, seed=2))

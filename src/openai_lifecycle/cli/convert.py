@@ -52,8 +52,9 @@ def to_sqlite(events: Iterable[LifecycleEvent], path: str) -> tuple[int, int]:
 
     from openai_lifecycle.sinks.sql import SqlSink
 
+    path = os.path.abspath(path)  # SQLite has another meaning for :memory: and file:…
     try:
-        url = URL.create("sqlite", database=os.path.abspath(path)).render_as_string()
+        url = URL.create("sqlite", database=path).render_as_string()
     except UnicodeEncodeError:
         raise SinkError("the name is not UTF-8") from None
     sink = SqlSink(url)
