@@ -7,12 +7,13 @@ is markup. Its content security policy allows only the two scripts whose digests
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import html
 import json
+import math
 import re
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -28,7 +29,7 @@ from openai_lifecycle.cli.show import cells
 from openai_lifecycle.cli.stats import Entry, Group, Numbers, cost, decode, measures
 from openai_lifecycle.cli.terminal import clean
 from openai_lifecycle.eventslog.format import parse
-from openai_lifecycle.records import decimal
+from openai_lifecycle.records import decimal, zoned
 from openai_lifecycle.version import __version__
 
 _TEXT: Final = 500  # characters of an entry's text
@@ -93,16 +94,20 @@ class Timeline:
 
 
 class _Highest:
-    """The entries with the highest values."""
+    """The ``most`` entries with the highest values; of equal ones, the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._heap: list[tuple[float, int, bytes]] = []
         self._count = 0  # so that equal values are never compared further
 
+    def __len__(self) -> int:
+        return len(self._heap)
+
     def add(self, value: float, raw: bytes) -> None:
         self._count += 1
-        item = (value, -self._count, raw)
-        if len(self._heap) < _TOP:
+        item = (value, self._count, raw)
+        if len(self._heap) < self._most:
             heappush(self._heap, item)
         else:
             heappushpop(self._heap, item)
@@ -113,9 +118,10 @@ class _Highest:
 
 @dataclass(slots=True)
 class _Failure:
-    """Errors of one type and model: how many, and the last one's time and text."""
+    """Errors of one type and model: how many, and the last one."""
 
     count: int = 0
+    when: float = -math.inf
     last: bytes = b""
 
 
@@ -126,15 +132,16 @@ class Report:
         self._prices = prices
         self.tables = [Numbers((name,), prices) for name in _BY]
         self.timeline = Timeline(prices)
-        self._slowest, self._most_expensive = _Highest(), _Highest()
+        self._slowest, self._most_expensive = _Highest(_TOP), _Highest(_TOP)
         self._failures: dict[tuple[str, str], _Failure] = {}
-        self._newest: deque[bytes] = deque(maxlen=entries)
+        self._newest = _Highest(entries)
         self.count = 0  # entries taken
 
     def add(self, entry: Entry, raw: bytes) -> None:
         """Take one entry."""
         self.count += 1
-        self._newest.append(raw)
+        when = _seconds(entry, raw)
+        self._newest.add(when, raw)
         for numbers in self.tables:
             numbers.add(entry)
         self.timeline.add(entry)
@@ -145,7 +152,8 @@ class Report:
         if entry.event_type in (semconv.GENERATION_ERROR, semconv.INITIALIZATION_ERROR):
             failure = self._failures.setdefault((custom.error_type or "unknown", entry.model_id), _Failure())
             failure.count += 1
-            failure.last = raw
+            if when >= failure.when:  # several logs are read one after the other
+                failure.when, failure.last = when, raw
 
     # -------------------------------------------------------------- the page
     def page(self, names: Iterable[str]) -> str:
@@ -184,7 +192,9 @@ class Report:
             "most_expensive": [
                 {**_listed(raw), "cost": value} for value, raw in self._most_expensive.ordered() if value
             ],
-            "entries": [[row[name] for name in _FIELDS] for row in map(_listed, reversed(self._newest))],
+            "entries": [
+                [row[name] for name in _FIELDS] for row in (_listed(raw) for _, raw in self._newest.ordered())
+            ],
             "left_out": self.count - len(self._newest),
         }
 
@@ -207,6 +217,14 @@ class Report:
             ],
             "zone": datetime.now().astimezone().strftime("%Z"),
         }
+
+
+def _seconds(entry: Entry, raw: bytes) -> float:
+    """Return when ``entry`` happened, in seconds since 1970, as ``records.instant`` does; the earliest if it does not say."""
+    for text in (entry.metadata.custom_fields.timestamp, raw[1:20].decode("ascii", "replace")):
+        with contextlib.suppress(ValueError):
+            return zoned(datetime.fromisoformat(text)).timestamp()
+    return -math.inf
 
 
 def _leading(numbers: Numbers, models: list[str], of: Callable[[Group], float]) -> list[float]:
