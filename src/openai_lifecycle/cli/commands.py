@@ -95,7 +95,10 @@ def show_(log: Sequence[str], wanted: Filter, form: str | None) -> None:
 @filter_options
 @_format_options
 def tail(log: Sequence[str], *, follow: bool, lines: int, wanted: Filter, form: str | None) -> None:
-    """Show the last entries, and new ones with -f."""
+    """Show the last entries, and new ones with -f.
+
+    Several logs are read one after the other, so the last entries are those of the last log.
+    """
     if follow and form == "json":
         raise click.UsageError("--follow never ends, so --json is impossible: use --jsonl")
     paths = logs.expand(log, awaited=follow)
@@ -166,7 +169,7 @@ _prices_option = click.option(
 def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | None, wanted: Filter) -> None:
     """Count calls, errors, tokens, cost, latency and tools.
 
-    Latencies are those of successful calls. Percentiles are exact to half a percent, everything else is exact. An
+    Latencies are those of successful calls. Percentiles are exact to one percent, everything else is exact. An
     unknown cost is shown as ?, and "+ ?" means that the cost of some calls is unknown.
     """
     from openai_lifecycle.cli import stats, tables
