@@ -256,6 +256,7 @@ def test_what_a_call_costs(run: Run, tmp_path: Path, counts: dict[str, str], exp
     ("content", "message"),
     [
         ("{", "it is not JSON"),
+        pytest.param('{"m":' * 100_000, "it is not JSON", id="deep"),
         ("[]", "one JSON object of model names"),
         ('{"m": {"output": 1}}', "'m' must be"),
         ('{"m": {"input": "NaN"}}', "0 or more"),

@@ -150,7 +150,7 @@ def load(path: str) -> dict[str, Rate]:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), parse_float=Decimal, parse_int=Decimal)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError("it must be one JSON object of model names")
