@@ -28,7 +28,7 @@ RANKS = [
     ["version", "semconv", "environment_variables", "shield", "texts", "ending", "threads"],
     ["redaction"],
     ["events"],
-    ["options", "codec", "losses", "sampling", "sdk"],
+    ["options", "codec", "losses", "sampling", "ids", "sdk"],
     ["eventslog", "capture"],
     ["records"],
     ["sinks"],

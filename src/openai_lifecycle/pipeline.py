@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Sampler
 
 from openai_lifecycle import ending, losses, sdk, semconv
 from openai_lifecycle.capture.call import LOCKING_CODE, end_all
 from openai_lifecycle.capture.metrics import Instruments, instruments, is_unset
 from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProcessor
+from openai_lifecycle.ids import OwnRandomIds
 from openai_lifecycle.options import Options
 from openai_lifecycle.sampling import RecordAll
 from openai_lifecycle.shield import SHIELD
@@ -146,11 +148,12 @@ class Pipeline(Locked):
         return False
 
     def _tracer_of(self, provider: Any) -> trace.Tracer:
-        """Return our tracer of an attached provider, changed to record everything."""
+        """Return our tracer of an attached provider, changed to record everything and to take no random numbers."""
         tracer: trace.Tracer = provider.get_tracer(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
         LOCKING_CODE.update(_methods_of_processors(provider))
         inner = getattr(tracer, "tracer", tracer)  # Logfire's tracer has the SDK's in it
         _lift_event_limit(inner)
+        _leave_random_numbers(inner)
         if self._exporter is not None:
             self._record_unsampled(inner)
         return tracer
@@ -209,6 +212,12 @@ def _methods_of_processors(provider: Any) -> Iterator[CodeType]:
             for base in type(one).__mro__:
                 codes = (getattr(method, "__code__", None) for method in vars(base).values())
                 yield from (code for code in codes if isinstance(code, CodeType))
+
+
+def _leave_random_numbers(tracer: Any) -> None:
+    """Let our spans have ids that are not made of the application's random numbers, unless it makes ids in its own way."""
+    if type(getattr(tracer, "id_generator", None)) is RandomIdGenerator:
+        tracer.id_generator = OwnRandomIds()
 
 
 def _lift_event_limit(tracer: Any) -> None:
