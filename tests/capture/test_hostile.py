@@ -30,6 +30,7 @@ import pydantic
 import pytest
 import wrapt
 from openai._base_client import make_request_options
+from openai._compat import model_dump
 from openai._models import FinalRequestOptions
 from openai.types.chat import ChatCompletion
 from opentelemetry import context, trace
@@ -195,6 +196,23 @@ def test_a_subclass_that_copies_the_options(server: ScriptedServer, observed: Ob
     server.script(WHOLE)
     with Copies(base_url=server.base_url, api_key="sk-test-0123456789") as client:
         client.chat.completions.create(**wire.REQUEST)
+    assert recorded_whole(observed)
+
+
+def test_a_subclass_that_looks_at_what_is_set(server: ScriptedServer, observed: Observed) -> None:
+    """Our hook is not among the fields that are set in a request's options, which old clients log and some dump."""
+    dumped: list[dict[str, Any]] = []
+
+    class Looks(openai.OpenAI):
+        def _prepare_options(self, options: Any) -> Any:
+            dumped.append(model_dump(options, exclude_unset=True))
+            return super()._prepare_options(options)
+
+    server.script(WHOLE)
+    with Looks(base_url=server.base_url, api_key="sk-test-0123456789") as client:
+        client.chat.completions.create(**wire.REQUEST)
+    assert dumped[0]["json_data"] == wire.REQUEST
+    assert "post_parser" not in dumped[0]
     assert recorded_whole(observed)
 
 

@@ -93,14 +93,18 @@ class Requests:
             return options
         previous = options.post_parser
         parser = previous.previous if isinstance(previous, _Hook) else previous
-        changes: dict[str, Any] = {"post_parser": _Hook(call, parser) if call.recording.reads else parser}
+        changes: dict[str, Any] = {}
         if propagates:
             headers: dict[str, str] = {}
             propagate.inject(headers, context=call.context)
             changes["headers"] = {**(options.headers or {}), **headers}
         # A copy, because the caller's options are used again for the next page of a list.
         copy = options.model_copy if hasattr(options, "model_copy") else options.copy  # of pydantic 2, or 1
-        return copy(update=changes)
+        marked = copy(update=changes)
+        # Not as a change, which counts as a field that is set: the client and its subclasses log and dump those
+        # (openai 1.66, ``_base_client.py``, ``_build_request``).
+        vars(marked)["post_parser"] = _Hook(call, parser) if call.recording.reads else parser
+        return marked
 
     def request(
         self, wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
