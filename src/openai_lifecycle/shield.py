@@ -80,8 +80,9 @@ def _code(handler: Any) -> CodeType | None:
 
 def _place(trace: TracebackType | None) -> str:
     """Where the exception arose, innermost first: ``chat.py:41 < call.py:90``."""
-    frames = traceback.extract_tb(trace)[-3:]
-    return " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
+    # Not ``extract_tb``: it reads the source files, and needs more of the stack than the application may have left.
+    frames = list(traceback.walk_tb(trace))[-3:]
+    return " < ".join(f"{Path(frame.f_code.co_filename).name}:{line}" for frame, line in reversed(frames))
 
 
 SHIELD = Shield()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import linecache
 import logging
 import os
 import pickle
@@ -136,6 +137,19 @@ def test_a_defect_of_ours_at_the_end(
     monkeypatch.setattr(SHIELD, "reraise", False)
     assert once(server, form) == whole
     assert not call_module._open
+
+
+def test_the_report_of_a_defect_reads_no_source_file(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A defect is reported from what is in memory: a file is slow to read, and needs much of the stack."""
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    monkeypatch.setattr(SHIELD, "_reported", set())
+    linecache.clearcache()
+    with SHIELD:
+        raise RuntimeError("a defect")
+    assert "RuntimeError at test_behaviour.py:" in caplog.text
+    assert __file__ not in linecache.cache
 
 
 def test_nothing_stays_current_after_a_failure(server: ScriptedServer, observed: Observed) -> None:
