@@ -152,6 +152,42 @@ def test_the_report_of_a_defect_reads_no_source_file(
     assert __file__ not in linecache.cache
 
 
+#: Threads that import the client while others instrument it.
+IMPORTS = """
+import threading
+together, raised = threading.Barrier(5), []
+def run(act):
+    together.wait()
+    try:
+        act()
+    except BaseException as error:
+        raised.append(error)
+def uses():
+    import openai
+    openai.OpenAI(api_key="sk-test-0123456789").chat.completions
+def imports():
+    import openai.resources.responses.responses, openai.resources.realtime.realtime
+def instruments():
+    import openai_lifecycle
+    openai_lifecycle.instrument()
+threads = [threading.Thread(target=run, args=(act,)) for act in (uses, instruments, imports, instruments, uses)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+import openai
+print(raised, hasattr(openai.OpenAI.__init__, "__wrapped__"))
+"""
+
+
+def test_the_client_is_imported_meanwhile() -> None:
+    """``instrument()`` in one thread does not fail the import of the client that another has begun."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS], check=True, capture_output=True, text=True, timeout=HANGS
+    )
+    assert (done.stdout, done.stderr) == ("[] True\n", "")
+
+
 def test_nothing_stays_current_after_a_failure(server: ScriptedServer, observed: Observed) -> None:
     """After a call that failed no span is current and no call is open."""
     server.script(["cut"])

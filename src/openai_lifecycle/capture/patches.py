@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import inspect
 import logging
 import sys
@@ -140,6 +141,8 @@ def _imported(name: str, module: Any) -> None:
     method = _awaited.pop(name, None)
     install = None if method is None else method()
     if install is not None:
+        # Waits for another thread that is still importing it: to import one of its submodules now would fail that.
+        importlib.import_module(name)
         install(module)
 
 
