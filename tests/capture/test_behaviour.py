@@ -814,6 +814,20 @@ def test_metrics_of_a_failure(server: ScriptedServer, observed: Observed) -> Non
     assert "gen_ai.client.token.usage" not in observed.metrics()
 
 
+@pytest.mark.parametrize("form", ["plain", "stream", "failure"])
+def test_metrics_of_what_is_not_sampled(server: ScriptedServer, observed: Observed, form: str) -> None:
+    """A call that the sampler drops counts in every metric, with the attributes of one that it keeps."""
+    answers = {"plain": WHOLE, "stream": event_stream(*wire.chunks()), "failure": reply(b"{}", status=400)}
+    server.script(answers[form], answers[form])
+    observed.instrument(events_log="none")
+    unsampled = trace.NonRecordingSpan(trace.SpanContext(1, 1, is_remote=True))
+    for parent in (trace.INVALID_SPAN, unsampled):
+        with trace.use_span(parent):
+            once(server, "stream" if form == "stream" else "plain")
+    assert len(observed.spans()) == 1
+    assert {point.count for points in observed.metrics().values() for point in points} == {2}
+
+
 def test_metrics_of_a_negative_count(
     server: ScriptedServer, observed: Observed, caplog: pytest.LogCaptureFixture
 ) -> None:

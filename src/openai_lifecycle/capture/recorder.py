@@ -78,7 +78,8 @@ class Recorder:
         is_recording = span.is_recording()
         if not is_recording and not self.pipeline.instruments.are_read():
             return Call(operation, Request(), Reply(), Unrecorded(span))
-        request = _read(operation.request, body) or Request()
+        # The metrics need nothing of what was asked but the model.
+        request = (_read(operation.request, body) if is_recording else None) or Request()
         if _read(_is_streamed, body):
             request.attributes[semconv.STREAM] = True
         asked = dict(request.attributes)
@@ -195,11 +196,13 @@ class Recording:
     def response(self, response: Any) -> None:
         """Record the HTTP response's status and headers."""
         attributes, headers = self.attributes, response.headers
-        attributes[semconv.HTTP_STATUS_CODE] = response.status_code
         self._request = request = _request_of(response)
         if request is not None and self._assumed_by:
             self._named.update(parse_endpoint(request.url, self._assumed_by).attributes())
             attributes.update(self._named)
+        if not self.span.is_recording():  # the metrics need none of the rest
+            return
+        attributes[semconv.HTTP_STATUS_CODE] = response.status_code
         # The response to a refused WebSocket handshake is from the websockets package: no ``raw`` headers.
         for name, value in getattr(headers, "raw", ()):
             row = _HEADERS.get(name.lower())
