@@ -103,16 +103,20 @@ def redact_attributes(attributes: dict[str, Any], secrets: tuple[str, ...] = ())
     return {name: _redacted(value, secrets) for name, value in attributes.items()}
 
 
+_NUMBERS: Final = frozenset({bool, int, float})
+
+
 def _are_fine(values: Iterable[Any], secrets: tuple[str, ...]) -> bool:
     """Whether :func:`redact` would change no text in ``values``. Nearly always so: together they are searched sooner."""
-    texts: list[Any] = []
+    texts: list[str] = []
     for value in values:
-        if type(value) is tuple:
-            texts += value
-        elif isinstance(value, str):
+        kind = type(value)  # not isinstance(), which takes twice as long where it is False
+        if kind is str:
             texts.append(value)
-    if not {*map(type, texts)} <= {str}:
-        return False
+        elif kind is tuple and {*map(type, value)} <= {str}:
+            texts += value
+        elif kind not in _NUMBERS:
+            return False
     together = "\n".join(texts)
     return (
         encodable(together) == together

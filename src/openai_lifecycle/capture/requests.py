@@ -25,7 +25,7 @@ from openai_lifecycle.shield import SHIELD
 from openai_lifecycle.texts import parse_json
 
 #: What ``cast_to`` may make of a body without parsing it; :func:`_returned` parses it then.
-_UNPARSED: Final = (str, bytes, type(None))
+_UNPARSED: Final = frozenset({str, bytes, type(None)})
 
 
 class _Hook:
@@ -54,7 +54,7 @@ class _Hook:
 
 def _is_body(parsed: Any) -> bool:
     """Whether ``parsed`` is the body as it came: text, bytes, or speech (``HttpxBinaryResponseContent``)."""
-    return isinstance(parsed, _UNPARSED) or "iter_bytes" in vars(type(parsed))
+    return type(parsed) in _UNPARSED or "iter_bytes" in vars(type(parsed))
 
 
 def _is_stream(parsed: Any) -> bool:
