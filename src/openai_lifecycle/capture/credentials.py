@@ -9,8 +9,9 @@ from typing import Any, Final
 
 def secrets_of(client: Any) -> tuple[str, ...]:
     """Return the keys that a client holds, which must not appear in anything recorded."""
-    # The module-level client has only properties (``openai/__init__.py``, ``_ModuleClient``).
-    if type(client).__module__ == "openai":
+    # The module-level client has only properties (``openai/__init__.py``, ``_ModuleClient`` and its subclasses).
+    kind = type(client)
+    if kind.__name__.endswith("ModuleClient") and kind.__module__ == "openai":
         return _texts(*[getattr(client, name, None) for name in _HELD])
     # Not by attribute: a property of the application's subclass may choose another key at each access.
     return _texts(*map(getattr(client, "__dict__", {}).get, _HELD))
