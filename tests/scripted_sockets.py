@@ -16,8 +16,8 @@ from websockets.sync.server import ServerConnection, serve
 
 from tests.limits import HANGS
 
-#: An event to send, the type of an event to wait for, a code to close with, or ``"cut"``.
-Step: TypeAlias = dict[str, Any] | str | int
+#: An event to send, the type of an event to wait for, a code to close with, alone or with a reason, or ``"cut"``.
+Step: TypeAlias = dict[str, Any] | str | int | tuple[int, str]
 
 
 class SocketServer:
@@ -75,6 +75,8 @@ class SocketServer:
                     self._wait(connection, step)
                 elif isinstance(step, int):
                     connection.close(step, "bye")
+                elif isinstance(step, tuple):
+                    connection.close(*step)
                 else:
                     connection.send(json.dumps(step))
             while True:

@@ -660,6 +660,21 @@ def test_what_a_failed_response_quotes_is_redacted(
     assert TOKEN not in observed.span().to_json()
 
 
+@CARRYING
+def test_what_a_failed_request_carried_and_said_is_redacted(
+    server: ScriptedServer, observed: Observed, client: Callable[[str], Any]
+) -> None:
+    """A credential that only the request has is in no record of a failed call, though its prompt was read before."""
+    observed.instrument(capture="span_and_event")
+    server.script(reply(b"{}", status=401))
+    messages = [{"role": "user", "content": f"Is it {TOKEN}?"}]
+    with pytest.raises(openai.AuthenticationError):
+        client(server.base_url).chat.completions.create(model="m", messages=messages)
+    assert observed.generation().message_content == "user: Is it [REDACTED]?"
+    assert "Is it [REDACTED]?" in observed.attributes()["gen_ai.input.messages"]
+    assert TOKEN not in observed.span().to_json()
+
+
 @pytest.mark.parametrize("capture", ["event_only", "no_content"])
 def test_a_key_as_an_errors_code(server: ScriptedServer, capture: str) -> None:
     """What a server puts into the code of a failed response's error is redacted like its message."""

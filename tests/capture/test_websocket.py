@@ -900,6 +900,21 @@ def test_what_the_handshake_carried_is_redacted(sockets: SocketServer, api: str,
 
 
 @BOTH
+def test_what_the_handshake_carried_is_redacted_in_a_reason(sockets: SocketServer, *, is_async: bool) -> None:
+    """A credential that only the handshake's request has is not in the connection's span either, if a close quotes it."""
+    token = "opaque.credential_of-the-company"
+    sockets.script(["response.create", (4001, f"no such key: {token}")])
+    headers = {"Authorization": f"Bearer {token}"}
+    with Observed() as observed:
+        asyncio.run(converse(client_for(sockets, is_async=is_async), "realtime", extra_headers=headers))
+        spans = observed.spans(None)
+    described = {span.name.split()[0]: str(span.status.description) for span in spans}
+    assert "no such key: [REDACTED]" in described["connect"]
+    assert "no such key: [REDACTED]" in described["chat"]
+    assert token not in "".join(span.to_json() for span in spans)
+
+
+@BOTH
 @pytest.mark.parametrize("api", ["responses", "realtime"])
 @pytest.mark.parametrize("fails", [False, True], ids=["completed", "failed"])
 def test_without_capture_no_content(

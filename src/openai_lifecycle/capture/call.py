@@ -45,6 +45,9 @@ class CallRecord(Protocol):
     def retry(self, cause: str, delay: float) -> None:
         """Record that the client retries in ``delay`` seconds because of ``cause``."""
 
+    def carried(self, credentials: tuple[str, ...]) -> None:
+        """Note credentials that only the request has."""
+
     def finish(self, call: Call, error: BaseException | None) -> None:
         """Record the end."""
 

@@ -147,6 +147,9 @@ class Unrecorded:
     def retry(self, cause: str, delay: float) -> None:
         """Record nothing."""
 
+    def carried(self, credentials: tuple[str, ...]) -> None:
+        """Note nothing."""
+
     def finish(self, call: Call, error: BaseException | None) -> None:  # noqa: ARG002 - as Recording's
         """End the span."""
         self.span.end()
@@ -214,6 +217,14 @@ class Recording:
         if semconv.REQUEST_ID not in attributes and (azures := headers.get("apim-request-id")):
             attributes[semconv.REQUEST_ID] = azures
 
+    def carried(self, credentials: tuple[str, ...]) -> None:
+        """Replace credentials that only the request had, in what was read of the call before and in what follows."""
+        new = tuple([one for one in credentials if one not in self._secrets])
+        if new:
+            self._secrets += new
+            self.content = redact(self.content, new)
+            self.messages = redact_attributes(self.messages, new)
+
     def retry(self, cause: str, delay: float) -> None:
         """Record that the client retries in ``delay`` seconds because of ``cause``."""
         self.span.add_event(semconv.RETRY, {semconv.ERROR_TYPE: cause, semconv.RETRY_DELAY: round(delay, 6)})
@@ -229,7 +240,7 @@ class Recording:
         sent: Mapping[bytes, bytes] = {}
         if failure is not None:
             sent = _headers(_request_of(error) or self._request)
-            self._secrets += secrets_sent(sent)
+            self.carried(secrets_sent(sent))
             failure = redact_recurring(failure, self._secrets)  # a server may have put anything into its code
         end = _End(call, error, failure, duration, entries, sent)
         steps = iter(_STEPS if self.span.is_recording() else _UNRECORDED)

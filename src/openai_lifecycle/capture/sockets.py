@@ -126,7 +126,9 @@ class Socket:
         sent = {
             name.lower().encode(): value.encode() for name, value in connection.request.headers.raw_items()
         }
-        self.peer = replace(self.peer, secrets=(*self.peer.secrets, *secrets_sent(sent)))
+        credentials = secrets_sent(sent)
+        self.peer = replace(self.peer, secrets=(*self.peer.secrets, *credentials))
+        self.call.recording.carried(credentials)
         request_id = connection.response.headers.get("x-request-id")
         if request_id:
             self.call.reply.attributes[semconv.REQUEST_ID] = request_id
