@@ -257,6 +257,17 @@ def test_connection_that_is_refused(sockets: SocketServer, *, is_async: bool) ->
     assert not generations()
 
 
+@pytest.mark.parametrize("refuse", [[], [401]], ids=["opened", "refused"])
+def test_a_handshake_with_two_request_ids(sockets: SocketServer, refuse: list[int]) -> None:
+    """A header that the server sends twice, for which the websockets package raises, costs nothing else."""
+    sockets.script(turn("responses", end_of("responses", "completed")), refuse=refuse, ids=["one", "two"])
+    with Observed() as observed, client_for(sockets, is_async=False) as client:
+        asyncio.run(converse(client, "responses"))
+        attributes = observed.attributes("connect")
+    assert attributes["openai_lifecycle.request_id"] == "one"
+    assert attributes.get("error.type") == ("InvalidStatus" if refuse else None)
+
+
 @BOTH
 def test_refused_request(sockets: SocketServer, *, is_async: bool) -> None:
     """An error event instead of a response is the failure of that request, with its code and status."""

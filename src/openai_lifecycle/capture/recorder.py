@@ -214,7 +214,7 @@ class Recording:
                     attributes[row[0]] = row[1](value)
                 except ValueError:
                     continue
-        if semconv.REQUEST_ID not in attributes and (azures := headers.get("apim-request-id")):
+        if semconv.REQUEST_ID not in attributes and (azures := header(headers, "apim-request-id")):
             attributes[semconv.REQUEST_ID] = azures
 
     def carried(self, credentials: tuple[str, ...]) -> None:
@@ -361,6 +361,12 @@ def _failure(call: Call, error: BaseException | None) -> str | None:
     if error is not None:
         return type(error).__qualname__
     return call.reply.error[0] if call.reply.error else None
+
+
+def header(headers: Any, name: str) -> str | None:
+    """Return a response's header; the first of several of that name, for which ``get`` of the websockets package raises."""
+    several = getattr(headers, "get_all", None)
+    return headers.get(name) if several is None else next(iter(several(name)), None)
 
 
 def _request_of(source: Any) -> Any:

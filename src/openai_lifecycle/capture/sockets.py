@@ -31,7 +31,7 @@ from openai_lifecycle.capture.facts import (
 )
 from openai_lifecycle.capture.operations.realtime import REALTIME
 from openai_lifecycle.capture.operations.responses import RESPONSES
-from openai_lifecycle.capture.recorder import Recorder
+from openai_lifecycle.capture.recorder import Recorder, header
 from openai_lifecycle.texts import parse_json
 
 #: Server events that end a response, whether it succeeded or failed.
@@ -129,7 +129,7 @@ class Socket:
         credentials = secrets_sent(sent)
         self.peer = replace(self.peer, secrets=(*self.peer.secrets, *credentials))
         self.call.recording.carried(credentials)
-        request_id = connection.response.headers.get("x-request-id")
+        request_id = header(connection.response.headers, "x-request-id")
         if request_id:
             self.call.reply.attributes[semconv.REQUEST_ID] = request_id
 
