@@ -452,6 +452,25 @@ def test_the_content_limit_is_for_spans_too(server: ScriptedServer, observed: Ob
     assert observed.generation().message_content == "user: " + "x" * 94 + "… [+906 chars]"
 
 
+@pytest.mark.parametrize("quoted", [0, 20], ids=["once", "often"])
+def test_a_key_in_a_long_streamed_answer_is_not_cut_in_two(
+    server: ScriptedServer, observed: Observed, quoted: int
+) -> None:
+    """A key of no known shape leaves nothing of itself where the kept part of a stream ends, even if others shrink it."""
+    key = "Opaque" + "".join(f"{number}x" for number in range(120))
+    said = f"{key} " * quoted
+    said += "-" * (8000 - len(said)) + key + "-" * 1000
+    server.script(
+        event_stream(*[wire.chunk({"content": said[at : at + 16]}) for at in range(0, len(said), 16)])
+    )
+    observed.instrument(capture="span_only")
+    with client_for(server, is_async=False, api_key=key) as client:
+        list(client.chat.completions.create(**wire.REQUEST, stream=True))
+    attribute = observed.attributes()["gen_ai.output.messages"]
+    assert "---" in attribute
+    assert "Opaque" not in attribute
+
+
 def test_a_long_conversation_is_cut_in_the_middle(server: ScriptedServer, observed: Observed) -> None:
     """Of a conversation that is too long, its first message and its last ones are kept, in their order."""
     sent = [{"role": "user", "content": f"{number} " + "x" * 500} for number in range(1000)]

@@ -19,7 +19,7 @@ from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply,
 from openai_lifecycle.capture.generations import Entries, Generations
 from openai_lifecycle.capture.metrics import Instruments
 from openai_lifecycle.options import Capture, Options
-from openai_lifecycle.redaction import redact, redact_attributes, redact_recurring
+from openai_lifecycle.redaction import margin, redact, redact_attributes, redact_recurring
 from openai_lifecycle.shield import SHIELD
 
 _T = TypeVar("_T")
@@ -90,7 +90,8 @@ class Recorder:
             with SHIELD:
                 recording.content = one_line(request.lines, options.content_limit, secrets)
         if is_recording and options.capture.on_spans:
-            keep_text = options.content_limit
+            # With what must be searched behind a cut: a credential may begin before it.
+            keep_text = options.content_limit and options.content_limit + margin(secrets)
             with SHIELD:
                 recording.messages = self._content(operation, body, secrets)
         request.lines = ()  # it references the body
