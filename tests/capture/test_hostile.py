@@ -42,7 +42,7 @@ from typing_extensions import Self
 
 import openai_lifecycle
 from openai_lifecycle.capture import call, contexts, facts, patches
-from openai_lifecycle.capture.operations import chat
+from openai_lifecycle.capture.operations import chat, responses
 from openai_lifecycle.capture.patches import Patches
 from openai_lifecycle.events import LifecycleEvent, LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
@@ -779,6 +779,27 @@ def test_a_stream_without_end_of_names_and_choices() -> None:
         chat.chunk(state, chunk)
     assert len(state.choices) < count / 2
     assert len(state.tool_calls[0, 0].name) < count
+
+
+def test_a_stream_without_end_of_tool_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of a stream's tool calls is bounded, of the last call its start; so are a response's other items."""
+    monkeypatch.setattr(facts, "_CALL", 2**20)
+    chats, answers = facts.Reply(), facts.Reply(keep_text=100)
+    arguments = "x" * 2**20
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm"}]}
+    for number in range(2000):
+        chat.chunk(chats, wire.chunk(wire.fragment(number, arguments, id="c", name="f")))
+        chat.chunk(chats, wire.chunk(wire.fragment(0, arguments)))
+        for item in (wire_responses.function_call(f"c{number}", arguments=arguments), thought):
+            event = {"type": "response.output_item.done", "output_index": number, "item": item}
+            responses.chunk(answers, event)
+    for state in (chats, answers):
+        kept = "".join(call.arguments for call in state.tool_calls.values())
+        assert 2**21 < len(kept) < 2**24
+        assert len(state.tool_calls) < 10
+    assert len(answers.choices[0].parts) < 2000
+    responses.response(answers, wire_responses.response())
+    assert [call.arguments for call in answers.tool_calls.values()] == [wire.WEATHER, wire.TIME]
 
 
 def test_a_transform_that_asks_a_model(server: ScriptedServer, observed: Observed) -> None:

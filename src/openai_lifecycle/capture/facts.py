@@ -77,13 +77,17 @@ class Choice:
 
 #: How many choices are kept: the API allows 128, and a server may go on for ever.
 _MOST_CHOICES: Final = 1024
+#: How many characters of a reply's tool calls are kept, and how many a call counts besides its arguments.
+_MOST_OF_CALLS: Final = 8 * 1024 * 1024
+_CALL: Final = 512
 
 
 @dataclass(slots=True)
 class Reply:
     """What came back, folded from one body or many chunks; its size is bounded, however long the stream.
 
-    ``keep_text`` is how many characters of output text are kept for the span, 0 for none. ``pending`` says whether
+    ``keep_text`` is how many characters of output text are kept for the span, 0 for none; ``room`` is how many of tool
+    calls are still to be kept. ``pending`` says whether
     the server still generates after the call; it is ``None`` for a reply that cannot be read again later.
     """
 
@@ -97,6 +101,7 @@ class Reply:
     error: tuple[str, str] | None = None
     pending: bool | None = None
     attributes: Attributes = field(default_factory=dict)
+    room: int = _MOST_OF_CALLS
 
     @property
     def finish_reasons(self) -> list[str | None]:
@@ -111,6 +116,24 @@ class Reply:
             if len(self.choices) < _MOST_CHOICES:
                 self.choices[index] = found
         return found
+
+    def add_call(self, key: Any, call: ToolCall) -> bool:
+        """Add a tool call unless too much is kept of them; return whether it was added."""
+        if self.room <= _CALL:
+            return False
+        self.room -= _CALL
+        self.tool_calls[key] = call
+        return True
+
+    def fitting(self, arguments: str) -> str:
+        """Return the start of a tool call's arguments that is still to be kept."""
+        kept = arguments[: max(self.room, 0)]
+        self.room -= len(kept)
+        return kept
+
+    def forget_calls(self) -> None:
+        """Forget all tool calls."""
+        self.tool_calls, self.room = {}, _MOST_OF_CALLS
 
 
 @dataclass(frozen=True, slots=True)

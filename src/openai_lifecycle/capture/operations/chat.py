@@ -235,14 +235,16 @@ def _fragment(reply: Reply, choice: Choice, key: tuple[int, object], fragment: o
         reply.tool_calls[key[0], len(reply.tool_calls), key[1]] = reply.tool_calls.pop(key)
         call = None
     if call is None:
-        call = reply.tool_calls[key] = ToolCall()
+        call = ToolCall()
+        if not reply.add_call(key, call):
+            return
         choice.calls.append(call)
     call.id = call_id or call.id
     if name != call.name and len(call.name) < _LONGEST_NAME:  # MiniMax repeats it in every fragment
         call.name += name
     call.kind = kind or call.kind
-    if arguments:
-        call.fragments.append(arguments)
+    if arguments and (kept := reply.fitting(arguments)):
+        call.fragments.append(kept)
 
 
 def _complete(choice: Choice) -> None:

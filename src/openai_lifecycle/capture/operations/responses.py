@@ -75,6 +75,8 @@ RESPONSE: Final[Table] = {
     "service_tier": (semconv.OPENAI_RESPONSE_SERVICE_TIER, text),
     "conversation": (semconv.CONVERSATION_ID, _id),
 }
+#: Parts that are kept of what arrives before the whole response: a server may go on for ever.
+_MOST_PARTS: Final = 1024
 #: ``incomplete_details.reason`` → finish reason; any other is reported unchanged.
 INCOMPLETE: Final[Mapping[str, str]] = {"max_output_tokens": "length"}
 
@@ -160,7 +162,8 @@ def _output(reply: Reply, output: list[Fields]) -> None:
     )
     if not output:
         return
-    arrived, reply.tool_calls = reply.tool_calls, {}  # the output includes what arrived before
+    arrived = reply.tool_calls
+    reply.forget_calls()  # the output includes what arrived before
     for position, item in enumerate(output):
         _item(reply, item, position, arrived)
     if reply.keep_text:
@@ -181,7 +184,8 @@ def _item(reply: Reply, item: Fields, position: int | None, arrived: Mapping[Any
         key = ("item", call.id if position is None else position)
         known = arrived.get(key)
         call.time = known.time if known else time.time_ns()
-        reply.tool_calls[key] = call
+        if reply.add_call(key, call):
+            call.fragments = [reply.fitting(call.arguments)]
     elif item.get("type") == "compaction":
         reply.attributes[semconv.CONVERSATION_COMPACTED] = True
 
@@ -241,7 +245,7 @@ def _item_done(reply: Reply, event: Fields) -> None:
     _item(reply, item, integer(event.get("output_index")), reply.tool_calls)
     if _is_answer(item):
         reply.choices_count = (reply.choices_count or 0) + 1
-    elif reply.keep_text:
+    elif reply.keep_text and len(_only(reply).parts) < _MOST_PARTS:
         _only(reply).parts.extend(messages.item_parts(item))
 
 
