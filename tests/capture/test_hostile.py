@@ -511,6 +511,24 @@ def test_encoded_content_of_any_depth(server: ScriptedServer, observed: Observed
     assert [span.name for span in observed.spans()] == ["chat"] * 3
 
 
+def test_arguments_nested_too_deeply(server: ScriptedServer, observed: Observed) -> None:
+    """Arguments that come as an object which the client can parse, but we cannot write, cost neither call nor reason."""
+    call = wire.tool_call("c", "f", "{}")
+    call["function"]["arguments"] = "deep"
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "tool_calls": [call]},
+        "finish_reason": "tool_calls",
+    }
+    body = json.dumps(wire.completion(choices=[choice])).replace('"deep"', '{"a":' * 700 + "1" + "}" * 700)
+    server.script(reply(body.encode()))
+    with client_for(server, is_async=False) as client:
+        client.chat.completions.create(**wire.REQUEST)
+    (tool,) = observed.tool_calls()
+    assert (tool.tool_name, tool.arguments) == ("f", "…")
+    assert observed.attributes()["gen_ai.response.finish_reasons"] == ("tool_calls",)
+
+
 def test_a_hook_that_waits_for_an_import_keeps_nothing_alive() -> None:
     """What waits for a module that is never imported is dropped with its owner."""
 

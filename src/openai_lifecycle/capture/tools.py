@@ -109,10 +109,13 @@ def output_of(item: Fields) -> Any:
 
 
 def raw_text(value: Any) -> str:
-    """Return arguments as text; an object, which some servers send instead, becomes its JSON text."""
+    """Return arguments as text; an object, which some servers send instead, becomes its JSON text, ``…`` if too deep."""
     if isinstance(value, str):
         return value
-    return "" if value is None else json.dumps(plain(value), ensure_ascii=False, default=str)
+    try:
+        return "" if value is None else json.dumps(plain(value), ensure_ascii=False, default=str)
+    except RecursionError:  # nested too deeply for this, not for the client
+        return "…"
 
 
 def plain(value: Any) -> Any:
