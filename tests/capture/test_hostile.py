@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import enum
 import functools
+import gc
 import importlib
 import inspect
 import json
@@ -18,6 +19,7 @@ import pkgutil
 import signal
 import sys
 import threading
+import tracemalloc
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -818,6 +820,30 @@ def test_a_stream_without_end_of_tool_calls(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(answers.choices[0].parts) < 2000
     responses.response(answers, wire_responses.response())
     assert [call.arguments for call in answers.tool_calls.values()] == [wire.WEATHER, wire.TIME]
+
+
+def test_responses_with_long_ids(server: ScriptedServer) -> None:
+    """What is remembered of a response to recognise it when it is read again is small, however long its ids are."""
+    item = wire_responses.function_call("c" * 2**20)
+    body = wire_responses.response(id="r" * 2**20, status="in_progress", output=[item])
+    server.script(
+        *[reply(json.dumps({**body, "id": f"{number}{body['id']}"}).encode()) for number in range(12)]
+    )
+    with (
+        Observed(capture="no_content", events_log="none") as observed,
+        client_for(server, is_async=False) as client,
+    ):
+        tracemalloc.start()
+        for number in range(12):
+            client.responses.create(**wire_responses.REQUEST)
+            assert observed.attributes()["gen_ai.response.id"].startswith(f"{number}r")
+            observed.clear()
+            gc.collect()
+            if number == 1:
+                before = tracemalloc.get_traced_memory()[0]
+        grown = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+    assert grown < 5 * 2**20
 
 
 def test_a_transform_that_asks_a_model(server: ScriptedServer, observed: Observed) -> None:

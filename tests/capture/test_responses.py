@@ -625,7 +625,7 @@ def test_memory_of_responses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     for number in range(5):
         call.reply = Reply(id=f"resp_{number}", pending=True)
         assert seen.entries(call, None).success
-    assert list(seen._responses) == ["resp_2", "resp_3", "resp_4"]
+    assert list(seen._responses) == [*map(hash, ["resp_2", "resp_3", "resp_4"])]
     call.operation, call.reply = FETCH, Reply(id="resp_0", pending=False)
     assert seen.entries(call, None).success
 
@@ -635,12 +635,12 @@ def test_tool_calls_are_remembered_while_a_response_is_pending() -> None:
     seen = generations.Generations()
     call: Any = type("Call", (), {"operation": RESPONSES})
 
-    def kept(*, pending: bool) -> frozenset[str]:
+    def kept(*, pending: bool) -> frozenset[int]:
         call.reply = Reply(id="resp_1", pending=pending, tool_calls={0: ToolCall(id="call_1", time=1)})
         seen.entries(call, None)
-        return seen._responses["resp_1"].tool_calls
+        return seen._responses[hash("resp_1")].tool_calls
 
-    assert kept(pending=True) == {"call_1"}
+    assert kept(pending=True) == {hash("call_1")}
     assert kept(pending=False) == frozenset()
 
 

@@ -28,20 +28,20 @@ LIMIT: Final = 10_000
 class Entries(NamedTuple):
     """Which entries the end of a call writes; not an ``enum.Flag``, whose ``in`` runs in Python.
 
-    ``written`` are the ids of tool calls that have their entry already.
+    ``written`` are the hashes of the ids of tool calls that have their entry already.
     """
 
     tool_calls: bool
     success: bool
     error: bool
-    written: frozenset[str] = frozenset()
+    written: frozenset[int] = frozenset()
 
 
 class _Seen(NamedTuple):
     """What was last seen of a response: whether it was pending, and which of its tool calls had been written then."""
 
     pending: bool
-    tool_calls: frozenset[str]
+    tool_calls: frozenset[int]
 
 
 _ALL: Final = Entries(tool_calls=True, success=True, error=True)
@@ -51,11 +51,11 @@ _AWAITED: Final = Entries(tool_calls=True, success=False, error=True)
 
 
 class Generations(Locked):
-    """The responses seen so far, by id."""
+    """The responses seen so far, by the hash of their id: a server may send ids of any length."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._responses: OrderedDict[str, _Seen] = OrderedDict()
+        self._responses: OrderedDict[int, _Seen] = OrderedDict()
 
     def entries(self, call: Call, error: BaseException | None) -> Entries:
         """Return which entries the end of ``call`` writes, and remember its response."""
@@ -66,11 +66,13 @@ class Generations(Locked):
             return _FAILED
         before = None
         if reply.id is not None and reply.pending is not None:
-            written: frozenset[str] = frozenset()
+            written: frozenset[int] = frozenset()
             if reply.pending and call.operation.generates:  # of one that has ended, nothing more is written
-                written = frozenset(tool.id for tool in reply.tool_calls.values() if tool.time is not None)
+                written = frozenset(
+                    hash(tool.id) for tool in reply.tool_calls.values() if tool.time is not None
+                )
             now = _Seen(reply.pending, written)
-            before = self._see(reply.id, now)
+            before = self._see(hash(reply.id), now)
         if call.operation.generates:
             return _ALL
         if reply.pending is not False:  # not ended, or not to be read again
@@ -79,14 +81,14 @@ class Generations(Locked):
             return _ALL
         return _AWAITED._replace(written=before.tool_calls) if before.pending else _NONE
 
-    def _see(self, response_id: str, now: _Seen) -> _Seen | None:
+    def _see(self, response: int, now: _Seen) -> _Seen | None:
         """Remember a response as it is ``now``; return what was seen of it before, ``None`` if it is new."""
         with self.lock:  # reentrant: a garbage collection may end a call in any allocation
-            before = self._responses.pop(response_id, None)
+            before = self._responses.pop(response, None)
             if before is not None:
                 is_pending = now.pending and before.pending
                 now = _Seen(is_pending, now.tool_calls | before.tool_calls if is_pending else frozenset())
-            self._responses[response_id] = now
+            self._responses[response] = now
             if len(self._responses) > LIMIT:
                 self._responses.popitem(last=False)
         return before

@@ -299,7 +299,7 @@ class Recording:
             return
         capture = self._recorder.options.capture
         for tool in end.call.reply.tool_calls.values():
-            if tool.id in end.entries.written:
+            if hash(tool.id) in end.entries.written:
                 continue
             attributes = codec.tool_call(
                 call_id=redact(tool.id, self._secrets),
