@@ -17,8 +17,8 @@ _MARGIN: Final = 512
 # of a URL. Group 1, a key after its prefix, may be ordinary words; group 2, a label, is kept (:func:`_replacement`).
 _SECRET = re.compile(
     r"""
-      \b(?: sk | rk | pk | sess | gsk | xai | pplx )-([\w*.-]{8,})
-    | \b(?: gsk_ | AIza | ghp_ | hf_ )[\w-]{16,}
+      \b(?: sk | csk | rk | pk | sess | gsk | xai | pplx )-([\w*.-]{8,})
+    | \b(?: gsk_ | AIza | ghp_ | hf_ | nvapi- )[\w-]{16,}
     | \b(?: AKIA | ASIA )[A-Z0-9]{16}\b
     # A JSON web token, such as Azure AD's, perhaps cut. Of a long run of "-eyJ" only the last counts: all that follows
     # would be searched for each of them.
@@ -35,7 +35,7 @@ _RANDOM: Final = re.compile(r"[\d*]|\w{16}")
 #: Character that many texts lack → hints of a credential that contain it, in lower case; those under "" are always
 #: searched.
 _HINTS: Final = {
-    "-": ("sk-", "rk-", "pk-", "sess-", "xai-", "pplx-", "api-key"),  # "gsk-" has "sk-" in it
+    "-": ("sk-", "rk-", "pk-", "sess-", "xai-", "pplx-", "api-"),  # "gsk-" has "sk-" in it, "nvapi-" "api-"
     "_": ("gsk_", "ghp_", "hf_", "api_key"),
     "": ("aiza", "akia", "asia", "eyj", "bearer", "apikey", "@"),
 }

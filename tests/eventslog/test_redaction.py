@@ -31,6 +31,8 @@ KEY = "abcDEF1234567890abcDEF12"
         f"AIza{KEY}",
         f"ghp_{KEY}",
         f"hf_{KEY}",
+        f"csk-{KEY}",
+        f"nvapi-{KEY}",
         "AKIAIOSFODNN7EXAMPLE",
         "ASIAIOSFODNN7EXAMPLE",
         f"Authorization: Bearer {KEY}",
