@@ -87,8 +87,8 @@ class Reply:
     """What came back, folded from one body or many chunks; its size is bounded, however long the stream.
 
     ``keep_text`` is how many characters of output text are kept for the span, 0 for none; ``room`` is how many of tool
-    calls are still to be kept. ``pending`` says whether
-    the server still generates after the call; it is ``None`` for a reply that cannot be read again later.
+    calls are still to be kept. ``pending`` says whether the server still generates after the call; it is ``None`` for a
+    reply that cannot be read again later.
     """
 
     keep_text: int = 0
