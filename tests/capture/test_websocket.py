@@ -269,14 +269,12 @@ def test_a_handshake_with_two_request_ids(sockets: SocketServer, refuse: list[in
 
 
 @BOTH
-def test_refused_request(sockets: SocketServer, *, is_async: bool) -> None:
-    """An error event instead of a response is the failure of that request, with its code and status."""
-    error = {
-        "type": "error",
-        "status": 400,
-        "error": {"code": "bad_model", "type": "invalid", "message": "no such model"},
-    }
-    sockets.script(["response.create", error])
+@pytest.mark.parametrize("nested", [True, False])
+def test_refused_request(sockets: SocketServer, *, nested: bool, is_async: bool) -> None:
+    """An error event instead of a response, in either shape, is the failure of that request, with its code and status."""
+    error = {"code": "bad_model", "message": "no such model"}
+    inner = {"error": {**error, "type": "invalid"}} if nested else error
+    sockets.script(["response.create", {"type": "error", "status": 400, **inner}])
     with Observed() as observed:
         asyncio.run(converse(client_for(sockets, is_async=is_async), "responses"))
         entry = observed.generation()

@@ -315,7 +315,8 @@ def _input(event: Fields) -> list[Any]:
 
 
 def _fail(call: Call, event: Fields) -> None:
-    call.reply.error = failure(event.get("error"))
+    # Code and message are the event's own as well: ``openai/types/responses/response_error_event.py``.
+    call.reply.error = failure(event.get("error") or event)
     pick(event, {"status": (semconv.HTTP_STATUS_CODE, integer)}, call.reply.attributes)
 
 
