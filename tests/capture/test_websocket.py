@@ -441,10 +441,13 @@ def test_steering(sockets: SocketServer, then: str, content: str, *, is_async: b
 def test_interleaved_responses(sockets: SocketServer) -> None:
     """Responses that run at once on one connection are told apart: by id in Realtime."""
     done = [
-        ws.realtime("response.done", response=ws.spoken(i, usage={"input_tokens": n}))
+        ws.realtime("response.done", response=ws.spoken(i, usage={"input_tokens": n}, conversation_id=None))
         for i, n in (("a", 1), ("b", 2))
     ]
-    begun = [ws.realtime("response.created", response=ws.spoken(i, status="in_progress")) for i in "ab"]
+    begun = [
+        ws.realtime("response.created", response=ws.spoken(i, status="in_progress", conversation_id=None))
+        for i in "ab"
+    ]
     sockets.script(
         [
             "response.create",
@@ -466,6 +469,25 @@ def test_interleaved_responses(sockets: SocketServer) -> None:
         found = {e.metadata.custom_fields["response_id"]: e for e in generations()}
     assert [found[i].message_content for i in "ab"] == ["user: first", "user: second"]
     assert [found[i].metadata.custom_fields["input_tokens"] for i in "ab"] == ["1", "2"]
+
+
+def test_response_aside_while_the_server_begins_one(sockets: SocketServer) -> None:
+    """A response that the server begins to speech is not taken for one that was asked for outside the conversation."""
+    begun = [
+        ws.realtime("response.created", response=ws.spoken(i, status="in_progress", conversation_id=within))
+        for i, within in (("spoken", "conv_1"), ("aside", None))
+    ]
+    committed = ws.realtime("input_audio_buffer.committed", item_id="item_0", previous_item_id=None)
+    sockets.script([committed, "response.create", *begun])
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Classify"}]}
+    with Observed(), client_for(sockets, is_async=False) as client:
+        with manager_of(client, "realtime") as connection:
+            connection.recv()
+            connection.response.create(response={"conversation": "none", "input": [item]})
+            for _ in begun:
+                connection.recv()
+        found = {e.metadata.custom_fields["response_id"]: e.message_content for e in generations()}
+    assert found == {"spoken": "user: [audio]", "aside": "user: Classify"}
 
 
 def test_interleaved_responses_that_are_left(sockets: SocketServer) -> None:

@@ -90,11 +90,20 @@ class Peer:
 # Compared by identity: a deque is searched without running code that would let other threads change it.
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """A requested response: its lane and the client event that requested it."""
+    """A requested response: its lane, the client event that requested it, and whether it joins no conversation."""
 
     call: Call
     lane: str
     event_id: str
+    aside: bool
+
+    def may_be(self, lane: str, response: Fields) -> bool:
+        """Whether ``response``, which begins, may be this one.
+
+        One that stays aside has no ``conversation_id``; those that the server begins when somebody has spoken have
+        one (``openai/types/realtime/realtime_response.py``).
+        """
+        return self.lane == lane and not (self.aside and response.get("conversation_id"))
 
 
 class Socket:
@@ -142,7 +151,8 @@ class Socket:
             asked = self.peer.api.asked(event)
             if asked is not None:
                 call = self._generation(asked)
-                self._asked.append(Asked(call, _lane(event), text(event.get("event_id"))))
+                aside = asked.get("conversation") == "none"
+                self._asked.append(Asked(call, _lane(event), text(event.get("event_id")), aside))
                 return call
         elif kind == "conversation.item.create":
             self._items.append(_without_media(event.get("item")))
@@ -247,9 +257,9 @@ class Socket:
         call.end()
 
     def _started(self, lane: str, whole: Fields) -> Call:
-        """Return the call of a new response: the first requested on its lane, else the server's own."""
+        """Return the call of a new response: the first requested that it may be, else the server's own."""
         for asked in self._asked.copy():
-            if asked.lane == lane:
+            if asked.may_be(lane, whole):
                 self._asked.remove(asked)
                 asked.call.reply.error = None
                 return asked.call
