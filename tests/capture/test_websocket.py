@@ -471,6 +471,25 @@ def test_interleaved_responses(sockets: SocketServer) -> None:
     assert [found[i].metadata.custom_fields["input_tokens"] for i in "ab"] == ["1", "2"]
 
 
+def test_response_aside_takes_nothing_from_the_conversation(sockets: SocketServer) -> None:
+    """What was said is part of a request outside the conversation without input of its own, and of the next within."""
+    begun = [
+        ws.realtime("response.created", response=ws.spoken(i, status="in_progress", conversation_id=within))
+        for i, within in (("aside", None), ("within", "conv_1"))
+    ]
+    sockets.script(["response.create", "response.create", *begun])
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Well?"}]}
+    with Observed(), client_for(sockets, is_async=False) as client:
+        with manager_of(client, "realtime") as connection:
+            connection.conversation.item.create(item=item)
+            connection.response.create(response={"conversation": "none"})
+            connection.response.create()
+            for _ in begun:
+                connection.recv()
+        found = {e.metadata.custom_fields["response_id"]: e.message_content for e in generations()}
+    assert found == {"aside": "user: Well?", "within": "user: Well?"}
+
+
 def test_response_aside_while_the_server_begins_one(sockets: SocketServer) -> None:
     """A response that the server begins to speech is not taken for one that was asked for outside the conversation."""
     begun = [

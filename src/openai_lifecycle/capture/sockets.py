@@ -151,8 +151,7 @@ class Socket:
             asked = self.peer.api.asked(event)
             if asked is not None:
                 call = self._generation(asked)
-                aside = asked.get("conversation") == "none"
-                self._asked.append(Asked(call, _lane(event), text(event.get("event_id")), aside))
+                self._asked.append(Asked(call, _lane(event), text(event.get("event_id")), _is_aside(asked)))
                 return call
         elif kind == "conversation.item.create":
             self._items.append(_without_media(event.get("item")))
@@ -292,7 +291,8 @@ class Socket:
         body = {**asked, "model": model, "stream": True}
         if self.peer.api is REALTIME_API and asked.get("input") is None:
             body["input"] = list(self._items)
-            self._items.clear()
+            if not _is_aside(asked):  # else the conversation's next response answers them as well
+                self._items.clear()
         if steered := self._steering.pop(_predecessor(asked), None):
             body["input"] = [*steered, *_input(asked)]
         token = contexts.attach(set_span_in_context(self.call.recording.span))
@@ -316,6 +316,11 @@ def _lane(event: Fields) -> str:
 def _predecessor(event: Fields) -> str:
     """Return the id of the response that another one continues."""
     return text(event.get("previous_response_id"))
+
+
+def _is_aside(asked: Fields) -> bool:
+    """Whether a response is asked for that joins no conversation."""
+    return asked.get("conversation") == "none"
 
 
 def _input(event: Fields) -> list[Any]:
