@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import subprocess
 import sys
@@ -365,6 +366,24 @@ def test_response_that_the_server_begins(sockets: SocketServer, *, commits: bool
     said = "user: Well? | user: [audio]"
     assert [(entry.messages_count, entry.message_content) for entry in both] == [(2, said)] * 2
     assert {entry.metadata.custom_fields["response_model"] for entry in both} == {"gpt-realtime-2026"}
+
+
+@pytest.mark.parametrize(("events", "first"), [(1, None), (3, "2000.000")])
+def test_first_token_of_a_response_that_the_server_begins(
+    sockets: SocketServer, monkeypatch: pytest.MonkeyPatch, events: int, first: str | None
+) -> None:
+    """The event that tells of a response which nobody asked for is its beginning, and the next one its first token."""
+    monkeypatch.setattr(
+        call_module, "perf_counter", itertools.count().__next__
+    )  # a second between any two looks
+    _, _, *rest = turn("realtime", None)
+    sockets.script(rest)
+    with Observed(), client_for(sockets, is_async=False) as client:
+        with manager_of(client, "realtime") as connection:
+            for _ in range(events):
+                connection.recv()
+        (entry,) = generations()
+    assert entry.metadata.custom_fields.get("time_to_first_token_ms") == first
 
 
 @BOTH

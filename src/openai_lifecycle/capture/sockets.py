@@ -262,7 +262,9 @@ class Socket:
                 self._asked.remove(asked)
                 asked.call.reply.error = None
                 return asked.call
-        return self._generation(whole)
+        call = self._generation(whole)
+        call.chunks = -1  # the event that tells of it is its beginning: the next one is its first chunk
+        return call
 
     def _refused(self, event: Fields) -> None:
         """End the call that an error refers to: the client event that it names, or the running response of its lane.
