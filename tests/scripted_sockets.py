@@ -26,7 +26,8 @@ class SocketServer:
     def __init__(self) -> None:
         self._scripts: deque[Sequence[Step]] = deque()
         self._refusals: deque[int] = deque()
-        self._ids: Sequence[str] = ()
+        #: What the answer to each handshake has besides what the protocol asks for.
+        self.headers = [("x-request-id", "req_ws")]
         self.frames: list[str | bytes] = []
         self.handshakes: list[dict[str, str]] = []
         self._server = serve(
@@ -36,16 +37,10 @@ class SocketServer:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
-    def script(
-        self, *scripts: Sequence[Step], refuse: Sequence[int] = (), ids: Sequence[str] = ("req_ws",)
-    ) -> None:
-        """Play ``scripts`` on the next connections, after refusing as many with the HTTP statuses ``refuse``.
-
-        Every handshake is answered with the request ``ids``, each in a header of its own.
-        """
+    def script(self, *scripts: Sequence[Step], refuse: Sequence[int] = ()) -> None:
+        """Play ``scripts`` on the next connections, after refusing as many with the HTTP statuses ``refuse``."""
         self._scripts = deque(scripts)
         self._refusals = deque(refuse)
-        self._ids = ids
         self.frames.clear()
         self.handshakes.clear()
 
@@ -69,9 +64,8 @@ class SocketServer:
         return None
 
     def _answer(self, _: ServerConnection, __: Request, response: Response) -> Response:
-        for request_id in self._ids:
-            response.headers["x-request-id"] = request_id  # adds one
-            response.headers["apim-request-id"] = request_id
+        for name, value in self.headers:
+            response.headers[name] = value  # adds one
         return response
 
     def _play(self, connection: ServerConnection) -> None:

@@ -19,7 +19,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.trace import StatusCode
-from websockets.exceptions import ConnectionClosedOK
+from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 
 import openai_lifecycle
 from openai_lifecycle.capture import call as call_module
@@ -258,15 +258,24 @@ def test_connection_that_is_refused(sockets: SocketServer, *, is_async: bool) ->
     assert not generations()
 
 
-@pytest.mark.parametrize("refuse", [[], [401]], ids=["opened", "refused"])
-def test_a_handshake_with_two_request_ids(sockets: SocketServer, refuse: list[int]) -> None:
-    """A header that the server sends twice, for which the websockets package raises, costs nothing else."""
-    sockets.script(turn("responses", end_of("responses", "completed")), refuse=refuse, ids=["one", "two"])
-    with Observed() as observed, client_for(sockets, is_async=False) as client:
-        asyncio.run(converse(client, "responses"))
+@pytest.mark.parametrize("names", [["x-request-id"], ["apim-request-id"], ["x-request-id"] * 2])
+@pytest.mark.parametrize("refusals", [[], [429]], ids=["accepted", "refused"])
+def test_request_id_of_a_handshake(
+    sockets: SocketServer, monkeypatch: pytest.MonkeyPatch, names: list[str], refusals: list[int]
+) -> None:
+    """The id that the server gives a handshake, OpenAI's, Azure's or the last of several, is on the connection's span.
+
+    So it is if the handshake is refused, and then there is the error too.
+    """
+    ids = [(name, f"req_{len(names) - at}") for at, name in enumerate(names)]
+    monkeypatch.setattr(sockets, "headers", [*ids, ("x-note", "é")])
+    sockets.script([], refuse=refusals)
+    with Observed() as observed:
+        with contextlib.suppress(InvalidStatus), client_for(sockets, is_async=False) as client:
+            manager_of(client, "responses").enter().close()
         attributes = observed.attributes("connect")
-    assert attributes["openai_lifecycle.request_id"] == "one"
-    assert attributes.get("error.type") == ("InvalidStatus" if refuse else None)
+    assert attributes["openai_lifecycle.request_id"] == "req_1"
+    assert attributes.get("error.type") == ("InvalidStatus" if refusals else None)
 
 
 @BOTH

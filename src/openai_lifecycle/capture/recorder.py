@@ -207,8 +207,7 @@ class Recording:
         if not self.span.is_recording():  # the metrics need none of the rest
             return
         attributes[semconv.HTTP_STATUS_CODE] = response.status_code
-        # The response to a refused WebSocket handshake is from the websockets package: no ``raw`` headers.
-        for name, value in getattr(headers, "raw", ()):
+        for name, value in getattr(headers, "raw", None) or _raw(headers):
             row = _HEADERS.get(name.lower())
             if row is not None:
                 try:
@@ -365,9 +364,10 @@ def _failure(call: Call, error: BaseException | None) -> str | None:
 
 
 def header(headers: Any, name: str) -> str | None:
-    """Return a response's header; the first of several of that name, for which ``get`` of the websockets package raises."""
+    """Return a response's header; the last of several of that name, for which ``get`` of the websockets package raises."""
     several = getattr(headers, "get_all", None)
-    return headers.get(name) if several is None else next(iter(several(name)), None)
+    found: str | None = headers.get(name) if several is None else [None, *several(name)][-1]
+    return found
 
 
 def _request_of(source: Any) -> Any:
@@ -384,6 +384,13 @@ def _headers(request: Any) -> dict[bytes, bytes]:
         return {name.lower(): value for name, value in request.headers.raw}
     except Exception:  # noqa: BLE001 - there is no request, or it is the application's own object
         return {}
+
+
+def _raw(headers: Any) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a refused WebSocket handshake, which are the websockets package's, and text."""
+    read = getattr(headers, "raw_items", None)
+    pairs = () if read is None else read()
+    return [(name.encode(), value.encode(errors="surrogateescape")) for name, value in pairs]
 
 
 def _finish_reasons(reply: Reply, *, failed: bool) -> tuple[str, ...]:

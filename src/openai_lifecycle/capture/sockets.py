@@ -138,7 +138,8 @@ class Socket:
         credentials = secrets_sent(sent)
         self.peer = replace(self.peer, secrets=(*self.peer.secrets, *credentials))
         self.call.recording.carried(credentials)
-        request_id = header(connection.response.headers, "x-request-id")
+        answered = connection.response.headers
+        request_id = header(answered, "x-request-id") or header(answered, "apim-request-id")  # Azure's
         if request_id:
             self.call.reply.attributes[semconv.REQUEST_ID] = request_id
 
