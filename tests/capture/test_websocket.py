@@ -613,15 +613,24 @@ def test_a_response_that_begins_twice(sockets: SocketServer, response_id: str, *
 
 
 def test_delegations_without_ids(sockets: SocketServer) -> None:
-    """Delegated responses that run at once and have no ids each have an entry, also when the application leaves."""
-    begun = ws.event("response.created", response=ws.response(""))
-    outer = {"type": "response.event", "event_id": "e", "event": begun}
-    sockets.script([{**outer, "delegation_id": name} for name in "ab"])
+    """Delegated responses without ids each have an entry when the application leaves, also if one with an id follows."""
+    begun = [("a", ""), ("b", ""), ("a", "resp_1")]
+    outer = {"type": "response.event", "event_id": "e"}
+    sockets.script(
+        [
+            {
+                **outer,
+                "delegation_id": name,
+                "event": ws.event("response.created", response=ws.response(response_id)),
+            }
+            for name, response_id in begun
+        ]
+    )
     with Observed(), client_for(sockets, is_async=False) as client:
         with manager_of(client, "live") as connection:
-            for _ in "ab":
+            for _ in begun:
                 connection.recv()
-        assert len(generations()) == len("ab")
+        assert len(generations()) == len(begun)
 
 
 def calls_in_memory() -> int:

@@ -116,7 +116,7 @@ class Socket:
         self._model = ""
         #: Requested but not yet begun by the server, in request order.
         self._asked: deque[Asked] = deque()
-        #: Begun, by response id; also the latest of each lane, for events without an id.
+        #: Begun, by response id, or lane where there is none; also the latest of each lane, for events without an id.
         self._running: dict[str, Call] = {}
         self._lanes: dict[str, Call] = {}
         self._items: deque[Any] = deque(maxlen=_ITEMS)
@@ -243,7 +243,8 @@ class Socket:
         if call is None:
             if kind != "response.created":
                 return
-            call = self._running[response_id] = self._lanes[lane] = self._started(lane, whole)
+            call = self._started(lane, whole)
+            self._running[response_id or f"lane {lane}"] = self._lanes[lane] = call
         call.reply.model = call.reply.model or self._model or None
         call.chunk(event)
         if kind in _ENDS:
