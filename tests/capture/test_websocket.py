@@ -1057,6 +1057,37 @@ def test_trace_context(sockets: SocketServer, *, propagate: bool) -> None:
         assert sent[36:52] == (f"{observed.span('connect').context.span_id:016x}" if propagate else "")
 
 
+@BOTH
+@pytest.mark.parametrize("active", [True, False])
+def test_trace_context_of_a_reconnect(sockets: SocketServer, *, active: bool, is_async: bool) -> None:
+    """Each handshake of a connection that reconnects carries its own span, whatever headers the application gives."""
+
+    def before(_: object) -> dict[str, Any]:
+        if not active:
+            openai_lifecycle.uninstrument()
+        return {"extra_headers": {"x-mine": "2"}}
+
+    async def work() -> None:
+        client = client_for(sockets, is_async=is_async)
+        try:
+            manager = manager_of(client, "responses", on_reconnecting=before, initial_delay=0.001)
+        except TypeError:
+            pytest.skip("this openai does not reconnect")
+        async with entered(manager) as connection:
+            async for _ in each(connection):
+                break
+        await settle(client.close())
+
+    sockets.script(["cut"], [ws.event("response.queued", response=ws.response())])
+    with Observed(propagate=True) as observed:
+        asyncio.run(work())
+        sent = [handshake.get("traceparent", "")[3:52] for handshake in sockets.handshakes]
+        spans = [span.context for span in observed.spans("connect")]
+    assert sockets.handshakes[1]["x-mine"] == "2"
+    expected = [f"{span.trace_id:032x}-{span.span_id:016x}" for span in spans]
+    assert sent == (expected if active else [*expected, ""])
+
+
 def test_uninstrument_leaves_nothing(sockets: SocketServer) -> None:
     """After ``uninstrument()`` the classes are the client's own, and an open connection is no longer observed."""
     responses = pytest.importorskip("openai.resources.responses.responses")

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 from opentelemetry import propagate
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from openai_lifecycle.capture.credentials import secrets_of
@@ -62,10 +63,9 @@ class WebSockets:
             model = _private(manager, "model")
             socket = Socket(self._recorder, Peer(api, endpoint, secrets_of(client), text(model)))
             if self._recorder.options.propagate:
-                headers: dict[str, str] = {}
-                propagate.inject(headers, context=socket.call.context)
                 own = _private(manager, "extra_headers")
-                setattr(manager, _private_name(manager, "extra_headers"), {**(own or {}), **headers})
+                headers = _with_trace(own or {}, socket.call.context)
+                setattr(manager, _private_name(manager, "extra_headers"), headers)
             return socket
         return None
 
@@ -78,7 +78,9 @@ class WebSockets:
                 self._observe(connection._connection, socket)
                 make = getattr(connection, "_make_ws", None)
                 if make is not None:
-                    connection._make_ws = _around(make, lambda *_, **__: self._reconnecting(socket))
+                    connection._make_ws = _around(
+                        make, lambda *_, **__: self._reconnecting(socket), self._traced
+                    )
         return result
 
     @contextlib.contextmanager
@@ -90,6 +92,14 @@ class WebSockets:
         else:
             with socket.call:
                 yield lambda ws: self._observe(ws, socket)
+
+    def _traced(self, *given: Any) -> tuple[Any, ...]:
+        """Return the arguments of a reconnect, whose headers may have the context of the connection before."""
+        with SHIELD:
+            if self._active() and self._recorder.options.propagate:
+                query, headers = given
+                return query, _with_trace(headers)
+        return given
 
     def _again(self, first: Socket) -> Socket | None:
         with SHIELD:
@@ -114,22 +124,31 @@ class WebSockets:
 
 
 def _around(
-    method: Callable[..., Any], cover: Callable[..., contextlib.AbstractContextManager[Callable[[Any], Any]]]
+    method: Callable[..., Any],
+    cover: Callable[..., contextlib.AbstractContextManager[Callable[[Any], Any]]],
+    given: Callable[..., tuple[Any, ...]] = lambda *args: args,
 ) -> Callable[..., Any]:
     """Return a function that calls ``method``, sync or async, within a context, and passes its result through that.
 
-    ``cover`` makes the context manager from the arguments.
+    ``cover`` makes the context manager from the arguments; ``given`` returns those that the method gets within it.
     """
 
     def covered(*args: Any, **kwargs: Any) -> Any:
         with cover(*args, **kwargs) as passed:
-            return passed(method(*args, **kwargs))
+            return passed(method(*given(*args), **kwargs))
 
     async def acovered(*args: Any, **kwargs: Any) -> Any:
         with cover(*args, **kwargs) as passed:
-            return passed(await method(*args, **kwargs))
+            return passed(await method(*given(*args), **kwargs))
 
     return acovered if inspect.iscoroutinefunction(method) else covered
+
+
+def _with_trace(headers: Mapping[str, str], context: Context | None = None) -> dict[str, str]:
+    """Return the headers of a handshake with those that carry ``context``, by default the current one."""
+    carrier = dict(headers)
+    propagate.inject(carrier, context)
+    return carrier
 
 
 def _unchanged(result: Any) -> Any:
