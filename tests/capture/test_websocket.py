@@ -507,7 +507,7 @@ def test_response_aside_takes_nothing_from_the_conversation(sockets: SocketServe
     ]
     sockets.script(["response.create", "response.create", *begun])
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Well?"}]}
-    with Observed(), client_for(sockets, is_async=False) as client:
+    with Observed() as observed, client_for(sockets, is_async=False) as client:
         with manager_of(client, "realtime") as connection:
             connection.conversation.item.create(item=item)
             connection.response.create(response={"conversation": "none"})
@@ -515,7 +515,11 @@ def test_response_aside_takes_nothing_from_the_conversation(sockets: SocketServe
             for _ in begun:
                 connection.recv()
         found = {e.metadata.custom_fields["response_id"]: e.message_content for e in generations()}
+        conversations = [
+            (span.attributes or {}).get("gen_ai.conversation.id") for span in observed.spans("chat")
+        ]
     assert found == {"aside": "user: Well?", "within": "user: Well?"}
+    assert conversations == [None, "conv_1"]
 
 
 def test_response_aside_while_the_server_begins_one(sockets: SocketServer) -> None:

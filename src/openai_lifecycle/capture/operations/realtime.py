@@ -27,7 +27,8 @@ EVENTS: Final[Mapping[Any, str]] = {
 
 def request(body: Fields) -> Request:
     """Return the facts of a request: the parameters of ``response.create`` and the items sent before it."""
-    asked = responses.request(body)
+    # ``conversation`` is "auto" or "none" here, no id: ``openai/types/realtime/realtime_response_create_params.py``.
+    asked = responses.request({**body, "conversation": None})
     asked.attributes[semconv.OPENAI_API_TYPE] = "realtime"
     if "audio" in items(body.get("output_modalities")):
         asked.attributes[semconv.OUTPUT_TYPE] = "speech"
