@@ -395,6 +395,28 @@ def test_first_token_of_a_response_that_the_server_begins(
     assert entry.metadata.custom_fields.get("time_to_first_token_ms") == first
 
 
+def test_media_of_an_item(sockets: SocketServer) -> None:
+    """Of audio and images that are sent before a response is asked for, a span shows what they are, or their link."""
+    sockets.script(turn("realtime", None)[:3])
+    link, inlined = "https://example.com/cat.png", "data:image/png;base64,AAAA"
+    sent = [
+        {"type": "input_audio", "audio": "AAAA"},
+        *({"type": "input_image", "image_url": url} for url in (inlined, link)),
+    ]
+    with Observed(capture="span_only") as observed, client_for(sockets, is_async=False) as client:
+        with manager_of(client, "realtime") as connection:
+            connection.conversation.item.create(item={"type": "message", "role": "user", "content": sent})
+            connection.response.create()
+            for _ in range(2):
+                connection.recv()
+        (message,) = json.loads(observed.attributes()["gen_ai.input.messages"])
+    assert message["parts"] == [
+        {"type": "blob", "modality": "audio", "content": ""},
+        {"type": "blob", "mime_type": "image/png", "modality": "image", "content": ""},
+        {"type": "uri", "modality": "image", "uri": link},
+    ]
+
+
 @BOTH
 @pytest.mark.parametrize(
     ("then", "content"),

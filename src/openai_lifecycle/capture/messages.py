@@ -222,7 +222,8 @@ def _blob(modality: str, data: str, mime_type: str | None = None, **members: Any
         mime_type, length = head[5:].partition(";")[0] or mime_type, len(data) - len(head) - 1
     else:
         length = len(data)
-    return _part("blob", mime_type=mime_type, modality=modality, content="", size=length * 3 // 4, **members)
+    size = length * 3 // 4 or None  # of what was sent over a socket, only the type is kept
+    return _part("blob", mime_type=mime_type, modality=modality, content="", size=size, **members)
 
 
 def _media(modality: str, *, url: object = None, data: object = None, file_id: object = None) -> Json:

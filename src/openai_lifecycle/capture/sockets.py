@@ -38,6 +38,8 @@ from openai_lifecycle.texts import parse_json
 _ENDS: Final = frozenset(
     {"response.done", "response.completed", "response.incomplete", "response.failed", "response.cancelled"}
 )
+#: How much of an inlined image's URL is looked at for its type, which comes first.
+_LONGEST_TYPE: Final = 128
 #: How many of the items sent since the last response are remembered.
 _ITEMS: Final = 256
 
@@ -345,10 +347,15 @@ def _event(data: object) -> Fields:
 
 
 def _without_media(item: Any) -> Fields:
-    """Return an item of an input without audio and images, which are large and not needed."""
+    """Return an item of an input without the audio and images in it, which are large and not needed."""
     item = fields(item)
-    content = [
-        {k: v for k, v in fields(part).items() if k not in ("audio", "image_url")}
-        for part in items(item.get("content"))
-    ]
+    content = [_light(fields(part)) for part in items(item.get("content"))]
     return {**item, "content": content} if content else item
+
+
+def _light(part: Fields) -> Fields:
+    image = text(part.get("image_url"))
+    if image.startswith("data:"):  # else it is a link
+        image = image[:_LONGEST_TYPE].partition(",")[0] + ","
+    light = {k: v for k, v in part.items() if k != "audio"}
+    return {**light, "image_url": image} if image else light
