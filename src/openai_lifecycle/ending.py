@@ -8,6 +8,7 @@ what the parent held.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -98,10 +99,14 @@ def _close_after_threads() -> None:
     Before Python 3.13 it waits for them after its finalizers (multiprocessing/process.py, BaseProcess._bootstrap).
     """
     main = threading.current_thread()
-    if threads.are_greenlets() or not _others(main):
-        _close_all()
-    else:
-        threading.Thread(target=_wait_and_close, args=(main,), name="openai-lifecycle end").start()
+    if not threads.are_greenlets() and _others(main):
+        name = "openai-lifecycle end"
+        # Not a daemon, as which it would begin where a daemon forked the child.
+        end = threading.Thread(target=_wait_and_close, args=(main,), name=name, daemon=False)
+        with contextlib.suppress(RuntimeError):  # no more threads
+            end.start()
+            return
+    _close_all()
 
 
 def _wait_and_close(main: threading.Thread) -> None:

@@ -129,6 +129,42 @@ if {how!r} == "SIGTERM":
     assert sorted(ended.stdout.split()) == ["a", "b", *(["first"] if how == "exit" else [])]
 
 
+OUTLASTED = """
+import multiprocessing, sys, threading
+from openai_lifecycle import ending
+may_end = threading.Event()
+class Holder:
+    def close(self):
+        saving = threading.current_thread()
+        print("saved", saving is threading.main_thread() or not saving.daemon, flush=True)
+    def after_fork(self): pass
+holder = Holder()
+ending.register(holder)
+def work():
+    threading._register_atexit(may_end.set)  # runs when the child begins to wait for its threads
+    threading.Thread(target=may_end.wait, daemon=False).start()
+    if sys.argv[1] == "full":
+        def start(self): raise RuntimeError("can't start new thread")
+        threading.Thread.start = start
+def fork():
+    child = multiprocessing.get_context("fork").Process(target=work, daemon=False)
+    child.start()
+    child.join()
+forking = threading.Thread(target=fork, daemon=sys.argv[1] == "daemon")
+forking.start()
+forking.join()
+del holder  # the parent has nothing to save
+"""
+
+
+@pytest.mark.parametrize("how", ["daemon", "full"])
+def test_what_waits_for_the_threads_of_a_child(how: str) -> None:
+    """What a child saves once its threads have ended is saved though a daemon forked it, or no thread can be started."""
+    command = [sys.executable, "-W", "ignore", "-c", OUTLASTED, how]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=True)
+    assert (ended.stdout, ended.stderr) == ("saved True\n", "")
+
+
 WAITING = """
 import os, signal, sys, threading
 from collections import deque
