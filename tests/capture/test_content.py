@@ -121,10 +121,18 @@ CHAT_MESSAGES: list[tuple[Json, Json]] = [
             "role": "assistant",
             "content": [
                 {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]},
+                {"type": "thinking", "thinking": "So", "signature": "c2ln"},
                 {"type": "text", "text": "Yes"},
             ],
         },
-        {"role": "assistant", "parts": [{"type": "reasoning", "content": "Hm"}, text("Yes")]},
+        {
+            "role": "assistant",
+            "parts": [
+                {"type": "reasoning", "content": "Hm"},
+                {"type": "reasoning", "content": "So"},
+                text("Yes"),
+            ],
+        },
     ),
     (
         {"role": "assistant", "function_call": {"name": "old", "arguments": "not json"}},

@@ -170,8 +170,9 @@ def thought(message: Fields) -> str:
 
 
 def thinking(part: Fields) -> str:
-    """Return the thoughts in a part of a message's content, which is where Mistral has them, themselves in parts."""
-    return "".join([text(fields(one).get("text")) for one in items(part.get("thinking"))])
+    """Return the thoughts in a part of a message's content: a text, as Anthropic has it, or parts, as Mistral does."""
+    said = part.get("thinking")
+    return text(said) or "".join([text(fields(one).get("text")) for one in items(said)])
 
 
 def _spoken(message: Fields) -> Iterator[Json]:
