@@ -266,6 +266,8 @@ ITEMS: list[tuple[Any, Json]] = [
             {"type": "shell_call_output", "call_id": "c", "output": [*PRINTED]},
             "tool: [tool_result c] a.txt no b",
         ),
+        ({"type": "shell_call_output", "call_id": "c", "output": "a.txt"}, "tool: [tool_result c] a.txt"),
+        ({"type": "shell_call_output", "call_id": "c", "output": [{"stdout": 1}]}, "tool: [tool_result c]"),
         (BETWEEN_AGENTS, "assistant: Done"),
     ],
 )

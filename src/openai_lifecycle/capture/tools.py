@@ -102,8 +102,8 @@ def output_of(item: Fields) -> Any:
     What a shell's commands printed has another shape (``response_function_shell_tool_call_output.py``).
     """
     output = item.get("output", item.get("result"))
-    if item.get("type") == "shell_call_output":
-        printed = [fields(one).get(where) for one in items(output) for where in ("stdout", "stderr")]
+    if item.get("type") == "shell_call_output" and items(output):
+        printed = [text(fields(one).get(where)) for one in items(output) for where in ("stdout", "stderr")]
         return [{"type": "text", "text": said} for said in printed if said]
     return [output] if isinstance(output, Mapping) else output
 
