@@ -100,6 +100,28 @@ def test_more_rotated_files_than_may_be_open(log: Path) -> None:
     assert len(shown.stdout.splitlines()) == 81 * len(list(generated.events(300)))
 
 
+@pytest.mark.parametrize(
+    ("limit", "most", "raised"),
+    [
+        (256, resource.RLIM_INFINITY, 10_240),  # of macOS
+        (64, 128, 128),
+        (1024, 1 << 30, 10_240),
+        (65_536, resource.RLIM_INFINITY, None),
+        (65_536, 65_536, None),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None),
+    ],
+)
+def test_the_limit_of_open_files(
+    monkeypatch: pytest.MonkeyPatch, limit: int, most: int, raised: int | None
+) -> None:
+    """It is raised to what macOS accepts, or to what is allowed, and never lowered."""
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, most))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
+    with logs.reading([], parse):
+        assert limits == ([] if raised is None else [(raised, most)])
+
+
 def test_logs_of_folders_within() -> None:
     """The pattern ``**`` names logs at any depth, and no folder."""
     deep = Path("a/b/events.log")

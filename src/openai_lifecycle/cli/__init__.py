@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import resource
 import sys
 
 from openai_lifecycle.version import __version__
@@ -27,7 +26,6 @@ def main() -> None:
         )
     if isinstance(sys.stdout, io.TextIOWrapper):  # escape what the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
-    _allow_many_files()
     try:
         try:
             cli(prog_name="openai-lifecycle")
@@ -37,13 +35,6 @@ def main() -> None:
     except OSError as error:
         _leave_output()
         sys.exit(1 if isinstance(error, BrokenPipeError) else f"openai-lifecycle: {error.strerror or error}")
-
-
-def _allow_many_files() -> None:
-    """Raise the limit of open files to what is allowed: a log's rotated files are all opened before they move."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _leave_output() -> None:

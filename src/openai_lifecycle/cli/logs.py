@@ -6,6 +6,7 @@ import contextlib
 import errno
 import glob
 import os
+import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -35,6 +36,7 @@ _SOON = 20_000_000  # bytes that are read before a progress bar would show
 #: What is raised not by reading, but by an ``on_idle`` that prints.
 _OF_WRITING = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SHOWN = 5  # damaged places reported one by one
+_OPEN = 10_240  # files at once: macOS allows no more, and says that it has no limit
 
 
 def expand(given: Sequence[str], *, awaited: bool = False) -> list[str]:
@@ -154,6 +156,7 @@ def reading(
     Raises:
         Unreadable: a log cannot be read.
     """
+    _allow_many_files()
     skipped = Skipped()
     entries = read_entries(paths, decode, follow=follow, on_idle=on_idle, on_damage=on_damage or skipped)
     try:
@@ -165,6 +168,15 @@ def reading(
         raise Unreadable(f"{clean(name)}: {error.strerror}") from None
     finally:
         skipped.tell()
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files, if it is low: a log's rotated files are all opened before they move."""
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN if most == resource.RLIM_INFINITY else min(_OPEN, most)
+    if limit < wanted and limit != resource.RLIM_INFINITY:
+        with contextlib.suppress(OSError, ValueError):  # a sandbox, or a smaller limit of the system
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _with_progress(paths: Sequence[str], entries: Iterator[tuple[T, Place]]) -> Iterator[tuple[T, Place]]:
