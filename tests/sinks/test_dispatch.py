@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing.util
+import random
 import signal
 import sqlite3
 import threading
@@ -163,7 +164,10 @@ def test_a_sink_that_fails_is_tried_again(dispatcher: Dispatch) -> None:
 def test_pauses_grow_or_are_as_long_as_asked_for(
     dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before each try the pause doubles, up to half a minute, or is what the sink asks for; chance makes it longer."""
+    """Before each try the pause doubles, up to half a minute, or is what the sink asks for; chance makes it longer.
+
+    The chance is not that of ``random``, which the application may have seeded.
+    """
     errors = iter([OSError(), OSError(), OSError(), Unavailable("busy", 100), OSError()])
     pauses: list[float] = []
 
@@ -174,8 +178,10 @@ def test_pauses_grow_or_are_as_long_as_asked_for(
     monkeypatch.setattr(dispatch, "_FIRST_PAUSE", 10.0)
     monkeypatch.setattr(dispatch._Worker, "_pause", lambda _, seconds, __: pauses.append(seconds))
     dispatching = dispatcher(sink=Sink(fail))
+    state = random.getstate()
     put(dispatching, EVENTS)
     assert dispatching.flush(HANGS)
+    assert random.getstate() == state
     expected = [10, 20, 30, 100, 30]
     assert all(least <= pause <= 1.4 * least for least, pause in zip(expected, pauses, strict=True))
 

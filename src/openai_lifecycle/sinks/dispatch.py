@@ -240,7 +240,8 @@ class _Worker:
                 if self._settle(len(batch), stop):
                     self._lose(len(batch), reason)
                 return
-            self._pause(pause * random.uniform(1.0, 1.4), stop)  # noqa: S311 - so that processes spread out
+            # So that processes spread out; from the system, because ``random`` may be seeded by the application.
+            self._pause(pause * random.SystemRandom().uniform(1.0, 1.4), stop)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _opened(self, stop: _Stop) -> EventSink | None:
