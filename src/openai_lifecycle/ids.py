@@ -9,9 +9,8 @@ from typing import Final
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
 _RANDOM: Final = random.Random()  # noqa: S311 - ids are no secrets
-os.register_at_fork(
-    after_in_child=_RANDOM.seed
-)  # as ``random`` does for its own: a child would repeat our ids
+# As ``random`` does for its own: a child would repeat our ids.
+os.register_at_fork(after_in_child=_RANDOM.seed)
 
 
 class OwnRandomIds(RandomIdGenerator):
