@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import json
 import linecache
 import logging
@@ -184,6 +185,27 @@ def test_the_client_is_imported_meanwhile() -> None:
         [sys.executable, "-c", IMPORTS], check=True, capture_output=True, text=True, timeout=HANGS
     )
     assert (done.stdout, done.stderr) == ("[] True\n", "")
+
+
+def test_a_part_of_the_client_that_cannot_be_waited_for(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the import of a part with WebSockets waits for the thread that calls ``instrument()``, calls are recorded."""
+    module = "openai.resources.responses.responses"
+    importlib.import_module(module)
+    imported = importlib.import_module
+
+    def waits(name: str, package: str | None = None) -> Any:
+        if name == module:
+            raise RuntimeError(name)  # importlib's _DeadlockError is one
+        return imported(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", waits)
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    openai_lifecycle.instrument()
+    server.script(WHOLE)
+    once(server, "plain")
+    assert [e for e in entries() if isinstance(e, LLMGenerationSuccess)]
 
 
 def test_nothing_stays_current_after_a_failure(server: ScriptedServer, observed: Observed) -> None:

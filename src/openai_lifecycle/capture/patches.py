@@ -45,7 +45,8 @@ class Patches:
         self._wrap_all(self._table())
         # Their modules are the expensive ones: we wait until the application imports each.
         for module in routes.CONNECTIONS:
-            on_import(module, self._install_websockets)
+            with SHIELD:  # another thread may be importing it, and may fail or wait for this one
+                on_import(module, self._install_websockets)
 
     def _install_websockets(self, module: Any) -> None:
         if not self._active:
