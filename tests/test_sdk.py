@@ -136,6 +136,17 @@ def test_a_wrong_value_is_reported_once(
     assert caplog.messages[-1].startswith(said)
 
 
+def test_an_application_without_metadata_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where no package has metadata, as in a frozen application, the error says that, not that the name is wrong."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setattr(sdk, "entry_points", lambda **_: [])
+    assert list(sdk.loaded(sdk.TRACES)) == []
+    said = "cannot be loaded: no package's metadata names an exporter; it is ignored"
+    assert caplog.messages == [f"OTEL_TRACES_EXPORTER='otlp_proto_grpc' {said}"]
+
+
 OTLP = {"OTEL_TRACES_EXPORTER": "console,otlp,console"}
 WRONG: dict[str, tuple[dict[str, str], list[str]]] = {
     "a timeout": (

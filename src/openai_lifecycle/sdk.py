@@ -96,7 +96,9 @@ def loaded(signal: Signal) -> Iterator[type[Any]]:
         found = entry_points(group=group, name=name)
         if not found:
             known = ", ".join(sorted({entry.name for entry in entry_points(group=group)}))
-            _report(wrong, f"{wrong} is not allowed: it must be {known} or none; it is ignored")
+            allowed = f"is not allowed: it must be {known} or none"
+            missing = "cannot be loaded: no package's metadata names an exporter"  # in a frozen application
+            _report(wrong, f"{wrong} {allowed if known else missing}; it is ignored")
             continue
         try:
             exporter = next(iter(found)).load()
