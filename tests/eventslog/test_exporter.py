@@ -696,6 +696,26 @@ def test_another_model_within_is_another_call(writing: TracerProvider) -> None:
     assert models == ["m", "claude"]
 
 
+def test_a_foreign_span_of_a_failed_call_that_names_no_model(writing: TracerProvider) -> None:
+    """A foreign span around our failed call has no entry when it names no model, as where the response would tell it.
+
+    So does Traceloop's instrumentation of the Agents SDK.
+    """
+    with writing.get_tracer("agents").start_as_current_span(
+        "openai.response", attributes={semconv.OPERATION: "chat"}
+    ) as outer:
+        inner = writing.get_tracer(semconv.SCOPE).start_span(
+            "chat m", attributes={semconv.OPERATION: "chat", semconv.REQUEST_MODEL: "m"}
+        )
+        inner.add_event(
+            semconv.GENERATION_ERROR,
+            codec.generation_error(messages_count=1, message_content="", temperature=None, error="x"),
+        )
+        inner.end()
+        outer.set_status(StatusCode.ERROR, "x")
+    assert [(event.tag, event.model_id) for event in entries()] == [("GENERATION_ERROR", "m")]
+
+
 def test_what_others_do_not_redact_is_redacted(provider: TracerProvider) -> None:
     """A key that another instrumentation has put into any attribute that an entry shows is not in the log."""
     key = "sk-abcd1234efgh5678"

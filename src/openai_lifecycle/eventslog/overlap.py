@@ -39,8 +39,7 @@ class Overlap:
         context, attributes = span.get_span_context(), _attributes(span)
         if context is not None and is_generation(attributes):
             _remember(self._own, _key(context, attributes), None)
-            if span.parent is not None:
-                _remember(self._parents, _key(span.parent, attributes), None)
+            self._note_parent(span, attributes)
 
     def note_response(self, span: ReadableSpan, response_id: str | None) -> None:
         """Remember the response of ``span``, our generation, if it has an id."""
@@ -55,9 +54,14 @@ class Overlap:
         encloses = context is not None and _key(context, attributes) in self._parents
         if not encloses and not self._is_reported(span, str(attributes.get(semconv.RESPONSE_ID))):
             return False
-        if span.parent is not None:  # a framework's span around it covers the same call
-            _remember(self._parents, _key(span.parent, attributes), None)
+        self._note_parent(span, attributes)  # a framework's span around it covers the same call
         return True
+
+    def _note_parent(self, span: ReadableSpan, attributes: SpanAttributes) -> None:
+        if span.parent is not None:
+            _remember(self._parents, _key(span.parent, attributes), None)
+            # Some learn the model from the response, and then name none of a call that fails.
+            _remember(self._parents, _key(span.parent, {}), None)
 
     def _is_reported(self, span: ReadableSpan, response_id: str) -> bool:
         """Return whether ``span`` tells of a response of ours. A server may give the same id to all."""
