@@ -17,6 +17,7 @@ from openai_lifecycle.capture.credentials import secrets_sent
 from openai_lifecycle.capture.endpoints import Endpoint, parse_endpoint
 from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request, integer, message
 from openai_lifecycle.capture.generations import Entries, Generations
+from openai_lifecycle.capture.headers import pairs, sent_with, value_of
 from openai_lifecycle.capture.metrics import Instruments
 from openai_lifecycle.options import Capture, Options
 from openai_lifecycle.redaction import margin, redact, redact_attributes, redact_recurring
@@ -207,14 +208,14 @@ class Recording:
         if not self.span.is_recording():  # the metrics need none of the rest
             return
         attributes[semconv.HTTP_STATUS_CODE] = response.status_code
-        for name, value in getattr(headers, "raw", None) or _raw(headers):
+        for name, value in pairs(headers):
             row = _HEADERS.get(name.lower())
             if row is not None:
                 try:
                     attributes[row[0]] = row[1](value)
                 except ValueError:
                     continue
-        if semconv.REQUEST_ID not in attributes and (azures := header(headers, "apim-request-id")):
+        if semconv.REQUEST_ID not in attributes and (azures := value_of(headers, "apim-request-id")):
             attributes[semconv.REQUEST_ID] = azures
 
     def carried(self, credentials: tuple[str, ...]) -> None:
@@ -239,7 +240,7 @@ class Recording:
         failure = _failure(call, error)
         sent: Mapping[bytes, bytes] = {}
         if failure is not None:
-            sent = _headers(_request_of(error) or self._request)
+            sent = sent_with(_request_of(error) or self._request)
             self.carried(secrets_sent(sent))
             failure = redact_recurring(failure, self._secrets)  # a server may have put anything into its code
         end = _End(call, error, failure, duration, entries, sent)
@@ -363,34 +364,12 @@ def _failure(call: Call, error: BaseException | None) -> str | None:
     return call.reply.error[0] if call.reply.error else None
 
 
-def header(headers: Any, name: str) -> str | None:
-    """Return a response's header; the last of several of that name, for which ``get`` of the websockets package raises."""
-    several = getattr(headers, "get_all", None)
-    found: str | None = headers.get(name) if several is None else [None, *several(name)][-1]
-    return found
-
-
 def _request_of(source: Any) -> Any:
     """Return the HTTP request of a response or of an ``openai.APIError``; ``None`` if it has none."""
     try:
         return source.request
     except Exception:  # noqa: BLE001 - of a handshake, or not such an error; httpx's own raise RuntimeError
         return None
-
-
-def _headers(request: Any) -> dict[bytes, bytes]:
-    """Return the headers of ``request``, read once: a lookup by name takes as long."""
-    try:
-        return {name.lower(): value for name, value in request.headers.raw}
-    except Exception:  # noqa: BLE001 - there is no request, or it is the application's own object
-        return {}
-
-
-def _raw(headers: Any) -> list[tuple[bytes, bytes]]:
-    """Return the headers of a refused WebSocket handshake, which are the websockets package's, and text."""
-    read = getattr(headers, "raw_items", None)
-    pairs = () if read is None else read()
-    return [(name.encode(), value.encode(errors="surrogateescape")) for name, value in pairs]
 
 
 def _finish_reasons(reply: Reply, *, failed: bool) -> tuple[str, ...]:

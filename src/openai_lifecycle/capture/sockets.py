@@ -29,9 +29,10 @@ from openai_lifecycle.capture.facts import (
     pick,
     text,
 )
+from openai_lifecycle.capture.headers import sent_with, value_of
 from openai_lifecycle.capture.operations.realtime import REALTIME
 from openai_lifecycle.capture.operations.responses import RESPONSES
-from openai_lifecycle.capture.recorder import Recorder, header
+from openai_lifecycle.capture.recorder import Recorder
 from openai_lifecycle.texts import parse_json
 
 #: Server events that end a response, whether it succeeded or failed.
@@ -134,14 +135,11 @@ class Socket:
 
     def opened(self, connection: Any) -> None:
         """Read the handshake: the credential that was sent, which only the request has, and the server's answer."""
-        sent = {
-            name.lower().encode(): value.encode() for name, value in connection.request.headers.raw_items()
-        }
-        credentials = secrets_sent(sent)
+        credentials = secrets_sent(sent_with(connection.request))
         self.peer = replace(self.peer, secrets=(*self.peer.secrets, *credentials))
         self.call.recording.carried(credentials)
         answered = connection.response.headers
-        request_id = header(answered, "x-request-id") or header(answered, "apim-request-id")  # Azure's
+        request_id = value_of(answered, "x-request-id") or value_of(answered, "apim-request-id")  # Azure's
         if request_id:
             self.call.reply.attributes[semconv.REQUEST_ID] = request_id
 
