@@ -1,12 +1,13 @@
-"""Makes a context current for a while, where the runtime context can take it back."""
+"""Contexts: one is current for a while, where the runtime context can take it back, or travels in headers."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from contextvars import Token
 from typing import Final
 
-from opentelemetry import context
+from opentelemetry import context, propagate
 
 _PROBE: Final = context.create_key("openai-lifecycle-probe")
 
@@ -34,3 +35,10 @@ def detach(token: Token[context.Context] | None) -> None:
     """Undo :func:`attach`."""
     if token is not None:
         context.detach(token)
+
+
+def with_trace(headers: Mapping[str, str], carried: context.Context | None = None) -> dict[str, str]:
+    """Return ``headers`` with those that carry a context, by default the current one."""
+    carrier = dict(headers)
+    propagate.inject(carrier, carried)
+    return carrier

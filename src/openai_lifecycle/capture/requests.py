@@ -11,10 +11,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from opentelemetry import propagate
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from openai_lifecycle.capture import routes
+from openai_lifecycle.capture import contexts, routes
 from openai_lifecycle.capture.body import defer, read_along, read_now
 from openai_lifecycle.capture.call import Call, current
 from openai_lifecycle.capture.credentials import secrets_of
@@ -93,11 +92,7 @@ class Requests:
             return options
         previous = options.post_parser
         parser = previous.previous if isinstance(previous, _Hook) else previous
-        changes: dict[str, Any] = {}
-        if propagates:
-            headers: dict[str, str] = {}
-            propagate.inject(headers, context=call.context)
-            changes["headers"] = {**(options.headers or {}), **headers}
+        changes = {"headers": contexts.with_trace(options.headers or {}, call.context)} if propagates else {}
         # A copy, because the caller's options are used again for the next page of a list.
         copy = options.model_copy if hasattr(options, "model_copy") else options.copy  # of pydantic 2, or 1
         marked = copy(update=changes)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
-from opentelemetry import propagate
-from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
+from openai_lifecycle.capture import contexts
 from openai_lifecycle.capture.credentials import secrets_of
 from openai_lifecycle.capture.endpoints import endpoint_of, parse_endpoint
 from openai_lifecycle.capture.facts import text
@@ -64,7 +63,7 @@ class WebSockets:
             socket = Socket(self._recorder, Peer(api, endpoint, secrets_of(client), text(model)))
             if self._recorder.options.propagate:
                 own = _private(manager, "extra_headers")
-                headers = _with_trace(own or {}, socket.call.context)
+                headers = contexts.with_trace(own or {}, socket.call.context)
                 setattr(manager, _private_name(manager, "extra_headers"), headers)
             return socket
         return None
@@ -98,7 +97,7 @@ class WebSockets:
         with SHIELD:
             if self._active() and self._recorder.options.propagate:
                 query, headers = given
-                return query, _with_trace(headers)
+                return query, contexts.with_trace(headers)
         return given
 
     def _again(self, first: Socket) -> Socket | None:
@@ -142,13 +141,6 @@ def _around(
             return passed(await method(*given(*args), **kwargs))
 
     return acovered if inspect.iscoroutinefunction(method) else covered
-
-
-def _with_trace(headers: Mapping[str, str], context: Context | None = None) -> dict[str, str]:
-    """Return the headers of a handshake with those that carry ``context``, by default the current one."""
-    carrier = dict(headers)
-    propagate.inject(carrier, context)
-    return carrier
 
 
 def _unchanged(result: Any) -> Any:
