@@ -58,9 +58,10 @@ def _lines(events: Iterator[LifecycleEvent], form: str | None) -> Iterator[str]:
     if form == "json":
         return show.json_array(events)
     if form == "full":
-        if not terminal.is_terminal(sys.stdout):
+        colour = terminal.is_terminal(sys.stdout)
+        if not colour:
             terminal.write_utf8()
-        return show.full(events, colour=terminal.is_terminal(sys.stdout))
+        return show.full(events, colour=colour)
     return show.rows(events, terminal.width())
 
 
