@@ -108,6 +108,11 @@ class Reply:
         """One per choice, in the order of their index; ``None`` where none has arrived."""
         return [self.choices[index].finish_reason for index in sorted(self.choices)]
 
+    def identify(self, body: Fields) -> None:
+        """Take the id and the model of a response, or of a chunk that names them."""
+        self.id = text(body.get("id")) or self.id
+        self.model = text(body.get("model")) or self.model
+
     def choice(self, index: int) -> Choice:
         """Return the choice with that index; its first mention creates it."""
         found = self.choices.get(index)

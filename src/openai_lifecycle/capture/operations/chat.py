@@ -143,8 +143,7 @@ def _any_chunk(reply: Reply, part: Any) -> None:
 
 def head(reply: Reply, completion: Fields) -> None:
     """Fold what a completion or a chunk says besides its choices into ``reply``."""
-    reply.id = text(completion.get("id")) or reply.id
-    reply.model = text(completion.get("model")) or reply.model
+    reply.identify(completion)
     pick(completion, RESPONSE, reply.attributes)
     counted = completion.get("usage")
     usage(reply, _usage_elsewhere(reply, completion) if counted is None else counted)

@@ -54,8 +54,7 @@ def response(reply: Reply, body: Any) -> None:
     """Fold id, model, the number of vectors, their dimension and the usage into ``reply``."""
     created = fields(body)
     vectors = items(created.get("data"))
-    reply.id = text(created.get("id")) or None  # of vLLM and Mistral; OpenAI sends none
-    reply.model = text(created.get("model")) or None
+    reply.identify(created)  # vLLM and Mistral send an id, OpenAI none
     reply.choices_count = len(vectors)
     usage(reply, created.get("usage"))
     size = _size(fields(vectors[0]).get("embedding")) if vectors else 0

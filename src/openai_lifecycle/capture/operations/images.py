@@ -27,8 +27,7 @@ def request(body: Fields) -> Request:
 def response(reply: Reply, body: Any) -> None:
     """Fold id, model, the number of images and the usage into ``reply``."""
     drawn = fields(body)
-    reply.id = text(drawn.get("id")) or None  # of Together, as is the model; OpenAI sends neither
-    reply.model = text(drawn.get("model")) or None
+    reply.identify(drawn)  # Together sends both, OpenAI neither
     reply.choices_count = len(items(drawn.get("data")))
     usage(reply, drawn.get("usage"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from openai_lifecycle.capture.facts import Fields, Operation, Reply, Request, fields, items, text
+from openai_lifecycle.capture.facts import Fields, Operation, Reply, Request, fields, items
 from openai_lifecycle.capture.operations import inputs
 
 
@@ -17,8 +17,7 @@ def request(body: Fields) -> Request:
 def response(reply: Reply, body: Any) -> None:
     """Fold id, model and the number of results into ``reply``."""
     judged = fields(body)
-    reply.id = text(judged.get("id")) or None
-    reply.model = text(judged.get("model")) or None
+    reply.identify(judged)
     reply.choices_count = len(items(judged.get("results")))
 
 

@@ -148,8 +148,7 @@ def fetched(reply: Reply, body: Any) -> None:
 
 
 def _head(reply: Reply, whole: Fields) -> None:
-    reply.id = text(whole.get("id")) or reply.id
-    reply.model = text(whole.get("model")) or reply.model
+    reply.identify(whole)
     reply.pending = whole.get("status") in ("queued", "in_progress")
     pick(whole, RESPONSE, reply.attributes)
 
