@@ -12,13 +12,15 @@ from openai_lifecycle.texts import encodable
 REDACTED: Final = "[REDACTED]"
 _MARGIN: Final = 512
 
-# Keys of OpenAI (``sk-…``, also as its 401 message masks them: ``sk-abc***xyz``; ``sess-…``) and of
-# compatible providers, values after an authorization scheme or a key header, and credentials before the host
-# of a URL. Group 1, a key after its prefix, may be ordinary words; group 2, a label, is kept (:func:`_replacement`).
+# Keys of OpenAI (``sk-…``, also as its 401 message masks them: ``sk-abc***xyz``; ``sess-…``; ``ek_…`` of Realtime;
+# ``whsec_…`` of webhooks) and of compatible providers, values after an authorization scheme or a key header, and
+# credentials before the host of a URL. Group 1, a key after its prefix, may be ordinary words; group 2, a label, is
+# kept (:func:`_replacement`).
 _SECRET = re.compile(
     r"""
       \b(?: sk | csk | rk | pk | sess | gsk | xai | pplx )-([\w*.-]{8,})
-    | \b(?: gsk_ | AIza | ghp_ | hf_ | nvapi- )[\w-]{16,}
+    | \b(?: ek_ | gsk_ | AIza | ghp_ | github_pat_ | hf_ | nvapi- )[\w-]{16,}
+    | \b whsec_[\w+/-]{16,}=*
     | \b(?: AKIA | ASIA )[A-Z0-9]{16}\b
     # A JSON web token, such as Azure AD's, perhaps cut. Of a long run of "-eyJ" only the last counts: all that follows
     # would be searched for each of them.
@@ -36,7 +38,7 @@ _RANDOM: Final = re.compile(r"[\d*]|\w{16}")
 #: searched.
 _HINTS: Final = {
     "-": ("sk-", "rk-", "pk-", "sess-", "xai-", "pplx-", "api-"),  # "gsk-" has "sk-" in it, "nvapi-" "api-"
-    "_": ("gsk_", "ghp_", "hf_", "api_key"),
+    "_": ("ek_", "whsec_", "gsk_", "ghp_", "github_pat_", "hf_", "api_key"),
     "": ("aiza", "akia", "asia", "eyj", "bearer", "apikey", "@"),
 }
 

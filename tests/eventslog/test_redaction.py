@@ -31,6 +31,10 @@ KEY = "abcDEF1234567890abcDEF12"
         f"AIza{KEY}",
         f"ghp_{KEY}",
         f"hf_{KEY}",
+        f"ek_{KEY}",
+        f"whsec_{KEY}",
+        f"whsec_+/{KEY}/+{KEY}=",
+        f"github_pat_{KEY}",
         f"csk-{KEY}",
         f"nvapi-{KEY}",
         "AKIAIOSFODNN7EXAMPLE",
@@ -75,6 +79,7 @@ def test_credentials_are_replaced(text: str) -> None:
         "The API key is missing. Use Bearer auth.",
         "sk-short, rk-1, pk-2, hf_model, 12:30@noon",
         "A pk-lookup-table and rk-cabinet-hinges; ssh://git@example.com/x.git",
+        "In week_20250127_and_the_next, seek_everything_else_there.",
         "See task-20250127-08 at https://the.people.who.write.docs@example.com/x.",
     ],
 )
