@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import MutableSequence
 from typing import Final
 
 from openai_lifecycle import losses, semconv
@@ -96,34 +95,37 @@ class EventsFile(Locked):
                 self._appender.close()
 
     # -------------------------------------------------------------- one writer at a time
-    def _write(self, entries: MutableSequence[bytes]) -> None:
-        """Write ``entries`` and remove each from the sequence once it is written, so that an interruption loses none."""
+    def _write(self, entries: deque[bytes]) -> None:
+        """Write ``entries`` and remove each from the deque once it is written, so that an interruption loses none."""
         # This thread may already hold the lock: the finalizer of an abandoned stream runs at any allocation, a signal
         # handler between any two lines, and either may end a call.
         with self.lock:
-            entered_again = self._busy
-            if entered_again and self._appender.is_stream:  # half of the interrupted entry may be in the pipe
-                self._waiting.extend(entries)
-                entries.clear()
+            if self._busy:
+                self._write_in_between(entries)
                 return
-            # When this thread has interrupted the appender's work, it needs an appender of its own.
-            appender = self._new_appender(inner=True) if entered_again else self._appender
             self._busy = True
             try:
-                self._append(appender, entries)
-                while self._waiting and not entered_again:
-                    self._append(appender, self._waiting)
+                self._append(self._appender, entries)
+                while self._waiting:
+                    self._append(self._appender, self._waiting)
             finally:
-                self._busy = entered_again
-                if entered_again:
-                    appender.close()
+                self._busy = False
         # Logging, stderr and metrics have locks of their own: take none of them while holding ours.
-        news = self._lost or self._failures or appender.has_rotated or appender.rotation_error
-        if news and not entered_again:
+        if self._lost or self._failures or self._appender.has_rotated or self._appender.rotation_error:
             with SHIELD:
-                self._report(appender)
+                self._report()
 
-    def _append(self, appender: Appender, entries: MutableSequence[bytes]) -> None:
+    def _write_in_between(self, entries: deque[bytes]) -> None:
+        """Write ``entries`` of a call that ended while this very thread was writing; what it was at continues later."""
+        if self._appender.is_stream:  # half of the interrupted entry may be in the pipe
+            self._waiting.extend(entries)
+            entries.clear()
+            return
+        with contextlib.closing(self._new_appender(inner=True)) as appender:  # the other one is in mid-work
+            self._append(appender, entries)
+
+    def _append(self, appender: Appender, entries: deque[bytes]) -> None:
+        """Append ``entries`` together, and then, one by one, those that were not written; give up what cannot be."""
         # A full pipe would take some of them whole and one in part.
         data = entries[0] if appender.is_stream else b"".join(entries)
         if 0 < self._options.max_bytes < len(data):  # together they would not fit into one file
@@ -145,13 +147,11 @@ class EventsFile(Locked):
                 elif may_reopen and error.errno in _REOPEN:
                     may_reopen = False
                 else:
-                    lost = entries[0]
-                    del entries[0]
-                    self._lost.append((lost, error))
+                    self._lost.append((entries.popleft(), error))
             data = entries[0] if entries else b""
 
     # -------------------------------------------------------------- what went wrong, and what follows a rotation
-    def _report(self, appender: Appender) -> None:
+    def _report(self) -> None:
         with self.lock:
             lost, self._lost = self._lost, []
         if lost:
@@ -166,6 +166,7 @@ class EventsFile(Locked):
             failures, self._failures = self._failures, 0
             self._quiet_until = 0.0
             _logger.warning("%s can be written again; %d entries went to stderr", self.path, failures)
+        appender = self._appender
         if appender.rotation_error is not None:
             error, appender.rotation_error = appender.rotation_error, None
             self._warn(error, "cannot be rotated and keeps growing")
@@ -203,13 +204,12 @@ def absolute(path: str) -> str:
         return path
 
 
-def _take(entries: MutableSequence[bytes], written: int) -> list[bytes]:
+def _take(entries: deque[bytes], written: int) -> list[bytes]:
     """Remove the entries that the first ``written`` bytes hold, and return them."""
     taken: list[bytes] = []
-    while entries and written >= (size := len(entries[0])):
-        taken.append(entries[0])
-        del entries[0]
-        written -= size
+    while entries and written >= len(entries[0]):
+        taken.append(entries.popleft())
+        written -= len(taken[-1])
     return taken
 
 
