@@ -72,7 +72,7 @@ class Appender:
             if self._is_stream:
                 self._pour(descriptor, data)
                 return
-            if self._append(descriptor, data):
+            if self._try_to_append(descriptor, data):
                 if self._sync:  # without the lock: it takes long, and the file may be moved meanwhile
                     os.fsync(descriptor)
                 return
@@ -114,21 +114,15 @@ class Appender:
                 os.close(directory)
 
     # -------------------------------------------------------------- a file
-    def _append(self, descriptor: int, data: bytes) -> bool:
+    def _try_to_append(self, descriptor: int, data: bytes) -> bool:
         """Return whether all of ``data`` is in the file; if not, the caller opens or checks it again."""
         # Every writer holds it shared, so that nothing is moved meanwhile. Without locks, or when a holder is stuck,
         # the entry is written anyway.
         try:
             if not (self._seems_torn and self._lock_alone(descriptor)):
                 self._lock(descriptor, locks.SHARED)
-            try:
-                status = os.stat(self.path)
-            except FileNotFoundError:
-                self.close()
-                return False
-            except OSError:  # the process may no longer search the directory
-                status = os.fstat(descriptor)
-            if not os.path.samestat(status, self._file):
+            status = self._status(descriptor)
+            if status is None:  # moved or deleted
                 self.close()
                 return False
             size, more = status.st_size, len(data) - self.progress
@@ -147,7 +141,18 @@ class Appender:
             if self._descriptor is not None:
                 locks.unlock(descriptor)
 
+    def _status(self, descriptor: int) -> os.stat_result | None:
+        """Return the status of the open file, ``None`` if it is no longer the one at ``path``."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        except OSError:  # the process may no longer search the directory
+            status = os.fstat(descriptor)
+        return status if os.path.samestat(status, self._file) else None
+
     def _write(self, descriptor: int, data: bytes, prefix: bytes, size: int) -> bool:
+        """Write ``prefix`` and the rest of ``data`` to a file of ``size`` bytes; return whether all of it was taken."""
         rest = prefix + data[self.progress :] if prefix or self.progress else data
         self._written = 0
         try:
