@@ -240,44 +240,47 @@ class _Log(Generic[T]):
 
     def _open(self, *, rotated: bool) -> Iterator[tuple[T, Place]]:
         """Open the log as it is now, and yield the entries of rotated files that were not read yet."""
-        previous, older = self._file, []
         with ExitStack() as stack:
-            if previous is not None:
-                stack.callback(previous.close)
-                self._known.append(previous.fingerprint())
-            # Nothing moves while the files are opened; once open, they can be read whatever happens to them.
-            with ExitStack() as unmoved:
-                with suppress(OSError):  # the directory may be searchable only, not readable
-                    unmoved.enter_context(locks.locked_directory_of(self._path, locks.SHARED))
-                found = rotation.backups(self._path) if rotated or self.follow else []
-                try:
-                    self._file = _File(self._path, self._decode, self._report)
-                except FileNotFoundError:  # just moved: its successor is looked for later
-                    if not (found or self.follow):
-                        raise
-                    self._file = None
-                for backup in found:
-                    file = _File(backup.path, self._decode, self._report)
-                    stack.callback(file.close)
-                    if (previous and is_same_file(backup.path, previous.descriptor)) or (
-                        file.fingerprint() in self._known
-                    ):
-                        break  # and so are all older ones
-                    older.append(file)
-            for file in reversed(older):
+            for file in self._open_all(stack, rotated=rotated):
                 self._known.append(file.fingerprint())
-                if rotated:
+                if rotated:  # else it counts as read
                     yield from file.drain()
                     yield from file.finish()
 
+    def _open_all(self, stack: ExitStack, *, rotated: bool) -> list[_File[T]]:
+        """Open the log, and return its rotated files that were not read yet, oldest first; ``stack`` closes them."""
+        previous, unread = self._file, []
+        if previous is not None:
+            stack.callback(previous.close)
+            self._known.append(previous.fingerprint())
+        # Nothing moves while the files are opened; once open, they can be read whatever happens to them.
+        with ExitStack() as unmoved:
+            with suppress(OSError):  # the directory may be searchable only, not readable
+                unmoved.enter_context(locks.locked_directory_of(self._path, locks.SHARED))
+            found = rotation.backups(self._path) if rotated or self.follow else []
+            try:
+                self._file = _File(self._path, self._decode, self._report)
+            except FileNotFoundError:  # just moved: its successor is looked for later
+                if not (found or self.follow):
+                    raise
+                self._file = None
+            for backup in found:
+                file = _File(backup.path, self._decode, self._report)
+                stack.callback(file.close)
+                is_previous = previous is not None and is_same_file(backup.path, previous.descriptor)
+                if is_previous or file.fingerprint() in self._known:
+                    break  # it was read, and so were all older ones
+                unread.append(file)
+        return unread[::-1]
+
 
 # ------------------------------------------------------------------ one file: bytes to entries
-def _open(path: str) -> io.FileIO:
+def _open_raw(path: str) -> io.FileIO:
     number = _inherited(path)
     return io.FileIO(path if number is None else os.dup(number), "r")
 
 
-def _read(content: io.FileIO | gzip.GzipFile, size: int) -> bytes:
+def _read_some(content: io.FileIO | gzip.GzipFile, size: int) -> bytes:
     """Return at most ``size`` bytes; of a compressed file that breaks off, all that precedes the break."""
     return content.read1(size) if isinstance(content, gzip.GzipFile) else content.read(size) or b""
 
@@ -289,7 +292,7 @@ class _File(Generic[T]):
         self._path = path
         self._decode = decode
         self._report = report
-        self._raw = _open(path)
+        self._raw = _open_raw(path)
         self.descriptor = self._raw.fileno()
         self._regular = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
         start = self._raw.tell() if self._regular else 0
@@ -312,7 +315,7 @@ class _File(Generic[T]):
         self._raw.seek(0)
         content = self._unpacked()
         with suppress(*_BROKEN):  # reading will report it
-            while END not in head and len(head) < _LONGEST_HEAD and (chunk := _read(content, _LOOK)):
+            while END not in head and len(head) < _LONGEST_HEAD and (chunk := _read_some(content, _LOOK)):
                 head += chunk
         self._raw.seek(position)
         first = head[:_LONGEST_HEAD].partition(END)[0]
@@ -346,7 +349,7 @@ class _File(Generic[T]):
 
     def _read(self) -> bytes:
         try:
-            return _read(self._content, _CHUNK)
+            return _read_some(self._content, _CHUNK)
         except _BROKEN as error:
             self._skip(self._offset + len(self._rest), 0, f"the compressed data breaks off: {error}")
             return b""
