@@ -94,7 +94,7 @@ class _Worker:
     def __init__(self, destination: Destination, meter_provider: Any) -> None:
         self._destination = destination
         self._meter_provider = meter_provider
-        # Never dropped: closing one would end the parent's connection.
+        # The parent's, and those of threads that hang. Never dropped: closing one would end another's connection.
         self._inherited: list[EventSink | None] = []
         self._sink: EventSink | None = None
         self._reset()
@@ -107,9 +107,7 @@ class _Worker:
         self._hurry = False  # somebody waits: no lingering
         self._thread: threading.Thread | None = None
         self._stop = _Stop()  # the orders to the thread
-        self._lost = self._lost_reported = 0
-        self._reported_at = float("-inf")
-        self._reason = ""
+        self._losses = _Losses(self._destination.name, self._meter_provider)
 
     def after_fork(self) -> None:
         self._inherited.append(self._sink)
@@ -130,7 +128,7 @@ class _Worker:
                     lost, reason = len(self._queue), "the process is ending"
                     self._queue.clear()
                 self._changed.notify_all()
-        self._lose(lost, reason)  # without the lock: metrics and logging have their own
+        self._losses.add(lost, reason)  # without the lock: metrics and logging have their own
 
     def _start(self) -> bool:
         """Return whether the thread could be started."""
@@ -178,8 +176,8 @@ class _Worker:
                 self._stop.abandoned = True
                 self._inherited.append(self._sink)
                 self._sink = None
-        self._lose(left, "time was up")
-        self._report(now=True)
+        self._losses.add(left, "time was up")
+        self._losses.report()
 
     # -------------------------------------------------------------- the thread's side
     def _run(self, stop: _Stop) -> None:
@@ -238,7 +236,7 @@ class _Worker:
                 return
             if final:
                 if self._settle(len(batch), stop):
-                    self._lose(len(batch), reason)
+                    self._losses.add(len(batch), reason)
                 return
             # So that processes spread out; from the system, because ``random`` may be seeded by the application.
             self._pause(pause * random.SystemRandom().uniform(1.0, 1.4), stop)
@@ -280,24 +278,6 @@ class _Worker:
                         "sink %s: %s failed: %s", self._destination.name, method, _described(error)
                     )
 
-    # -------------------------------------------------------------- what is lost
-    def _lose(self, count: int, reason: str) -> None:
-        if count:
-            self._lost += count
-            self._reason = reason
-            with SHIELD:
-                losses.counter(self._meter_provider).add(count, {"sink": self._destination.name})
-            self._report()
-
-    def _report(self, *, now: bool = False) -> None:
-        lost, moment = self._lost, time.monotonic()
-        count = lost - self._lost_reported
-        if count > 0 and (now or moment >= self._reported_at + _REPORT):
-            self._lost_reported, self._reported_at = lost, moment
-            what = "event" if count == 1 else "events"
-            with SHIELD:  # the application's log handler may raise
-                _logger.error("sink %s: %d %s lost: %s", self._destination.name, count, what, self._reason)
-
 
 class _Stop:
     """Orders to a worker's thread.
@@ -309,6 +289,36 @@ class _Stop:
 
     def __init__(self) -> None:
         self.asked = self.abandoned = False
+
+
+class _Losses:
+    """Counts the events that a sink has lost, and reports them at most once a minute."""
+
+    def __init__(self, sink: str, meter_provider: Any) -> None:
+        self._sink = sink
+        self._meter_provider = meter_provider
+        self._unreported = 0
+        self._reason = ""  # of the latest
+        self._report_after = 0.0
+
+    def add(self, count: int, reason: str) -> None:
+        """Count ``count`` events, which may be 0."""
+        if count:
+            self._unreported += count
+            self._reason = reason
+            with SHIELD:
+                losses.counter(self._meter_provider).add(count, {"sink": self._sink})
+            if time.monotonic() >= self._report_after:
+                self.report()
+
+    def report(self) -> None:
+        """Report what was not reported yet."""
+        count, self._unreported = self._unreported, 0
+        if count:
+            self._report_after = time.monotonic() + _REPORT
+            what = "event" if count == 1 else "events"
+            with SHIELD:  # the application's log handler may raise
+                _logger.error("sink %s: %d %s lost: %s", self._sink, count, what, self._reason)
 
 
 def _described(error: BaseException) -> str:
