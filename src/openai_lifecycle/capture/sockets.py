@@ -240,13 +240,18 @@ class Socket:
         whole = fields(event.get("response"))
         response_id = text(event.get("response_id")) or text(whole.get("id"))
         call = self._running.get(response_id) if response_id else self._lanes.get(lane)
+        unasked = False
         if call is None:
             if kind != "response.created":
                 return
-            call = self._started(lane, whole)
+            requested = self._requested(lane, whole)
+            unasked = requested is None
+            call = requested or self._generation(whole)
             self._running[response_id or f"lane {lane}"] = self._lanes[lane] = call
         call.reply.model = call.reply.model or self._model or None
         call.chunk(event)
+        if unasked:  # the event that tells of it is its beginning: the next one is its first chunk
+            call.chunks = 0
         if kind in _ENDS:
             self._finish(call)
 
@@ -257,16 +262,14 @@ class Socket:
                 known.pop(key, None)
         call.end()
 
-    def _started(self, lane: str, whole: Fields) -> Call:
-        """Return the call of a new response: the first requested that it may be, else the server's own."""
+    def _requested(self, lane: str, whole: Fields) -> Call | None:
+        """Return the call of a new response: the first requested that it may be; ``None`` if it is the server's own."""
         for asked in self._asked.copy():
             if asked.may_be(lane, whole):
                 self._asked.remove(asked)
                 asked.call.reply.error = None
                 return asked.call
-        call = self._generation(whole)
-        call.chunks = -1  # the event that tells of it is its beginning: the next one is its first chunk
-        return call
+        return None
 
     def _refused(self, event: Fields) -> None:
         """End the call that an error refers to: the client event that it names, or the running response of its lane.
