@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -224,15 +224,24 @@ def test_a_time_at_the_edge_stops_no_command(run: Run, tmp_path: Path, header: s
     assert data(tmp_path / "report.html")["total"]["calls"] == 3
 
 
+def test_an_entry_that_states_no_time(run: Run, tmp_path: Path) -> None:
+    """An entry whose exact time is missing is charted at its header's time, by which the list orders it too."""
+    call = next(event for event in generated.events(9) if isinstance(event, LLMGenerationSuccess))
+    bare = replace(call, metadata=replace(call.metadata, custom_fields={}))
+    log = generated.write(tmp_path / "events.log", [bare])
+    run("report", "-o", tmp_path / "report.html", log)
+    (point,) = data(tmp_path / "report.html")["timeline"]["points"]
+    assert (point["time"], point["calls"]) == (bare.time.isoformat(" ", "minutes"), 1)
+
+
 def test_the_charts_stay_readable_over_years() -> None:
     """However long the log spans, there are at most some hundred points, and nothing is lost between them."""
     timeline, moments = Timeline(Prices()), 0
     for event in generated.events(10):
+        entry = stats.decode(render(event).encode())
         for year in range(2000, 2026):
             for month, day in itertools.product(range(1, 13), (5, 20)):
-                entry = stats.decode(render(event).encode())
-                entry.metadata.custom_fields.timestamp = f"{year}-{month:02}-{day:02}T00:00:00.000000+00:00"
-                timeline.add(entry)
+                timeline.add(entry, datetime(year, month, day, tzinfo=timezone.utc).timestamp())
                 moments += entry.event_type != "TOOL_CALL_DETECTED"
     assert len(timeline.buckets) <= 400
     assert {second % timeline.size for second in timeline.buckets} == {0}

@@ -58,7 +58,8 @@ class Timeline:
 
     _SIZES: Final = (60, 600, 3600, 6 * 3600, 86400, 7 * 86400)
     _MOST: Final = 400
-    _YEARS: Final = range(1970, 9999)  # outside them a bucket's time may not be representable
+    #: From then on a bucket's time may not be representable.
+    _END: Final = datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp()
 
     def __init__(self, prices: Prices) -> None:
         self._prices = prices
@@ -66,15 +67,11 @@ class Timeline:
         self.size = next(self._sizes)
         self.buckets: dict[int, Numbers] = {}
 
-    def add(self, entry: Entry) -> None:
-        """Count ``entry`` unless it does not say when it happened."""
-        try:
-            moment = datetime.fromisoformat(entry.metadata.custom_fields.timestamp)
-        except ValueError:
+    def add(self, entry: Entry, when: float) -> None:
+        """Count ``entry``, which happened ``when`` seconds after 1970 began, if that is a time to show."""
+        if not 0 <= when < self._END:
             return
-        if moment.year not in self._YEARS:
-            return
-        bucket = int(moment.timestamp() // self.size) * self.size
+        bucket = int(when // self.size) * self.size
         if bucket not in self.buckets:
             self.buckets[bucket] = self._numbers()
         self.buckets[bucket].add(entry)
@@ -144,7 +141,7 @@ class Report:
         self._newest.add(when, raw)
         for numbers in self.tables:
             numbers.add(entry)
-        self.timeline.add(entry)
+        self.timeline.add(entry, when)
         custom = entry.metadata.custom_fields
         if entry.event_type in _ENDINGS:
             self._slowest.add(decimal(custom.duration_ms) or 0.0, raw)
