@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from openai_lifecycle.capture.facts import Fields, fields, items, text
-from openai_lifecycle.capture.tools import chat_call, id_of, item_call, output_of
+from openai_lifecycle.capture.tools import chat_call, id_of, item_call, output_of, role_of
 from openai_lifecycle.redaction import margin, redact_start
 from openai_lifecycle.texts import shortened
 
@@ -84,9 +84,7 @@ def response_items(sent: object) -> Iterator[str]:
             result = " ".join(parts(output_of(i)))
             yield f"tool: [tool_result {id_of(i)}] {result}".rstrip()
         elif "content" in i and kind != "reasoning":
-            # A message between agents has an author instead: ``openai/types/beta/beta_response_output_item.py``.
-            role = text(i.get("role")) or ("assistant" if kind == "agent_message" else "")
-            yield f"{role}: {' '.join(parts(i['content']))}"
+            yield f"{role_of(i)}: {' '.join(parts(i['content']))}"
         else:
             yield f"[{kind or 'item'}]"
 

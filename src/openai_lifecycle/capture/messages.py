@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from openai_lifecycle.capture.facts import Choice, Fields, Json, Reply, ToolCall, fields, items, text
-from openai_lifecycle.capture.tools import TOOLS, chat_call, id_of, item_call, output_of, plain
+from openai_lifecycle.capture.tools import chat_call, id_of, item_call, output_of, plain, role_of
 from openai_lifecycle.redaction import margin, redact_start
 from openai_lifecycle.texts import parse_json
 
@@ -37,12 +37,7 @@ def response_item(item: object) -> Json:
     if isinstance(item, str):
         return _message("user", list(parts(item)))
     i = fields(item)
-    kind = text(i.get("type"))
-    by_model = kind in TOOLS or kind in ("reasoning", "compaction", "agent_message", "mcp_list_tools")
-    role = text(i.get("role")) or (
-        "tool" if kind.endswith("_output") else "assistant" if by_model else "user"
-    )
-    return _message(role, list(item_parts(i)))
+    return _message(role_of(i), list(item_parts(i)))
 
 
 def instruction(given: object) -> Json:

@@ -1,4 +1,4 @@
-"""Tool calls and their results, as the APIs write them: read alike for spans and for text."""
+"""Items, tool calls and their results, as the APIs write them: read alike for spans and for text."""
 
 from __future__ import annotations
 
@@ -54,6 +54,22 @@ TOOLS: Final[Mapping[str, Tool]] = {
     "program": Tool("program", ("code",), hosted=_always),
     "multi_agent_call": Tool("multi_agent", ("action", "arguments"), hosted=_always),
 }
+
+
+#: Types of what the model says besides messages and tool calls. A message between agents has an author, not a role:
+#: ``openai/types/beta/beta_response_output_item.py``.
+_SAID: Final = ("reasoning", "compaction", "agent_message", "mcp_list_tools")
+
+
+def role_of(item: Fields) -> str:
+    """Return the role of an item of the Responses API: the one that it names, else the one that its type implies."""
+    role = text(item.get("role"))
+    if role:
+        return role
+    kind = text(item.get("type"))
+    if kind.endswith("_output"):
+        return "tool"
+    return "assistant" if kind in TOOLS or kind in _SAID else "user"
 
 
 def item_call(item: Fields) -> ToolCall | None:
