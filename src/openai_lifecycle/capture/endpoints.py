@@ -64,14 +64,15 @@ _DEFAULT_PORTS: Final[Mapping[str, int]] = {"https": 443, "wss": 443, "http": 80
 class Endpoint:
     """The server of a client: ``base_url`` is scheme, host and port only.
 
-    ``assumed_by`` is the client's class where a request may go to another server, as its own URL says; else ``None``.
+    ``chosen_by`` is the class of a client of the application's that may choose another server for each request, which
+    only the URL of the request tells; ``None`` for any other client.
     """
 
     provider: str
     address: str = ""
     port: int | None = None
     base_url: str = ""
-    assumed_by: type | None = None
+    chosen_by: type | None = None
 
     def attributes(self) -> Attributes:
         """Return the server's span attributes."""
@@ -126,8 +127,8 @@ def endpoint_of(client: Any) -> Endpoint:
     """Return the endpoint of a constructed client, cached per client while its URL is the same object."""
     owner = _owner_of_url(client)
     if owner not in _CLIENTS:
-        assumed_by = None if owner == _MODULE else type(client)
-        return replace(_endpoint(client, url_of(client)), assumed_by=assumed_by)
+        endpoint = _endpoint(client, url_of(client))
+        return endpoint if owner == _MODULE else replace(endpoint, chosen_by=type(client))
     current = client._base_url
     key = id(client)
     kept = _endpoints.get(key)

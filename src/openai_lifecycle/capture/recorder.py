@@ -84,7 +84,7 @@ class Recorder:
         if _read(_is_streamed, body):
             request.attributes[semconv.STREAM] = True
         asked = dict(request.attributes)
-        recording = Recording(self, span, named, asked, secrets, assumed_by=endpoint.assumed_by)
+        recording = Recording(self, span, named, asked, secrets, chosen_by=endpoint.chosen_by)
         options = self.options
         keep_text = 0
         if is_recording and options.capture.on_events:
@@ -161,12 +161,12 @@ class Recording:
     """The span of one call.
 
     It starts with the attributes ``named`` and gets the others when it ends. ``secrets`` are the client's own keys.
-    ``assumed_by`` is :attr:`Endpoint.assumed_by`: if it is set, the server is read from the URL of the request that was
+    ``chosen_by`` is :attr:`Endpoint.chosen_by`: if it is set, the server is read from the URL of the request that was
     answered. ``content`` is what was sent, as one line of text; ``messages`` are the attributes that show it.
     """
 
     __slots__ = (
-        "_assumed_by",
+        "_chosen_by",
         "_named",
         "_recorder",
         "_request",
@@ -186,10 +186,10 @@ class Recording:
         attributes: Attributes,
         secrets: tuple[str, ...],
         *,
-        assumed_by: type | None,
+        chosen_by: type | None,
     ) -> None:
         self._recorder = recorder
-        self._assumed_by = assumed_by
+        self._chosen_by = chosen_by
         self._secrets = secrets
         self._named = named
         self._request: Any = None  # that was answered
@@ -202,8 +202,8 @@ class Recording:
         """Record the HTTP response's status and headers."""
         attributes, headers = self.attributes, response.headers
         self._request = request = _request_of(response)
-        if request is not None and self._assumed_by:
-            self._named.update(parse_endpoint(request.url, self._assumed_by).attributes())
+        if request is not None and self._chosen_by:
+            self._named.update(parse_endpoint(request.url, self._chosen_by).attributes())
             attributes.update(self._named)
         if not self.span.is_recording():  # the metrics need none of the rest
             return
