@@ -132,16 +132,14 @@ class EventsFile(Locked):
             data = entries[0]
         may_reopen = True
         while entries:
-            error: OSError | None = None
             try:
-                appender.append(data)
-            except OSError as caught:
-                error = caught
+                try:
+                    appender.append(data)
+                finally:  # also when a signal handler raises: the rest can be written later
+                    written, appender.progress = appender.progress, 0
+                    taken = _take(entries, written)
+            except OSError as error:
                 appender.close()
-            finally:  # also when a signal handler raises: the rest can be written later
-                written, appender.progress = appender.progress, 0
-                taken = _take(entries, written)
-            if error is not None:
                 if written == len(data):  # they are in the file, but not synced
                     self._lost += [(entry, error) for entry in taken]
                 elif may_reopen and error.errno in _REOPEN:
