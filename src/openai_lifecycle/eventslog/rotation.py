@@ -70,12 +70,11 @@ def rotate(path: str, keep: int) -> None:
         OSError: a file could not be moved; the log is then still in its place.
     """
     moving = []
-    free = 1  # the first unused number: files beyond it need not move
+    taken = 1  # the number that the next newer file gets: one beyond it need not move
     for backup in backups(path):
         number = backup.number  # the number after the move
-        if number <= free:
-            number += 1
-            free = number
+        if number <= taken:
+            taken = number = number + 1
         if number > keep:
             os.unlink(backup.path)
         elif number > backup.number:
