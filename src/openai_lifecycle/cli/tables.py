@@ -9,7 +9,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rich import box
 from rich.console import Console
@@ -53,6 +53,7 @@ class _Shown:
     heading: str
     rank: int
     text: Callable[[Group], str]
+    justify: Literal["left", "right"] = "right"  # numbers
 
 
 def _seconds(sketch: Sketch) -> str:
@@ -88,8 +89,8 @@ _SHOWN: Final = (
     _Shown("cost", 97, dollars),
     _Shown("latency s p50 p95 p99", 90, lambda g: _seconds(g.latency)),
     _Shown("first token s p50 p95 p99", 50, lambda g: _seconds(g.first_token)),
-    _Shown("error types", 20, lambda g: _counted(g.errors)),
-    _Shown("tools", 10, lambda g: _counted(g.tools)),
+    _Shown("error types", 20, lambda g: _counted(g.errors), "left"),
+    _Shown("tools", 10, lambda g: _counted(g.tools), "left"),
 )
 
 
@@ -127,13 +128,8 @@ def _table(numbers: Numbers, shown: Sequence[_Shown]) -> Table:
     for index, name in enumerate(numbers.by):
         table.add_column(name, footer="total" if index == 0 else "", no_wrap=True)
     for column in shown:
-        textual = column.heading in ("error types", "tools")
-        table.add_column(
-            column.heading,
-            footer=Text(column.text(total)),
-            justify="left" if textual else "right",
-            no_wrap=True,
-        )
+        footer = Text(column.text(total))
+        table.add_column(column.heading, footer=footer, justify=column.justify, no_wrap=True)
     for key, group in numbers.ordered():
         texts = (*(clean(part) or "-" for part in key), *(column.text(group) for column in shown))
         table.add_row(
