@@ -50,7 +50,7 @@ KEY = "sk-test-0123456789abcdef"
 )
 def test_known_hosts(host: str, provider: str) -> None:
     """A provider is known by the end of its host's name, whatever its case."""
-    assert provider_of(host) == provider
+    assert provider_of(host, openai.OpenAI) == provider
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_known_hosts(host: str, provider: str) -> None:
 )
 def test_unknown_and_look_alike_hosts(host: str) -> None:
     """A host that only contains a provider's name, or stands on a cloud as anybody's, is an OpenAI-compatible one."""
-    assert provider_of(host) == "openai"
+    assert provider_of(host, openai.OpenAI) == "openai"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_unknown_and_look_alike_hosts(host: str) -> None:
 )
 def test_address(url: str, address: str, port: int | None, shown: str) -> None:
     """Address and port are named, also a default one; of the URL nothing is shown that may hold a secret."""
-    assert parse_endpoint(url) == Endpoint("openai", address, port, shown)
+    assert parse_endpoint(url, openai.OpenAI) == Endpoint("openai", address, port, shown)
 
 
 def _bedrock(**options: Any) -> Any:

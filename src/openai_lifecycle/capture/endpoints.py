@@ -84,9 +84,9 @@ class Endpoint:
         return attributes
 
 
-def provider_of(host: str, client: type | None = None) -> str:
-    """Return ``gen_ai.provider.name`` for a host and, optionally, the class of the client that calls it."""
-    for base in client.__mro__ if client is not None else ():
+def provider_of(host: str, client: type) -> str:
+    """Return ``gen_ai.provider.name`` for a host and the class of the client that calls it."""
+    for base in client.__mro__:
         for marker, provider in _BY_CLASS.items():
             # Of a class that the package exports, the module is ``openai`` alone (``openai/__init__.py``, at its end).
             if marker in base.__name__ and base.__module__.partition(".")[0] == "openai":
@@ -105,8 +105,8 @@ def _provider_at(host: str) -> str:
     return "openai"
 
 
-def parse_endpoint(url: object, client: type | None = None) -> Endpoint:
-    """Return the endpoint of ``url``; user, password, path and query are left out."""
+def parse_endpoint(url: object, client: type) -> Endpoint:
+    """Return the endpoint of ``url``, which a ``client`` of that class calls; user, password, path and query are left out."""
     try:
         parts = urlsplit(str(url))
         host, port = parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)
