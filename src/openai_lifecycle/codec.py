@@ -110,9 +110,7 @@ def brief_error(kind: str, status: object) -> str:
 
 
 # ------------------------------------------------------------------ span → events
-def decode(
-    span: ReadableSpan, *, utc: bool = False, content: bool = True, content_limit: int = 8192
-) -> list[LifecycleEvent]:
+def decode(span: ReadableSpan, *, utc: bool, content: bool, content_limit: int) -> list[LifecycleEvent]:
     """Return the entries of a finished span in chronological order; most spans have none.
 
     Never raises: missing and ill-typed attributes count as unset. ``utc`` is for the header's time. ``content``,

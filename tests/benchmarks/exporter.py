@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import os
 import tempfile
@@ -22,6 +23,7 @@ from openai_lifecycle.eventslog.format import render
 from tests.benchmarks.scenarios import SCENARIOS
 
 _MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+_decode = functools.partial(codec.decode, utc=False, content=True, content_limit=8192)
 
 
 def span_of_a_chat() -> ReadableSpan:
@@ -65,12 +67,12 @@ def _seconds(
 
 
 def _rendered(spans: list[ReadableSpan], _: str) -> Callable[[], Any]:
-    (event,) = codec.decode(spans[0])
+    (event,) = _decode(spans[0])
     return lambda: [render(event) and None for _ in spans]
 
 
 def _written(spans: list[ReadableSpan], path: str) -> Callable[[], Any]:
-    (event,) = codec.decode(spans[0])
+    (event,) = _decode(spans[0])
     descriptor = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
 
     def work() -> None:
@@ -82,7 +84,7 @@ def _written(spans: list[ReadableSpan], path: str) -> Callable[[], Any]:
 
 
 def _decoded(spans: list[ReadableSpan], _: str) -> Callable[[], Any]:
-    return lambda: [codec.decode(span) and None for span in spans]
+    return lambda: [_decode(span) and None for span in spans]
 
 
 def _exported(mode: str) -> Callable[[list[ReadableSpan], str], Callable[[], Any]]:
