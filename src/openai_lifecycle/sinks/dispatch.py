@@ -95,7 +95,7 @@ class _Worker:
         self._destination = destination
         self._meter_provider = meter_provider
         # The parent's, and those of threads that hang. Never dropped: closing one would end another's connection.
-        self._inherited: list[EventSink | None] = []
+        self._kept: list[EventSink | None] = []
         self._sink: EventSink | None = None
         self._reset()
 
@@ -110,7 +110,7 @@ class _Worker:
         self._losses = _Losses(self._destination.name, self._meter_provider)
 
     def after_fork(self) -> None:
-        self._inherited.append(self._sink)
+        self._kept.append(self._sink)
         self._sink = None
         self._reset()
 
@@ -174,7 +174,7 @@ class _Worker:
                 self._in_hand = 0
                 self._thread = None
                 self._stop.abandoned = True
-                self._inherited.append(self._sink)
+                self._kept.append(self._sink)
                 self._sink = None
         self._losses.add(left, "time was up")
         self._losses.report()
