@@ -185,8 +185,7 @@ class Numbers:
             group.unpriced += 1
 
     def _add_tokens(self, group: Group, entry: Entry, custom: Custom) -> None:
-        sent, received = whole(custom.input_tokens) or 0, whole(custom.output_tokens) or 0
-        cached = whole(custom.cached_tokens) or 0
+        sent, cached, received = _tokens(custom)
         group.input_tokens += sent
         group.output_tokens += received
         group.cached_tokens += cached
@@ -221,6 +220,11 @@ _COUNTED: Final = frozenset(
 )
 
 
+def _tokens(custom: Custom) -> tuple[int, int, int]:
+    """Return how many tokens were sent, how many of these the provider had cached, and how many were received."""
+    return whole(custom.input_tokens) or 0, whole(custom.cached_tokens) or 0, whole(custom.output_tokens) or 0
+
+
 def _rate(prices: Prices, entry: Entry, sent: int, cached: int) -> Rate | None:
     """Return the rate of the call: by the model that answered, else by the requested one.
 
@@ -235,9 +239,9 @@ def _rate(prices: Prices, entry: Entry, sent: int, cached: int) -> Rate | None:
 def cost(prices: Prices, entry: Entry) -> Decimal | None:
     """Return what one call cost; ``None`` when it is not known."""
     custom = entry.metadata.custom_fields
-    sent, cached = whole(custom.input_tokens) or 0, whole(custom.cached_tokens) or 0
+    sent, cached, received = _tokens(custom)
     rate = _rate(prices, entry, sent, cached) if custom.input_tokens or custom.output_tokens else None
-    return None if rate is None else rate.cost(sent, cached, whole(custom.output_tokens) or 0)
+    return None if rate is None else rate.cost(sent, cached, received)
 
 
 def _measure(sketch: Sketch, text: str) -> None:
