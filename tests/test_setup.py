@@ -684,19 +684,15 @@ def test_an_exporter_that_does_not_shut_down() -> None:
     """An exporter that raises when it is stopped keeps no later options from applying."""
     program = """
 import openai, os, openai_lifecycle
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 def shutdown(self):
     raise RuntimeError
 openai_lifecycle.instrument(events_log="first.log")
 openai.OpenAI(api_key="sk-test-0123456789")
-OTLPSpanExporter.shutdown = shutdown
+ConsoleSpanExporter.shutdown = shutdown
 openai_lifecycle.instrument(events_log="events.log")
 """
-    endpoint = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-    }
-    done = start(program + CALL, **endpoint)
+    done = start(program + CALL, OTEL_TRACES_EXPORTER="console")
     assert done.returncode == 0, done.stderr
     assert written() == ENTRIES
 
