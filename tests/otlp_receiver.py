@@ -19,7 +19,7 @@ from tests.limits import HANGS
 
 
 class Received:
-    """The spans that arrived, and where to send them."""
+    """The spans and metrics that arrived, and where to send them."""
 
     def __init__(self, endpoint: str, protocol: str) -> None:
         self.environment = {
@@ -29,11 +29,13 @@ class Received:
         }
         self.spans: list[Any] = []
         self.metrics: list[str] = []
+        self.resources: list[Any] = []
         self.scopes: list[Any] = []
 
     def traces(self, request: Any) -> None:
         """Take an export request."""
         for resource in request.resource_spans:
+            self.resources.append(resource.resource)
             for scope in resource.scope_spans:
                 self.scopes.append(scope.scope)
                 self.spans.extend(scope.spans)
@@ -51,7 +53,7 @@ def value_of(value: Any) -> Any:
 
 
 def attributes_of(holder: Any) -> dict[str, Any]:
-    """Return the attributes of a span or event."""
+    """Return the attributes of a span, event or resource."""
     return {pair.key: value_of(pair.value) for pair in holder.attributes}
 
 

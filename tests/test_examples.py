@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import http.server
 import json
 import os
 import re
@@ -23,9 +22,9 @@ from typing import Any
 
 import offline_server
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.limits import HANGS
+from tests.otlp_receiver import RECEIVERS, attributes_of
 
 EXAMPLES = Path(offline_server.__file__).parent
 OFFLINE_RUN = {  # what one run of the quickstart leaves, by the tag in the header
@@ -166,44 +165,15 @@ def test_existing_provider_prints_spans_of_the_trace_in_the_log(tmp_path: Path) 
 
 def test_existing_provider_exports_over_otlp(tmp_path: Path) -> None:
     """With an endpoint the same spans arrive there, once, and in the log."""
-    with otlp_receiver() as (endpoint, requests):
+    with RECEIVERS["http"]() as received:
+        endpoint = received.environment["OTEL_EXPORTER_OTLP_ENDPOINT"]
         done = run(example("existing_provider.py"), tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
     assert (done.returncode, done.stderr) == (0, "")
-    resources = [resource for request in requests for resource in request.resource_spans]
-    services = {
-        a.value.string_value for r in resources for a in r.resource.attributes if a.key == "service.name"
-    }
+    services = {attributes_of(resource)["service.name"] for resource in received.resources}
     assert services == {"existing-provider"}
-    names = [span.name for resource in resources for scope in resource.scope_spans for span in scope.spans]
-    assert sorted(names) == ["answer a letter", "chat gpt-4.1-mini", "initialize openai"]
+    names = sorted(span.name for span in received.spans)
+    assert names == ["answer a letter", "chat gpt-4.1-mini", "initialize openai"]
     assert tags(tmp_path) == {"INIT_START": 1, "INIT_SUCCESS": 1, "GENERATION_SUCCESS": 1}
-
-
-@contextlib.contextmanager
-def otlp_receiver() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
-    """Receive OTLP over HTTP on loopback; the list fills with what arrives."""
-    requests: list[ExportTraceServiceRequest] = []
-
-    class Receiver(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            requests.append(ExportTraceServiceRequest.FromString(body))
-            self.send_response(200)
-            self.send_header("content-type", "application/x-protobuf")
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", requests
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @contextlib.contextmanager
