@@ -167,7 +167,8 @@ def test_a_failure_to_switch_on(
     error: BaseException, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """When instrumenting fails half-way the client is what it was, and the log says so; an interruption is raised."""
-    before = SYNC.request
+    touched = [(SYNC, "request"), (ASYNC, "_process_response"), (openai.OpenAI, "__init__")]
+    before = [owner.__dict__[name] for owner, name in touched]
     table = Patches._wrap_all
 
     def fails(self: Patches, points: Any) -> None:
@@ -183,7 +184,7 @@ def test_a_failure_to_switch_on(
     else:
         with pytest.raises(KeyboardInterrupt):
             openai_lifecycle.instrument()
-    assert SYNC.request is before
+    assert all(owner.__dict__[name] is method for (owner, name), method in zip(touched, before, strict=True))
     assert not openai_lifecycle.OpenAILifecycleInstrumentor().is_instrumented_by_opentelemetry
 
 
