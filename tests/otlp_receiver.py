@@ -28,7 +28,7 @@ class Received:
             "OTEL_EXPORTER_OTLP_INSECURE": "true",
         }
         self.spans: list[Any] = []
-        self.metrics: list[str] = []
+        self.metrics: dict[str, list[Any]] = {}  # the data points of ours, by name
         self.resources: list[Any] = []
         self.scopes: list[Any] = []
 
@@ -39,6 +39,14 @@ class Received:
             for scope in resource.scope_spans:
                 self.scopes.append(scope.scope)
                 self.spans.extend(scope.spans)
+
+    def measured(self, request: Any) -> None:
+        """Take an export request of metrics."""
+        for resource in request.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics if scope.scope.name == semconv.SCOPE else ():
+                    data = getattr(metric, metric.WhichOneof("data"))
+                    self.metrics.setdefault(metric.name, []).extend(data.data_points)
 
     def named(self, name: str) -> list[Any]:
         """Return the spans of that name."""
@@ -53,7 +61,7 @@ def value_of(value: Any) -> Any:
 
 
 def attributes_of(holder: Any) -> dict[str, Any]:
-    """Return the attributes of a span, event or resource."""
+    """Return the attributes of a span, event, resource or data point."""
     return {pair.key: value_of(pair.value) for pair in holder.attributes}
 
 
@@ -68,7 +76,7 @@ def grpc_receiver() -> Iterator[Received]:
 
     class Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
-            received.metrics.extend(_metric_names(request))
+            received.measured(request)
             return metrics_service_pb2.ExportMetricsServiceResponse()
 
     server = grpc.server(futures.ThreadPoolExecutor(2))
@@ -95,9 +103,7 @@ def http_receiver() -> Iterator[Received]:
             if self.path == "/v1/traces":
                 received.traces(trace_service_pb2.ExportTraceServiceRequest.FromString(body))
             elif self.path == "/v1/metrics":
-                received.metrics.extend(
-                    _metric_names(metrics_service_pb2.ExportMetricsServiceRequest.FromString(body))
-                )
+                received.measured(metrics_service_pb2.ExportMetricsServiceRequest.FromString(body))
             self.send_response(200)
             self.send_header("content-length", "0")
             self.end_headers()
@@ -115,16 +121,6 @@ def http_receiver() -> Iterator[Received]:
         server.shutdown()
         server.server_close()
         thread.join(HANGS)
-
-
-def _metric_names(request: Any) -> list[str]:
-    return [
-        metric.name
-        for resource in request.resource_metrics
-        for scope in resource.scope_metrics
-        if scope.scope.name == semconv.SCOPE
-        for metric in scope.metrics
-    ]
 
 
 RECEIVERS = {"grpc": grpc_receiver, "http": http_receiver}

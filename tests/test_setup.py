@@ -434,19 +434,23 @@ def test_metrics_are_sent_when_asked_for(command: list[str], asking: str) -> Non
     program = APP if command else MANUAL.format("") + APP
     with RECEIVERS["http"]() as received:
         start(program, *command, **received.environment)
-        assert received.metrics == []
+        assert received.metrics == {}
         endpoint = f"{received.environment['OTEL_EXPORTER_OTLP_ENDPOINT']}/v1/metrics"
         value = "otlp" if asking == "OTEL_METRICS_EXPORTER" else endpoint
         start(program, *command, **received.environment, **{asking: value})
-        assert {"gen_ai.client.operation.duration", "gen_ai.client.token.usage"} <= set(received.metrics)
+        assert {"gen_ai.client.operation.duration", "gen_ai.client.token.usage"} <= received.metrics.keys()
 
 
-def test_what_is_lost_is_counted_in_metrics_that_we_start() -> None:
-    """An entry and an event that their destinations cannot take are counted where the other metrics go."""
+@pytest.mark.parametrize("provider", ["None", "TracerProvider()"])
+def test_what_is_lost_is_counted_in_metrics_that_we_start(provider: str) -> None:
+    """An entry that the file, and an event that another destination cannot take, until its end, are counted there."""
     with RECEIVERS["http"]() as received:
-        program = MANUAL.format("events_log='no/events.log', sinks=['jsonl:no/out.jsonl']") + APP
-        start(program, **received.environment, OTEL_METRICS_EXPORTER="otlp")
-        assert "openai_lifecycle.events.lost" in received.metrics
+        keywords = f"events_log='no/events.log', sinks=['jsonl:no/out.jsonl'], tracer_provider={provider}"
+        program = f"{MANUAL.format(keywords)}{APP}openai_lifecycle.uninstrument()"
+        sdk = "from opentelemetry.sdk.trace import TracerProvider\n"
+        start(sdk + program, **received.environment, OTEL_METRICS_EXPORTER="otlp")
+        lost = [attributes_of(point) for point in received.metrics["openai_lifecycle.events.lost"]]
+        assert {name for attributes in lost for name in attributes} == {"error.type", "sink"}
 
 
 def test_what_is_lost_is_counted_where_the_metrics_go_now() -> None:

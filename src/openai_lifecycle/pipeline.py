@@ -110,12 +110,11 @@ class Pipeline(Locked):
                 processor.leave()
             for tracer, sampler in self._samplers:
                 tracer.sampler = sampler
-            for own in (self._own, self._own_meters):
-                if own is not None:
-                    with SHIELD:  # an exporter may raise, and the file is still to be closed
-                        own.shutdown()
-            if self._exporter is not None:
-                self._exporter.shutdown()
+            # Metrics last: they count what a destination loses at its end.
+            for part in (self._own, self._exporter, self._own_meters):
+                if part is not None:
+                    with SHIELD:  # an exporter may raise, and the rest is still to be closed
+                        part.shutdown()
             losses.use(None)
 
     def _join(self, provider: Any) -> None:
