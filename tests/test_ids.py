@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+from types import SimpleNamespace
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
 import openai_lifecycle
+from openai_lifecycle import ids
 from openai_lifecycle.ids import OwnRandomIds
 from tests import wire
 from tests.capture.application import client_for
@@ -51,12 +53,20 @@ def test_a_generator_of_the_application(server: ScriptedServer) -> None:
     assert {entry.trace_id for entry in entries()} == {f"{0xABC:032x}"}
 
 
+def test_an_id_is_never_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are as long as those of the SDK, and none is 0, which stands for no id."""
+    drawn = iter([0, 1, 0, 1])
+    monkeypatch.setattr(ids, "_RANDOM", SimpleNamespace(getrandbits=lambda bits: next(drawn) << (bits - 1)))
+    assert OwnRandomIds().generate_span_id() == 1 << 63
+    assert OwnRandomIds().generate_trace_id() == 1 << 127
+
+
 def test_ids_of_a_forked_process() -> None:
     """A child's ids are not those that its parent makes after the fork."""
-    ids = OwnRandomIds()
+    own = OwnRandomIds()
     reading, writing = os.pipe()
     child = os.fork()
-    made = f"{ids.generate_trace_id()} {ids.generate_span_id()}"
+    made = f"{own.generate_trace_id()} {own.generate_span_id()}"
     if not child:
         os.write(writing, made.encode())
         os._exit(0)
