@@ -73,8 +73,7 @@ def is_interruption(trace: TracebackType | None) -> bool:
 def _code(handler: Any) -> CodeType | None:
     """Return the code of a signal handler in Python: a function, method, partial or callable object."""
     handler = getattr(handler, "func", handler)
-    function = getattr(handler, "__func__", handler)
-    code = getattr(function, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
+    code = getattr(handler, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
     return code if isinstance(code, CodeType) else None
 
 
