@@ -1171,6 +1171,7 @@ def test_only_a_signal_handler_interrupts(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 HANDLERS: dict[str, Callable[..., Any]] = {
+    "Ctrl-C": signal.default_int_handler,
     "function": lambda *_: Limit().expire(),
     "method": Limit().expire,
     "object": Limit(),
@@ -1184,6 +1185,13 @@ def _limited(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     before = signal.signal(signal.SIGUSR1, HANDLERS[request.param])
     yield
     signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.usefixtures("_limited")
+def test_a_time_limit_may_strike_anywhere() -> None:
+    """What a signal handler raises is passed on also where it interrupts the very code that swallows exceptions."""
+    with pytest.raises((TimeUpError, KeyboardInterrupt)), SHIELD:
+        signal.raise_signal(signal.SIGUSR1)
 
 
 @pytest.mark.usefixtures("_limited")
@@ -1217,7 +1225,7 @@ def test_a_time_limit_ends_the_call_wherever_it_strikes(
     server.script(reply(body, x_ratelimit_remaining_requests="7"))
     with client_for(server, is_async=False) as client:
         monkeypatch.setattr(path, interrupted)
-        with pytest.raises(TimeUpError):
+        with pytest.raises((TimeUpError, KeyboardInterrupt)):
             client.responses.create(**wire_responses.REQUEST)
     assert len(observed.spans()) == begun
     assert not call._open
