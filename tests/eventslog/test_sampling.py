@@ -158,14 +158,19 @@ def test_an_application_s_own_sampler(server: ScriptedServer, sampler: type[Any]
 
 
 @pytest.mark.usefixtures("_answering")
-def test_a_sampler_that_raises(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call is in the file, and not at the backend, if the sampler that OTEL_TRACES_SAMPLER names raises for it."""
+def test_a_sampler_that_raises(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A call is in the file alone if the sampler that OTEL_TRACES_SAMPLER names raises for it, and one line says so."""
     backend = Backend(sampler=Failing())
     monkeypatch.setattr("openai_lifecycle.sdk.tracer_provider", lambda: backend.provider)
     monkeypatch.setattr(SHIELD, "reraise", False)
+    monkeypatch.setattr(SHIELD, "_reported", set())
     openai_lifecycle.instrument()
     call(server)
     assert backend.calls() == []
+    (message,) = caplog.messages
+    assert "RuntimeError at test_sampling.py" in message
     backend.provider.shutdown()
 
 
