@@ -22,7 +22,7 @@ import openai
 import openai._base_client
 import pytest
 from openai._models import FinalRequestOptions
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -31,6 +31,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import openai_lifecycle
 from openai_lifecycle import pipeline, sdk
 from openai_lifecycle.capture import call as call_module
+from openai_lifecycle.capture import contexts
 from openai_lifecycle.capture.operations.chat import CHAT
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
@@ -207,10 +208,13 @@ def test_a_part_of_the_client_that_cannot_be_waited_for(
 
 
 def test_nothing_stays_current_after_a_failure(server: ScriptedServer, observed: Observed) -> None:
-    """After a call that failed no span is current and no call is open."""
+    """After a call that failed, the first in its process, the context is what it was and no call is open."""
+    contexts._gives_back.cache_clear()
+    before = context.get_current()
     server.script(["cut"])
-    once(server)
-    assert trace.get_current_span() is trace.INVALID_SPAN
+    with client_for(server, is_async=False) as client, pytest.raises(openai.APIConnectionError):
+        client.chat.completions.create(**wire.REQUEST)
+    assert context.get_current() == before
     assert not call_module._open
 
 
