@@ -440,8 +440,8 @@ def test_locks_held_at_a_fork(server: ScriptedServer) -> None:
     """A child forked while another thread holds each lock of ours can switch off and on, join a provider, and call."""
     server.script(reply(json.dumps(wire_responses.response()).encode()))
     program = f"""
-import contextlib, openai, openai_lifecycle, os, sys, threading
-from openai_lifecycle import threads
+import contextlib, gc, openai, openai_lifecycle, os, sys, threading
+from openai_lifecycle.threads import Locked
 openai_lifecycle.instrument()
 def call():
     openai.OpenAI(base_url={server.base_url!r}, api_key="sk-test-0123456789").responses.create(model="m", input="q")
@@ -449,7 +449,7 @@ call()
 held, done = threading.Event(), threading.Event()
 def hold():
     with contextlib.ExitStack() as locks:
-        for holder in list(threads._locked):
+        for holder in [holder for holder in gc.get_objects() if issubclass(type(holder), Locked)]:
             locks.enter_context(holder.lock)
         held.set()
         done.wait()
