@@ -595,6 +595,12 @@ def test_a_call_that_others_trace_too_is_written_once(provider: TracerProvider, 
     assert models == ["m", "claude", "m", "claude", "claude"]
 
 
+def fail(span: Span, error: str = "x") -> None:
+    """Let ``span``, one of ours, say that its call has failed."""
+    failure = codec.generation_error(messages_count=1, message_content="", temperature=None, error=error)
+    span.add_event(semconv.GENERATION_ERROR, failure)
+
+
 def answer(provider: TracerProvider, response: str, error: str = "x") -> int:
     """End a span of ours with a tool call, without a model, that has a response id; return when it started."""
     span: Any = provider.get_tracer(semconv.SCOPE).start_span(
@@ -603,10 +609,7 @@ def answer(provider: TracerProvider, response: str, error: str = "x") -> int:
     span.add_event(
         semconv.TOOL_CALL_DETECTED, codec.tool_call(call_id="c", name="f", kind="function", arguments="{}")
     )
-    span.add_event(
-        semconv.GENERATION_ERROR,
-        codec.generation_error(messages_count=1, message_content="", temperature=None, error=error),
-    )
+    fail(span, error)
     span.end()
     return int(span.start_time)
 
@@ -648,10 +651,7 @@ def test_a_foreign_span_within_ours(writing: TracerProvider) -> None:
     with writing.get_tracer(semconv.SCOPE).start_as_current_span("chat m", attributes=ours) as span:
         writing.get_tracer("logfire").start_span("chat m", attributes=ours).end()
         trace_foreign(writing)
-        span.add_event(
-            semconv.GENERATION_ERROR,
-            codec.generation_error(messages_count=1, message_content="", temperature=None, error="x"),
-        )
+        fail(span)
     assert [event.model_id for event in entries() if event.tag.startswith("GENERATION")] == ["claude", "m"]
 
 
@@ -665,10 +665,7 @@ def test_a_foreign_span_that_ends_first(writing: TracerProvider) -> None:
         "chat m", context, attributes={semconv.OPERATION: "chat", semconv.REQUEST_MODEL: "m"}
     )
     outer.end()
-    inner.add_event(
-        semconv.GENERATION_ERROR,
-        codec.generation_error(messages_count=1, message_content="", temperature=None, error="x"),
-    )
+    fail(inner)
     inner.end()
     assert [event.tag for event in entries()] == ["GENERATION_ERROR"]
 
@@ -694,10 +691,7 @@ def test_a_foreign_span_of_a_failed_call_that_names_no_model(writing: TracerProv
         inner = writing.get_tracer(semconv.SCOPE).start_span(
             "chat m", attributes={semconv.OPERATION: "chat", semconv.REQUEST_MODEL: "m"}
         )
-        inner.add_event(
-            semconv.GENERATION_ERROR,
-            codec.generation_error(messages_count=1, message_content="", temperature=None, error="x"),
-        )
+        fail(inner)
         inner.end()
         outer.set_status(StatusCode.ERROR, "x")
     assert [(event.tag, event.model_id) for event in entries()] == [("GENERATION_ERROR", "m")]
