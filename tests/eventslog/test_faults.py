@@ -172,6 +172,32 @@ def test_a_fault_and_recovery(
     ]
 
 
+@pytest.mark.parametrize("what", ["directory", "file"])
+def test_a_fault_while_the_log_is_open(what: str, meter: Meter, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a path is no longer that of the open file, no entry goes to the file that was deleted."""
+    place, log = Path("place"), Path("place/events.log")
+    place.mkdir()
+    file = EventsFile(child.options(events_log=str(log), meter_provider=meter.provider))
+    file.write(entry(0))
+    log.unlink()
+    if what == "directory":
+        place.rmdir()
+        place.touch()
+    else:
+        log.symlink_to(log.name)
+    file.write(entry(1))
+    assert capsys.readouterr().err == entry(1)
+    assert meter.lost() == {"ENOTDIR" if what == "directory" else "ELOOP": 1}
+    if what == "directory":
+        place.unlink()
+        place.mkdir()
+    else:
+        log.unlink()
+    file.write(entry(2))
+    file.close()
+    assert written(log) == {"": [2]}
+
+
 def test_the_warning_is_repeated_at_most_once_a_minute(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -322,6 +348,23 @@ def test_a_process_that_gives_up_its_privileges(mode: int) -> None:
         os.seteuid(0)
     file.close()
     assert written(log) == {"": [0, 1]}
+
+
+@needs_root
+def test_a_log_that_is_deleted_where_it_cannot_be_opened_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever may no longer search the directory writes to stderr when the open log has been deleted."""
+    log = Path("private/events.log")
+    log.parent.mkdir(mode=0o700)
+    file = EventsFile(child.options(events_log=str(log)))
+    file.write(entry(0))
+    log.unlink()
+    os.seteuid(NOBODY)
+    try:
+        file.write(entry(1))
+    finally:
+        os.seteuid(0)
+    file.close()
+    assert capsys.readouterr().err == entry(1)
 
 
 # ------------------------------------------------------------------ what a kernel may answer

@@ -142,13 +142,15 @@ class Appender:
                 locks.unlock(descriptor)
 
     def _status(self, descriptor: int) -> os.stat_result | None:
-        """Return the status of the open file, ``None`` if it is no longer the one at ``path``."""
+        """Return the status of the open file, ``None`` if it is no longer the one at ``path``: opening will say why."""
         try:
             status = os.stat(self.path)
-        except FileNotFoundError:
-            return None
-        except OSError:  # the process may no longer search the directory
+        except PermissionError:  # the process may no longer search the directory
             status = os.fstat(descriptor)
+            if not status.st_nlink:  # what is written to a deleted file is lost
+                return None
+        except OSError:
+            return None
         return status if os.path.samestat(status, self._file) else None
 
     def _write(self, descriptor: int, data: bytes, prefix: bytes, size: int) -> bool:
