@@ -270,6 +270,29 @@ def test_nothing_is_moved_while_others_move() -> None:
     file.close()
 
 
+def test_others_that_rotate_faster_than_one_can_follow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An entry is in the log, not on stderr, also where other processes move the log at every look at it."""
+    file = EventsFile(child.options())
+    file.write(entry(0))
+    lock, moved = locks.lock, []
+
+    def overtaken(descriptor: int, kind: int, patience: float) -> bool:
+        with locks.locked_directory_of("events.log", locks.EXCLUSIVE, 0.0) as held:  # as every process does
+            if held:
+                rotation.rotate("events.log", 1000)
+                moved.append(descriptor)
+        return lock(descriptor, kind, patience)
+
+    monkeypatch.setattr(locks, "lock", overtaken)
+    file.write(entry(1))
+    file.close()
+    assert len(moved) > 1
+    assert written() == {"": [0, 1]}
+    assert capsys.readouterr().err == ""
+
+
 def test_the_next_attempt_comes_soon() -> None:
     """A rotation that was kept waiting is made up for."""
     file = EventsFile(child.options(max_bytes=SIZE))

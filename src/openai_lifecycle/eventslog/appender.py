@@ -13,6 +13,7 @@ import os
 import select
 import stat
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from openai_lifecycle.eventslog import locks, rotation
@@ -21,7 +22,7 @@ from openai_lifecycle.eventslog.format import END
 
 _ROTATION_PAUSE: Final = 60.0  # seconds until a rotation that failed is tried again
 _WRITERS_PATIENCE: Final = 0.1  # seconds to wait for other writers to finish
-_TRIES: Final = 20
+_TRIES: Final = 100  # so often it is tried, and as often again while nobody moves the file
 
 
 class Appender:
@@ -67,17 +68,37 @@ class Appender:
         Raises:
             OSError: the file cannot be opened or written; ``progress`` says how much was written.
         """
+        descriptor = self._append(data)
+        if descriptor is None:
+            with self._unmoved():
+                descriptor = self._append(data)
+        if descriptor is None:
+            # Reached only on a file system that keeps changing the inode number of the same file.
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), self.path)
+        if self._sync and not self._is_stream:  # without a lock: it takes long
+            os.fsync(descriptor)
+
+    def _append(self, data: bytes) -> int | None:
+        """Return the descriptor that has taken ``data``; ``None`` if the file was moved as often as it was opened."""
         for _ in range(_TRIES):
             descriptor = self._open()
             if self._is_stream:
                 self._pour(descriptor, data)
-                return
+                return descriptor
             if self._try_to_append(descriptor, data):
-                if self._sync:  # without the lock: it takes long, and the file may be moved meanwhile
-                    os.fsync(descriptor)
-                return
-        # Reached only on a file system that keeps changing the inode number of the same file.
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), self.path)
+                return descriptor
+        return None
+
+    @contextlib.contextmanager
+    def _unmoved(self) -> Iterator[None]:
+        """Keep other processes from rotating, which many that share a small log do faster than one can follow."""
+        directory = locks.locked_directory_of(os.path.realpath(self.path), locks.SHARED, self._patience)
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # it may be searchable only, not readable
+                stack.enter_context(directory)
+            # Nor does this process rotate, so the file may grow by an entry beyond its size.
+            self._rotate_after = max(self._rotate_after, time.monotonic() + _WRITERS_PATIENCE)
+            yield
 
     def close(self) -> None:
         """Close the descriptor if it is still ours; the next entry opens the file again."""
