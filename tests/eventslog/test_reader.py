@@ -92,6 +92,24 @@ def test_a_compressed_file_that_ends_in_its_head_hides_nothing() -> None:
     assert [(Path(d.path).name, d.offset, d.length) for d in damage] == [("events.log.1.gz", 0, 0)]
 
 
+@pytest.mark.parametrize("done", [0, 5, 20, 200, None])
+def test_a_file_that_logrotate_is_compressing_is_read_once(done: int | None) -> None:
+    """While there are both the plain file and some of the compressed one, nothing is doubled or called damage."""
+    text = "".join(entry(number) for number in range(3))
+    Path("events.log.1").write_text(text)
+    Path("events.log.1.gz").write_bytes(gzip.compress(text.encode())[:done])
+    LOG.write_text(entry(3))
+    assert read() == ([0, 1, 2, 3], [])
+
+
+def test_two_rotated_files_with_the_same_number() -> None:
+    """A compressed file whose content differs from that of the plain one is read too, and counts as older."""
+    Path("events.log.1.gz").write_bytes(gzip.compress(entry(0).encode()))
+    Path("events.log.1").write_text(entry(1))
+    LOG.write_text(entry(2))
+    assert read() == ([0, 1, 2], [])
+
+
 def test_several_logs_and_a_glob() -> None:
     """Logs are read one after the other; a backup that is named beside its log is read once."""
     Path("events.log.1").write_text(entry(1))

@@ -249,7 +249,8 @@ class _Log(Generic[T]):
 
     def _open_all(self, stack: ExitStack, *, rotated: bool) -> list[_File[T]]:
         """Open the log, and return its rotated files that were not read yet, oldest first; ``stack`` closes them."""
-        previous, unread = self._file, []
+        previous, number = self._file, 0
+        unread: list[_File[T]] = []
         if previous is not None:
             stack.callback(previous.close)
             self._known.append(previous.fingerprint())
@@ -270,6 +271,9 @@ class _Log(Generic[T]):
                 is_previous = previous is not None and is_same_file(backup.path, previous.descriptor)
                 if is_previous or file.fingerprint() in self._known:
                     break  # it was read, and so were all older ones
+                if backup.number == number and file.begins_as(unread[-1]):
+                    continue  # logrotate is compressing: until it has finished there are both
+                number = backup.number
                 unread.append(file)
         return unread[::-1]
 
@@ -311,6 +315,14 @@ class _File(Generic[T]):
 
     def fingerprint(self) -> bytes:
         """Return a digest of the first entry, whose time and span identify this file among those of its log."""
+        return hashlib.blake2b(self._first() or os.urandom(16)).digest()  # empty files are not the same
+
+    def begins_as(self, whole: _File[T]) -> bool:
+        """Return whether this file, as far as it has been written, begins with the same entry as ``whole``."""
+        return whole._first().startswith(self._first())
+
+    def _first(self) -> bytes:
+        """Return the first entry, or what there is of it."""
         position, head = self._raw.tell(), b""
         self._raw.seek(0)
         content = self._unpacked()
@@ -318,8 +330,7 @@ class _File(Generic[T]):
             while END not in head and len(head) < _LONGEST_HEAD and (chunk := _read_some(content, _LOOK)):
                 head += chunk
         self._raw.seek(position)
-        first = head[:_LONGEST_HEAD].partition(END)[0]
-        return hashlib.blake2b(first or os.urandom(16)).digest()  # empty files are not the same
+        return head[:_LONGEST_HEAD].partition(END)[0]
 
     def was_truncated(self) -> bool:
         """Return whether the file is shorter than what was read of it."""
