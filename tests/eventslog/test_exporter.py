@@ -237,6 +237,11 @@ def spoil(event: LifecycleEvent) -> LifecycleEvent:
     return event
 
 
+def wreck(event: LifecycleEvent) -> LifecycleEvent:
+    vars(event).update(provider=5, metadata=None)
+    raise ValueError
+
+
 @pytest.mark.parametrize(
     ("transform", "reported"),
     [
@@ -244,8 +249,15 @@ def spoil(event: LifecycleEvent) -> LifecycleEvent:
         (lambda event: "nonsense", "it returned str, not a LifecycleEvent or None"),
         (lambda event: dataclasses.replace(event, provider=None), "TypeError at "),
         (spoil, "TypeError at "),
+        (wreck, "ValueError at "),
     ],
-    ids=["raises", "returns no event", "returns an event that cannot be written", "spoils the event"],
+    ids=[
+        "raises",
+        "returns no event",
+        "returns an event that cannot be written",
+        "spoils the event",
+        "wrecks the event and raises",
+    ],
 )
 def test_a_failing_transform_costs_the_content_and_not_the_entry(
     provider: TracerProvider,
@@ -265,6 +277,41 @@ def test_a_failing_transform_costs_the_content_and_not_the_entry(
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert reported in record.getMessage()
+
+
+def test_a_failure_of_the_transform_that_cannot_be_logged(provider: TracerProvider) -> None:
+    """The entries are written without their content also when the application's log handler raises."""
+
+    class Refusing(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            raise RuntimeError
+
+    logger, handler = logging.getLogger("openai_lifecycle.eventslog.exporter"), Refusing()
+    logger.addHandler(handler)
+    try:
+        events = transformed(provider, refuse)
+    finally:
+        logger.removeHandler(handler)
+    assert [event.tag for event in events] == ["TOOL_CALL_DETECTED", "GENERATION_SUCCESS"]
+    assert "PIN" not in LOG.read_text()
+
+
+@pytest.mark.parametrize("at", ["TOOL_CALL_DETECTED", "GENERATION_SUCCESS"])
+def test_what_ends_the_application_in_a_transform_costs_no_entry(provider: TracerProvider, at: str) -> None:
+    """``SystemExit``, or another exception that is no ``Exception``, is raised; the entries lack their content."""
+
+    def leave(event: LifecycleEvent) -> LifecycleEvent:
+        if event.tag == at:
+            raise SystemExit
+        return event
+
+    with pytest.raises(SystemExit):
+        transformed(provider, leave)
+    tool, generation = entries()
+    assert (tool.tag, generation.tag) == ("TOOL_CALL_DETECTED", "GENERATION_SUCCESS")
+    assert isinstance(tool, ToolCallDetected)
+    assert (tool.arguments == "") == (at == "TOOL_CALL_DETECTED")
+    assert "PIN" not in LOG.read_text()
 
 
 def bare(event: LifecycleEvent) -> LifecycleEvent:

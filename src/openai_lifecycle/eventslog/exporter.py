@@ -17,13 +17,15 @@ A span may come from several sides. Its entries are written once to each file, a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
 import traceback
 import weakref
+from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -36,13 +38,16 @@ from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.format import KEYS, render
 from openai_lifecycle.eventslog.overlap import Overlap
-from openai_lifecycle.options import Options, read
+from openai_lifecycle.options import Options, Transform, read
 from openai_lifecycle.shield import SHIELD, is_interruption
 
 if TYPE_CHECKING:
     from openai_lifecycle.sinks.dispatch import Dispatcher
 
 _logger = logging.getLogger(__name__)
+
+#: An event and its text.
+_Entry: TypeAlias = tuple[LifecycleEvent, str]
 
 _OVERLAP: Final = Overlap()
 #: Where entries go → the processor of ``instrument()`` that writes them.
@@ -129,20 +134,41 @@ class EventsLogExporter(SpanExporter):
         sinks = self._sinks if self._sinks is not None and _claim(span, self._sinks_mark) else None
         if file is None and sinks is None:
             return
-        kept = [pair for pair in map(self._transformed, events) if pair is not None]
-        if file is not None and kept:
-            file.write(*[entry for _, entry in kept])
-        if sinks is not None:
-            for event, _ in kept:
-                with SHIELD:  # the entries after this one are still to be delivered
-                    sinks.put(event)
+        kept: list[_Entry] = []
+        try:
+            self._transform(events, kept)
+        finally:  # also when the hook was interrupted
+            if file is not None and kept:
+                file.write(*[entry for _, entry in kept])
+            if sinks is not None:
+                for event, _ in kept:
+                    with SHIELD:  # the entries after this one are still to be delivered
+                        sinks.put(event)
 
-    def _transformed(self, event: LifecycleEvent) -> tuple[LifecycleEvent, str] | None:
-        """Return what the ``transform`` hook makes of ``event``, and its text; ``None`` if it drops it."""
+    def _transform(self, events: list[LifecycleEvent], kept: list[_Entry]) -> None:
+        """Add to ``kept`` what the ``transform`` hook makes of ``events``.
+
+        What interrupts the hook, such as a time limit or ``SystemExit``, is raised; the entries that it has not made by
+        then are added without their content.
+        """
         transform = self._options.transform
         if transform is None:
-            return event, render(event)
-        fields = dict(event.metadata.custom_fields)  # the hook may change them in place
+            kept += [(event, render(event)) for event in events]
+            return
+        intact = deque(map(_copied, events))  # the hook may change in place what it is given
+        try:
+            for event in events:
+                entry = self._transformed(transform, event, intact[0])
+                if entry is not None:
+                    kept.append(entry)
+                intact.popleft()
+        finally:
+            kept += map(_without_content, intact)
+
+    def _transformed(
+        self, transform: Transform, event: LifecycleEvent, intact: LifecycleEvent
+    ) -> _Entry | None:
+        """Return what ``transform`` makes of ``event``; ``None`` if it drops it, ``intact`` without content if it fails."""
         try:
             with suppress_instrumentation():  # it may ask a model itself
                 kept = transform(event)
@@ -159,9 +185,9 @@ class EventsLogExporter(SpanExporter):
             failure = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
         if failure not in self._reported:
             self._reported.add(failure)
-            _logger.error("transform failed; entries are written without their content: %s", failure)
-        bare = _without_content(event, fields)
-        return bare, render(bare)
+            with contextlib.suppress(Exception):  # the application's log handler may raise
+                _logger.error("transform failed; entries are written without their content: %s", failure)
+        return _without_content(intact)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Return whether everything exported so far is, in time, as safe as the durability option says."""
@@ -194,12 +220,19 @@ def _claim(span: ReadableSpan, mark: str) -> bool:
     return (span.get_span_context() or span).__dict__.setdefault(mark, mine) is mine  # atomic
 
 
-def _without_content(event: LifecycleEvent, fields: dict[str, str]) -> LifecycleEvent:
+def _copied(event: LifecycleEvent) -> LifecycleEvent:
+    """Return a copy of ``event`` that has nothing in common with it that could be changed."""
+    metadata = dataclasses.replace(event.metadata, custom_fields=dict(event.metadata.custom_fields))
+    return dataclasses.replace(event, metadata=metadata)
+
+
+def _without_content(event: LifecycleEvent) -> _Entry:
     cleared: dict[str, Any] = {name: "" for name in _CONTENT if hasattr(event, name)}
     if "error" in cleared:
+        fields = event.metadata.custom_fields
         cleared["error"] = codec.brief_error(fields.get("error_type", ""), fields.get("status_code"))
-    metadata = dataclasses.replace(event.metadata, custom_fields=fields)
-    return dataclasses.replace(event, metadata=metadata, **cleared)
+    bare = dataclasses.replace(event, **cleared)
+    return bare, render(bare)
 
 
 class EventsLogProcessor(SpanProcessor):
