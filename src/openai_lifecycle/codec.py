@@ -118,7 +118,7 @@ def decode(span: ReadableSpan, *, utc: bool, content: bool, content_limit: int) 
     other instrumentations; ours were recorded as configured.
     """
     attributes = _dict(span.attributes)
-    lifecycle = [event for event in span.events if event.name in _LAYOUTS]
+    lifecycle = [event for event in span.events if event.name in _LAYOUTS] if is_ours(span) else ()
     if lifecycle:
         _derive(span, attributes)
         found = [(event.name, _dict(event.attributes), event.timestamp) for event in lifecycle]
@@ -402,6 +402,8 @@ def _wall_clock(seconds: int, zone: tuple[str, str] | None) -> tuple[datetime, s
 
 #: What entries show of a span's attributes; other instrumentations do not redact it.
 _SHOWN_AS_IS: Final = {
+    semconv.PROVIDER,
+    _SYSTEM,
     semconv.USER_ID,
     semconv.FINISH_REASONS,
     *(name for layout in _LAYOUTS.values() for _, name, _ in layout.metadata),

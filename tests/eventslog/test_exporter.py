@@ -579,6 +579,17 @@ def test_spans_that_are_no_generations(writing: TracerProvider) -> None:
     assert entries() == []
 
 
+def test_events_of_others_that_are_named_as_ours(provider: TracerProvider) -> None:
+    """What an application calls ``LLM_GENERATION_SUCCESS`` is no entry: it follows no option and hides no key."""
+    provider.add_span_processor(EventsLogProcessor(EventsLogExporter(capture="no_content")))
+    span = provider.get_tracer("application").start_span("chat", attributes={semconv.OPERATION: "chat"})
+    span.add_event(semconv.GENERATION_SUCCESS, {semconv.MESSAGE_CONTENT: "user: sk-abcdefgh12345678"})
+    span.end()
+    (event,) = entries()
+    assert isinstance(event, LLMGenerationSuccess)
+    assert event.message_content == ""
+
+
 @pytest.mark.parametrize("capture", ["no_content", "span_only"])
 def test_a_foreign_span_s_content_follows_the_option(provider: TracerProvider, capture: str) -> None:
     """Where our events carry no content, entries of other instrumentations carry none either."""
@@ -752,6 +763,7 @@ def test_what_others_do_not_redact_is_redacted(provider: TracerProvider) -> None
         semconv.OPERATION: "chat",
         semconv.REQUEST_MODEL: key,
         semconv.RESPONSE_MODEL: key,
+        semconv.PROVIDER: key,
         semconv.RESPONSE_ID: key,
         semconv.USER_ID: key,
         semconv.STOP_SEQUENCES: [key],
@@ -761,5 +773,5 @@ def test_what_others_do_not_redact_is_redacted(provider: TracerProvider) -> None
     provider.add_span_processor(EventsLogProcessor(EventsLogExporter()))
     provider.get_tracer("another").start_span("chat", attributes=attributes).end()
     assert [event.tag for event in entries()] == ["TOOL_CALL_DETECTED", "GENERATION_SUCCESS"]
-    assert LOG.read_text(encoding="utf-8").count("[REDACTED]") >= 8
+    assert LOG.read_text(encoding="utf-8").count("[REDACTED]") >= 9
     assert key not in LOG.read_text(encoding="utf-8")
