@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -54,6 +55,7 @@ _INITIALIZATION: Final = "llm_initialization"
 #: How many characters of an error's message are recorded: a server may quote the whole request in it.
 LONGEST_ERROR: Final = 8192
 _FAILED: Final = re.compile(r"[4-9]\d\d")  # the status of an HTTP error
+_YEAR_9999: Final = 253_370_764_800_000_000_000  # in nanoseconds after the epoch
 
 
 # ------------------------------------------------------------------ events → span events
@@ -143,6 +145,18 @@ def is_ours(span: ReadableSpan) -> bool:
     return scope is not None and scope.name == semconv.SCOPE
 
 
+def times(span: ReadableSpan) -> tuple[int, int]:
+    """Return when ``span`` started and ended, in nanoseconds after the epoch; 0 for what is no time."""
+    return _nanoseconds(span.start_time), _nanoseconds(span.end_time)
+
+
+def _nanoseconds(value: object) -> int:
+    """Return a time of a span, which the SDK takes as it is given: ``time.time() * 1e9`` is a frequent mistake."""
+    if type(value) is not int:
+        value = int(value) if isinstance(value, float) and math.isfinite(value) else 0
+    return value if 0 < value < _YEAR_9999 else 0
+
+
 def _dict(attributes: SpanAttributes | None) -> dict[str, Any]:
     """Return a copy of ``attributes`` as a dict: lookups in the SDK's own mapping take ten times as long."""
     copy = getattr(attributes, "copy", None)
@@ -166,7 +180,7 @@ _SYSTEM: Final = "gen_ai.system"
 def _derive(span: ReadableSpan, attributes: dict[str, Any]) -> None:
     """Add the values derived from the span's attributes, ids and times to ``attributes``."""
     get = attributes.get
-    context, start, end = span.get_span_context(), span.start_time, span.end_time
+    context, (start, end) = span.get_span_context(), times(span)
     trace_id, span_id = (context.trace_id, context.span_id) if context else (0, 0)
     attributes[_TRACE_ID] = f"{trace_id:032x}" if trace_id else ""
     attributes[_SPAN_ID] = f"{span_id:016x}" if span_id else ""
@@ -174,13 +188,13 @@ def _derive(span: ReadableSpan, attributes: dict[str, Any]) -> None:
     attributes[semconv.PROVIDER] = _text(get(semconv.PROVIDER) or get(_SYSTEM))
     attributes[semconv.REQUEST_MODEL] = _text(get(semconv.REQUEST_MODEL))
     streamed, reasons = get(semconv.STREAM), get(semconv.FINISH_REASONS)
-    first = get(semconv.TIME_TO_FIRST_CHUNK)
+    first = _double(get(semconv.TIME_TO_FIRST_CHUNK))
     ours = is_ours(span)
     # Unknown for a foreign span without the attribute, and where a limit may have dropped it.
-    is_known = streamed is not None or (ours and not span.dropped_attributes)
+    is_known = isinstance(streamed, bool) or (ours and not span.dropped_attributes)
     attributes[_STREAM] = ("true" if streamed is True else "false") if is_known else None
     attributes[_REASONS] = ",".join(map(str, reasons)) if isinstance(reasons, (list, tuple)) else None
-    attributes[_FIRST_TOKEN_MS] = f"{first * 1000:.3f}" if isinstance(first, (int, float)) else None
+    attributes[_FIRST_TOKEN_MS] = None if first is None or not math.isfinite(first) else f"{first * 1000:.3f}"
     attributes[_DURATION_MS] = f"{(end - start) / 1e6:.3f}" if end and start else None
     if not ours:
         attributes.update({name: _integer(get(name)) for name in _USAGE.values()})
@@ -432,7 +446,8 @@ def _foreign(
 
     ``limit`` is the maximum length of ``message_content`` in characters; ``None`` keeps no content at all.
     """
-    end = span.end_time or span.start_time or 0
+    start, end = times(span)
+    end = end or start or time.time_ns()
     places = [attributes, *(event.attributes or {} for event in span.events)]
     sent, received = _found(places, semconv.INPUT_MESSAGES), _found(places, semconv.OUTPUT_MESSAGES)
     own: dict[str, Any] = {semconv.MESSAGE_CONTENT: ""}

@@ -522,7 +522,7 @@ def test_foreign_numbers_are_shown_as_ours(writing: TracerProvider, written: flo
 
 
 ODD: list[dict[str, Any]] = [
-    {semconv.TOP_P: 10**400},
+    {semconv.TOP_P: 10**400, semconv.TIME_TO_FIRST_CHUNK: 10**400},
     {semconv.INPUT_MESSAGES: "{not json", semconv.OUTPUT_MESSAGES: "17"},
     {
         semconv.INPUT_MESSAGES: '["text", 1, null]',
@@ -544,6 +544,26 @@ def test_odd_attributes_degrade_to_what_is_known(writing: TracerProvider, attrib
     """Whatever an instrumentation writes, exactly one generation entry comes of it, without an exception."""
     trace_foreign(writing, **attributes)
     assert [event.tag for event in entries()].count("GENERATION_SUCCESS") == 1
+
+
+@pytest.mark.parametrize("end", [1.7e18, -1, 10**25, float("nan"), "soon"])
+def test_odd_times_degrade_to_what_is_known(writing: TracerProvider, end: Any) -> None:
+    """The SDK takes any time of a span, such as ``time.time() * 1e9``; one that is no time counts as now."""
+    trace_foreign(writing)
+    writing.get_tracer("foreign").start_span("chat claude", attributes=FOREIGN).end(end)
+    *_, whole, odd = (event for event in entries() if event.tag == "GENERATION_SUCCESS")
+    if end == 1.7e18:
+        assert odd.metadata.custom_fields["timestamp"].startswith("2023-11-1")
+    else:
+        assert whole.time <= odd.time
+        assert "duration_ms" not in odd.metadata.custom_fields
+
+
+@pytest.mark.parametrize("written", ["true", 1, "false"])
+def test_a_foreign_stream_is_known_only_from_a_boolean(writing: TracerProvider, written: object) -> None:
+    """An attribute of another type does not say that the answer was not streamed."""
+    trace_foreign(writing, **{semconv.STREAM: written})
+    assert "stream" not in entries()[1].metadata.custom_fields
 
 
 def test_the_former_name_of_the_provider(writing: TracerProvider) -> None:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
 from openai_lifecycle import semconv
-from openai_lifecycle.codec import SpanAttributes, is_generation, is_ours
+from openai_lifecycle.codec import SpanAttributes, is_generation, is_ours, times
 
 _REMEMBERED: Final = 4096
 _Key = TypeVar("_Key")
@@ -44,7 +44,7 @@ class Overlap:
     def note_response(self, span: ReadableSpan, response_id: str | None) -> None:
         """Remember the response of ``span``, our generation, if it has an id."""
         if response_id is not None:
-            _remember(self._responses, response_id, _times(span))
+            _remember(self._responses, response_id, times(span))
 
     def is_duplicate(self, span: ReadableSpan) -> bool:
         """Return whether another instrumentation's ``span`` covers a call that has a span of ours."""
@@ -65,7 +65,7 @@ class Overlap:
 
     def _is_reported(self, span: ReadableSpan, response_id: str) -> bool:
         """Return whether ``span`` tells of a response of ours. A server may give the same id to all."""
-        (start, end), (began, ended) = _times(span), self._responses.get(response_id, (0, -1))
+        (start, end), (began, ended) = times(span), self._responses.get(response_id, (0, -1))
         return start <= ended and began <= end
 
 
@@ -73,10 +73,6 @@ def _remember(known: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> Non
     known[key] = value
     if len(known) > _REMEMBERED:
         known.popitem(last=False)
-
-
-def _times(span: ReadableSpan) -> tuple[int, int]:
-    return span.start_time or 0, span.end_time or 0
 
 
 def _attributes(span: ReadableSpan) -> SpanAttributes:
