@@ -275,6 +275,21 @@ def test_how_servers_tell_calls_apart(server: ScriptedServer, observed: Observed
     assert [(call.tool_call_id, call.tool_name, call.arguments) for call in observed.tool_calls()] == wanted
 
 
+def test_a_call_outside_a_list(server: ScriptedServer, observed: Observed) -> None:
+    """A call that a chunk has instead of a list of calls is recorded; old versions of TGI stream calls so."""
+    functions = [{"name": "f", "arguments": '{"x"'}, {"name": None, "arguments": ": 1}"}]
+    calls = [{"index": 0, "id": "", "type": "function", "function": function} for function in functions]
+    chunks = [*(wire.chunk({"tool_calls": call}) for call in calls), wire.chunk({}, "stop")]
+    server.script(event_stream(*chunks), event_stream(*chunks))
+    read_in_pieces(server, observed, 100)
+    # Not with ``chat``, which dumps the chunks: pydantic warns of these.
+    with client_for(server, is_async=False) as client:
+        for _ in client.chat.completions.create(**wire.REQUEST, stream=True):
+            pass
+    found = [(call.tool_call_id, call.tool_name, call.arguments) for call in observed.tool_calls()]
+    assert found == [("", "f", '{"x": 1}')] * 2
+
+
 def test_facts_of_a_chat_that_few_servers_know(server: ScriptedServer, observed: Observed) -> None:
     """Tokens written to the cache, and top_k, speech and OpenRouter's effort that were asked for, are on the span."""
     usage = {**wire.USAGE, "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 7}}

@@ -218,7 +218,9 @@ def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
 
 
 def _tool_calls(reply: Reply, index: int, choice: Choice, message: Fields, *, in_fragments: bool) -> None:
-    for position, fragment in enumerate(items(message.get("tool_calls"))):
+    calls = message.get("tool_calls")
+    listed = [calls] if isinstance(calls, dict) else items(calls)  # TGI 2 streams a call outside a list
+    for position, fragment in enumerate(listed):
         number = members(fragment).get("index") if in_fragments else None
         _fragment(reply, choice, (index, number if type(number) is int else position), fragment)
     if message.get("function_call"):  # deprecated, still sent by older deployments: a call without an id
