@@ -244,6 +244,14 @@ CALLS: dict[str, tuple[list[tuple[Any, Any, Any, str]], list[tuple[str, str, str
         [(0, "a", "f", '{"x"'), (0, "b", None, ": {}}")],
         [("b", "f", '{"x": {}}')],
     ),
+    "the last fragment at the next index": (
+        [(0, "a", "f", '{"x"'), (1, None, None, ": {}}")],
+        [("a", "f", '{"x": {}}')],
+    ),
+    "the rest at another index than the head": (
+        [(0, "a", "f", "{}"), (0, "b", "g", ""), (1, None, None, "[1"), (1, None, None, "]")],
+        [("a", "f", "{}"), ("b", "g", "[1]")],
+    ),
     "the name in every fragment": (
         [(0, "a", "f", '{"x"'), (0, None, "f", ": {}"), (0, "a", "f", "}")],
         [("a", "f", '{"x": {}}')],

@@ -230,6 +230,8 @@ def _tool_calls(reply: Reply, index: int, choice: Choice, message: Fields, *, in
 def _fragment(reply: Reply, choice: Choice, key: tuple[int, object], fragment: object) -> None:
     call_id, name, kind, arguments = chat_call(fragment)
     call = reply.tool_calls.get(key)
+    if call is None and choice.calls and not (call_id or name):
+        call = choice.calls[-1]  # Nebius gives the last fragment of a call the next index
     # Some adapters, Gemini's for one, give all calls of a stream the same index: another id with a name begins
     # another call. An id alone does not, because old versions of vLLM sent a new one with each fragment.
     if call and name and call.name and call_id and call.id and call_id != call.id:
