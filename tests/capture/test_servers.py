@@ -244,6 +244,14 @@ CALLS: dict[str, tuple[list[tuple[Any, Any, Any, str]], list[tuple[str, str, str
         [(0, "a", "f", '{"x"'), (0, "b", None, ": {}}")],
         [("b", "f", '{"x": {}}')],
     ),
+    "no id": (
+        [(0, "", "f", '{"x": 1}'), (0, "", "f", '{"x": 2}'), (None, None, "g", "{}")],
+        [("", "f", '{"x": 1}'), ("", "f", '{"x": 2}'), ("", "g", "{}")],
+    ),
+    "all have one id": (
+        [(0, "a", "f", '{"x": 1}'), (0, "a", "f", '{"x": 2}')],
+        [("a", "f", '{"x": 1}'), ("a", "f", '{"x": 2}')],
+    ),
     "the last fragment at the next index": (
         [(0, "a", "f", '{"x"'), (1, None, None, ": {}}")],
         [("a", "f", '{"x": {}}')],

@@ -35,7 +35,7 @@ from openai_lifecycle.capture.facts import (
 )
 from openai_lifecycle.capture.operations.usage import usage
 from openai_lifecycle.capture.tools import chat_call, raw_text
-from openai_lifecycle.texts import encodable
+from openai_lifecycle.texts import encodable, parse_json
 
 
 def _not_one(value: object) -> int | None:
@@ -232,9 +232,7 @@ def _fragment(reply: Reply, choice: Choice, key: tuple[int, object], fragment: o
     call = reply.tool_calls.get(key)
     if call is None and choice.calls and not (call_id or name):
         call = choice.calls[-1]  # Nebius gives the last fragment of a call the next index
-    # Some adapters, Gemini's for one, give all calls of a stream the same index: another id with a name begins
-    # another call. An id alone does not, because old versions of vLLM sent a new one with each fragment.
-    if call and name and call.name and call_id and call.id and call_id != call.id:
+    if call and _begins_another(call, call_id, name, arguments):
         reply.tool_calls[key[0], len(reply.tool_calls), key[1]] = reply.tool_calls.pop(key)
         call = None
     if call is None:
@@ -248,6 +246,20 @@ def _fragment(reply: Reply, choice: Choice, key: tuple[int, object], fragment: o
     call.kind = kind or call.kind
     if arguments and (kept := reply.fitting(arguments)):
         call.fragments.append(kept)
+
+
+def _begins_another(call: ToolCall, call_id: str, name: str, arguments: str) -> bool:
+    """Return whether a fragment at the index of ``call`` begins another call.
+
+    Some adapters, Gemini's for one, give all calls of a stream the same index: another id with a name begins another
+    call. An id alone does not, because old versions of vLLM sent a new one with each fragment. Gemini's may also have
+    no id, or all the same one: then a name with arguments begins another, if the first fragment was a whole call.
+    """
+    if not (name and call.name):
+        return False
+    if call_id and call.id and call_id != call.id:
+        return True
+    return bool(arguments) and len(call.fragments) == 1 and isinstance(parse_json(call.fragments[0]), dict)
 
 
 def _complete(choice: Choice) -> None:
