@@ -408,15 +408,19 @@ def test_a_failed_response_is_an_error(server: ScriptedServer, observed: Observe
     assert observed.span().status.description == entry.error
 
 
-def test_an_error_event(server: ScriptedServer, observed: Observed) -> None:
-    """An error event in a stream, which the client hands on like any other, makes the call an error."""
-    error = {"type": "error", "code": "a sentence, not a code", "message": "too bad", "param": None}
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("server_error", "server_error"), ("a sentence, not a code", "_OTHER"), (None, "_OTHER")],
+)
+def test_an_error_event(server: ScriptedServer, observed: Observed, code: str | None, kind: str) -> None:
+    """An error event in a stream, which the client hands on like any other, makes the call an error of its code."""
+    error = {"type": "error", "code": code, "message": "too bad", "param": None}
     server.script(event_stream(*wire.events()[:3], {**error, "sequence_number": 3}))
     with client_for(server, is_async=False) as client:
         list(client.responses.create(**wire.REQUEST, stream=True))
     entry = observed.generation()
     assert isinstance(entry, LLMGenerationError)
-    assert (entry.error, entry.metadata.custom_fields["error_type"]) == ("too bad", "_OTHER")
+    assert (entry.error, entry.metadata.custom_fields["error_type"]) == ("too bad", kind)
 
 
 def test_a_stream_left_early(server: ScriptedServer, observed: Observed) -> None:

@@ -240,10 +240,13 @@ _CODE: Final = re.compile(r"[\w.-]{1,64}")
 
 
 def failure(error: object) -> tuple[str, str]:
-    """Return type and message of an error object; a type unlike a code becomes ``_OTHER``."""
+    """Return type and message of an error object; a type unlike a code becomes ``_OTHER``.
+
+    The Responses API's event of that name is one, whose ``type`` is just ``error`` (``response_error_event.py``).
+    """
     e = fields(error)
     code = text(e.get("code")) or text(e.get("type"))
-    return code if _CODE.fullmatch(code) else "_OTHER", text(e.get("message"))
+    return code if _CODE.fullmatch(code) and code != "error" else "_OTHER", text(e.get("message"))
 
 
 def message(error: BaseException) -> str:
