@@ -346,6 +346,16 @@ def test_counts_outside_the_details(
     assert observed.generation().metadata.custom_fields[field] == count
 
 
+def test_counts_by_anthropics_names(server: ScriptedServer, observed: Observed) -> None:
+    """Tokens read from the cache and written to it are recorded by the names that LiteLLM's proxy has for them."""
+    counts = {"cache_read_input_tokens": 3, "cache_creation_input_tokens": 7}
+    server.script(whole(usage={**wire.USAGE, "prompt_tokens_details": None, **counts}))
+    chat(server)
+    attributes = observed.attributes()
+    assert attributes["gen_ai.usage.cache_read.input_tokens"] == 3
+    assert attributes["gen_ai.usage.cache_creation.input_tokens"] == 7
+
+
 def test_an_embedding_with_an_id(server: ScriptedServer, observed: Observed) -> None:
     """The id that vLLM and Mistral give to embeddings is that of the response, though OpenAI's have none."""
     vectors = [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}]

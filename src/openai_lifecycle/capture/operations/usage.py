@@ -19,6 +19,8 @@ _USAGE: Final[Table] = {
     # OpenAI has these among the details, which count if they are there.
     "prompt_cache_hit_tokens": (semconv.CACHE_READ_TOKENS, integer),  # DeepSeek
     "cached_tokens": (semconv.CACHE_READ_TOKENS, integer),  # Moonshot
+    "cache_read_input_tokens": (semconv.CACHE_READ_TOKENS, integer),  # LiteLLM's proxy
+    "cache_creation_input_tokens": (semconv.CACHE_CREATION_TOKENS, integer),
     "reasoning_tokens": (semconv.REASONING_TOKENS, integer),  # Perplexity
 }
 _INPUT: Final[Table] = {
