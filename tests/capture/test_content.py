@@ -405,6 +405,18 @@ def test_the_answer_of_a_response(server: ScriptedServer, observed: Observed, *,
     ]
 
 
+def test_a_compacted_conversation(server: ScriptedServer, observed: Observed) -> None:
+    """The user's messages, which compacting gives back, are not shown as the assistant's."""
+    asked = {"type": "message", "id": "m", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}
+    summary = {"type": "compaction", "id": "cmp_1", "encrypted_content": "AAAA"}
+    server.script(reply(json.dumps({"id": "resp_c", "output": [asked, summary]}).encode()))
+    with client_for(server, is_async=False) as client:
+        client.post("/responses/compact", cast_to=object, body=wire_responses.REQUEST)
+    parts = [{"type": "compaction", "id": "cmp_1"}]
+    answer = {"role": "assistant", "finish_reason": "stop", "parts": parts}
+    assert json.loads(observed.attributes("compact")["gen_ai.output.messages"]) == [answer]
+
+
 def test_a_stream_left_early(server: ScriptedServer, observed: Observed) -> None:
     """Of a response that is left in the middle of its text, what arrived is shown."""
     server.script(event_stream(*wire_responses.events()))

@@ -168,12 +168,16 @@ def _output(reply: Reply, output: list[Fields]) -> None:
     if reply.keep_text:
         only = _only(reply)
         only.text.clear()
-        only.parts = [part for item in output for part in messages.item_parts(item)]
+        only.parts = [part for item in output if not _is_users(item) for part in messages.item_parts(item)]
 
 
 def _is_answer(item: Fields) -> bool:
-    # Compacting also returns the user's messages.
-    return item.get("type") == "message" and item.get("role") != "user"
+    return item.get("type") == "message" and not _is_users(item)
+
+
+def _is_users(item: Fields) -> bool:
+    """Return whether an item of the output is a message of the user, which compacting returns too."""
+    return item.get("role") == "user"
 
 
 def _item(reply: Reply, item: Fields, position: int | None, arrived: Mapping[Any, ToolCall]) -> None:
