@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from openai_lifecycle.capture import content, messages
 from openai_lifecycle.capture.facts import Json
+from openai_lifecycle.events import LLMGenerationSuccess
 from tests import wire, wire_responses
 from tests.capture.application import CHAT, RESPONSES, Api, client_for, closing, run
 from tests.observed import Observed
@@ -429,6 +430,19 @@ def test_a_stream_left_early(server: ScriptedServer, observed: Observed) -> None
                 break
     parts = [{"type": "reasoning", "content": "Thinking"}, text("Hello")]
     assert shown(observed, "output.messages") == [{"role": "assistant", "parts": parts}]
+
+
+def test_a_refusal_left_early(server: ScriptedServer, observed: Observed) -> None:
+    """Of a response that is left in the middle of a refusal, what arrived is shown, and counts as no text."""
+    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    deltas = [{"type": "response.refusal.delta", **place, "delta": said} for said in ("I ", "can't")]
+    server.script(event_stream(*wire_responses.events()[:2], *deltas, end=()))
+    with client_for(server, is_async=False) as client:
+        list(client.responses.create(**wire_responses.REQUEST, stream=True))
+    assert shown(observed, "output.messages") == [{"role": "assistant", "parts": [text("I can't")]}]
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert (entry.response_length, entry.choices_count) == (0, 0)
 
 
 # ------------------------------------------------------------------ where

@@ -239,6 +239,14 @@ def _delta(reply: Reply, event: Fields) -> None:
             only.keep(said, reply.keep_text, only.text)
 
 
+def _refused(reply: Reply, event: Fields) -> None:
+    """Keep a refusal, which counts as no text, for when the stream ends before its message is whole."""
+    said = event.get("delta")
+    if type(said) is str and reply.keep_text:
+        only = _only(reply)
+        only.keep(said, reply.keep_text, only.text)
+
+
 def _begun(reply: Reply, event: Fields) -> None:
     _head(reply, fields(event.get("response")))
 
@@ -269,6 +277,7 @@ _EVENTS: Final[_Events] = {
     "response.created": _begun,
     "response.queued": _begun,
     "response.in_progress": _begun,
+    "response.refusal.delta": _refused,
     "response.output_item.done": _item_done,
     "response.completed": _done,
     "response.incomplete": _done,
