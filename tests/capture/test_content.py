@@ -123,6 +123,7 @@ CHAT_MESSAGES: list[tuple[Json, Json]] = [
             "content": [
                 {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]},
                 {"type": "thinking", "thinking": "So", "signature": "c2ln"},
+                {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Then"}]},
                 {"type": "text", "text": "Yes"},
             ],
         },
@@ -131,6 +132,7 @@ CHAT_MESSAGES: list[tuple[Json, Json]] = [
             "parts": [
                 {"type": "reasoning", "content": "Hm"},
                 {"type": "reasoning", "content": "So"},
+                {"type": "reasoning", "content": "Then"},
                 text("Yes"),
             ],
         },

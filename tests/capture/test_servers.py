@@ -146,6 +146,7 @@ def test_a_rate_limit_beyond_all_bounds(server: ScriptedServer, observed: Observ
 
 PARTS = [
     {"type": "thinking", "thinking": [{"type": "text", "text": "H"}, {"type": "text", "text": "m"}]},
+    {"type": "reasoning", "summary": [{"type": "summary_text", "text": "!"}]},
     {"type": "text", "text": "Hello, "},
     {"type": "text", "text": "you"},
 ]
@@ -165,7 +166,7 @@ def test_content_in_parts(server: ScriptedServer, *, stream: bool) -> None:
     assert entry.response_length == len("Hello, you")
     (answer,) = json.loads(attributes["gen_ai.output.messages"])
     assert answer["parts"] == [
-        {"type": "reasoning", "content": "Hm"},
+        {"type": "reasoning", "content": "Hm!"},
         {"type": "text", "content": "Hello, you"},
     ]
 

@@ -96,7 +96,7 @@ def parts(content: object) -> Iterator[Json]:
             yield _part("text", content=part)
         elif kind in _MEDIA:
             yield _MEDIA[kind](p)
-        elif kind == "thinking":
+        elif kind == "thinking" or "summary" in p:
             yield _part("reasoning", content=thinking(p))
         elif isinstance(p.get("text"), str):
             yield _part("reasoning" if kind in _REASONING else "text", content=p["text"])
@@ -165,8 +165,11 @@ def thought(message: Fields) -> str:
 
 
 def thinking(part: Fields) -> str:
-    """Return the thoughts in a part of a message's content: a text, as Anthropic has it, or parts, as Mistral does."""
-    said = part.get("thinking")
+    """Return the thoughts in a part of a message's content.
+
+    They are a text, as Anthropic has it, or parts, as Mistral does; Databricks calls these parts their summary.
+    """
+    said = part.get("thinking", part.get("summary"))
     return text(said) or "".join([text(fields(one).get("text")) for one in items(said)])
 
 
