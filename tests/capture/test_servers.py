@@ -421,10 +421,12 @@ def test_counts_with_a_decimal_point(server: ScriptedServer, observed: Observed)
         ({"x_request_id": "x", "apim_request_id": "a"}, "x"),
         ({"apim_request_id": "a", "x_request_id": "x"}, "x"),
         ({"apim_request_id": "a"}, "a"),
+        ({"request_id": "r"}, "r"),
+        ({"x_amzn_RequestId": "b"}, "b"),
     ],
 )
 def test_request_id(server: ScriptedServer, observed: Observed, headers: Any, request_id: str) -> None:
-    """The request's id is the one that the client itself shows; Azure's gateway's, where there is no other."""
+    """The request's id is the one that the client itself shows; that of Azure's gateway or others, where there is none."""
     server.script(reply(json.dumps(wire.completion()).encode(), **headers))
     chat(server)
     assert observed.generation().metadata.custom_fields["request_id"] == request_id

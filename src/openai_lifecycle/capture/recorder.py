@@ -17,7 +17,7 @@ from openai_lifecycle.capture.credentials import secrets_sent
 from openai_lifecycle.capture.endpoints import Endpoint, parse_endpoint
 from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request, integer, message
 from openai_lifecycle.capture.generations import Entries, Generations
-from openai_lifecycle.capture.headers import pairs, sent_with, value_of
+from openai_lifecycle.capture.headers import pairs, sent_with
 from openai_lifecycle.capture.metrics import Instruments
 from openai_lifecycle.options import Capture, Options
 from openai_lifecycle.redaction import margin, redact, redact_attributes, redact_recurring
@@ -45,12 +45,18 @@ def _whole(value: bytes) -> int:
     return number
 
 
+#: Stands for an attribute while headers are read.
+_OTHER_ID: Final = "another request's id"
 #: Response header → attribute and reader. All are read in one pass, which takes as long as looking up one.
 _HEADERS: Final[Mapping[bytes, tuple[str, Callable[[bytes], Any]]]] = {
     b"x-request-id": (semconv.REQUEST_ID, bytes.decode),
     b"openai-processing-ms": (semconv.PROCESSING_MS, _whole),
     b"x-ratelimit-remaining-requests": (semconv.REMAINING_REQUESTS, _whole),
     b"x-ratelimit-remaining-tokens": (semconv.REMAINING_TOKENS, _whole),
+    # The request's id of Azure's gateway, Anthropic and Bedrock, which counts if there is no x-request-id.
+    b"apim-request-id": (_OTHER_ID, bytes.decode),
+    b"request-id": (_OTHER_ID, bytes.decode),
+    b"x-amzn-requestid": (_OTHER_ID, bytes.decode),
 }
 
 
@@ -215,8 +221,9 @@ class Recording:
                     attributes[row[0]] = row[1](value)
                 except ValueError:
                     continue
-        if semconv.REQUEST_ID not in attributes and (azures := value_of(headers, "apim-request-id")):
-            attributes[semconv.REQUEST_ID] = azures
+        other = attributes.pop(_OTHER_ID, None)
+        if other:
+            attributes.setdefault(semconv.REQUEST_ID, other)
 
     def carried(self, credentials: tuple[str, ...]) -> None:
         """Replace credentials that only the request had, in what was read of the call before and in what follows."""
