@@ -382,6 +382,22 @@ def test_images_with_an_id(server: ScriptedServer, observed: Observed) -> None:
     assert (custom["response_id"], custom["response_model"]) == ("img-7", "flux-2")
 
 
+def test_a_transcript_with_a_model(server: ScriptedServer, observed: Observed) -> None:
+    """Mistral's endpoint for transcripts names the model that answered and says how long the recording is."""
+    usage = {"prompt_audio_seconds": 3, "prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 384}
+    body: Any = {"model": "voxtral-mini-2507", "text": "It was said", "language": None, "segments": []}
+    server.script(reply(json.dumps({**body, "usage": usage}).encode()))
+    with client_for(server, is_async=False) as client:
+        client.audio.transcriptions.create(model="voxtral-mini-latest", file=("a.wav", b"RIFF"))
+    wanted = {
+        "gen_ai.response.model": "voxtral-mini-2507",
+        "openai_lifecycle.usage.input_seconds": 3.0,
+        "gen_ai.usage.input_tokens": 4,
+        "gen_ai.usage.output_tokens": 5,
+    }
+    assert wanted.items() <= observed.attributes("transcription").items()
+
+
 @pytest.mark.parametrize("place", ["x_groq", "choices"])
 def test_usage_in_another_place(server: ScriptedServer, observed: Observed, place: str) -> None:
     """The last chunk of a stream has the usage where Groq puts it, or in its choice as from Moonshot."""

@@ -20,6 +20,7 @@ from openai_lifecycle.capture.facts import (
     fields,
     number,
     pick,
+    text,
 )
 from openai_lifecycle.capture.operations import inputs
 from openai_lifecycle.capture.operations.usage import usage
@@ -45,8 +46,10 @@ def speech_request(body: Fields) -> Request:
 
 
 def fold(reply: Reply, body: Any) -> None:
-    """Fold the usage of a whole result, or of a stream's last event, into ``reply``."""
-    usage(reply, fields(body).get("usage"))
+    """Fold the usage of a whole result, or of a stream's last event, into ``reply``, and the model if it is named."""
+    said = fields(body)
+    reply.model = text(said.get("model")) or reply.model  # Mistral names it, OpenAI does not
+    usage(reply, said.get("usage"))
 
 
 SPEECH = Operation("speech", speech_request, fold, fold, inputs.sent_content("input"))

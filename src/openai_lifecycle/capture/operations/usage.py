@@ -16,6 +16,7 @@ _USAGE: Final[Table] = {
     "completion_tokens": (semconv.OUTPUT_TOKENS, integer),
     "total_tokens": (semconv.TOTAL_TOKENS, integer),
     "seconds": (semconv.INPUT_SECONDS, double),
+    "prompt_audio_seconds": (semconv.INPUT_SECONDS, double),  # Mistral
     # OpenAI has these among the details, which count if they are there.
     "prompt_cache_hit_tokens": (semconv.CACHE_READ_TOKENS, integer),  # DeepSeek
     "cached_tokens": (semconv.CACHE_READ_TOKENS, integer),  # Moonshot
