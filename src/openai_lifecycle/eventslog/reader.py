@@ -300,7 +300,7 @@ class _File(Generic[T]):
         self.descriptor = self._raw.fileno()
         self._regular = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
         start = self._raw.tell() if self._regular else 0
-        self._packed = self._regular and os.pread(self.descriptor, 2, start) == rotation.GZIP_MAGIC
+        self._packed = self._regular and rotation.holds_gzip(self.descriptor, start)
         self._content = self._unpacked()
         # Content read that is not a whole entry yet. A bytearray, because a compressed file or a pipe gives little at a
         # time, and what came before of a long entry is not to be copied with each piece.

@@ -18,7 +18,6 @@ from typing import BinaryIO, Final, NamedTuple
 from openai_lifecycle.eventslog import locks
 from openai_lifecycle.eventslog.descriptors import is_same_file
 
-#: How a gzip file begins. A rotated file's name does not say for certain whether it is one, see :func:`compress`.
 GZIP_MAGIC: Final = b"\x1f\x8b"
 #: A larger number is that of a rotated file only if there is one with the number before.
 _LARGEST_ALONE: Final = 999
@@ -54,9 +53,14 @@ def backups(path: str) -> list[Backup]:
 
 
 def is_gzip(path: str) -> bool:
-    """Return whether the file at ``path`` is compressed."""
+    """Return whether the file at ``path`` is compressed, which its name does not say for certain: see :func:`compress`."""
     with open(path, "rb") as file:
-        return file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        return holds_gzip(file.fileno())
+
+
+def holds_gzip(descriptor: int, start: int = 0) -> bool:
+    """Return whether what the open file ``descriptor`` holds from ``start`` on is compressed."""
+    return os.pread(descriptor, len(GZIP_MAGIC), start) == GZIP_MAGIC
 
 
 # ------------------------------------------------------------------ moving and compressing
@@ -126,7 +130,7 @@ def _compress(path: str, source: str) -> bool:
             # An existing work file is left over from a process that died, unless it is locked.
             if not alone or not is_same_file(work, descriptor) or not _is_complete(plain.fileno()):
                 return False
-            if os.pread(plain.fileno(), len(GZIP_MAGIC), 0) == GZIP_MAGIC:
+            if holds_gzip(plain.fileno()):
                 return True  # another process just put it there and will rename it: look again
             _pack(plain, descriptor)
             return _exchange(path, plain.fileno(), work)
