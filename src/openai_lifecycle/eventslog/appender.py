@@ -48,9 +48,10 @@ class Appender:
         self._written = 0  # bytes that the file has taken of what _put writes
         self._torn = False  # whether a pipe or terminal holds a partial entry
         self._seems_torn = False  # whether the file ended in a partial entry when last looked at
+        # Seconds to wait for a lock, a pipe's reader, other writers: none after a wait in vain, until a try succeeds.
         self._patience = self._lock_patience = self._reader_patience = patience
         self._alone_patience = min(patience, _WRITERS_PATIENCE)
-        self._rotate_after = 0.0
+        self._rotate_after = 0.0  # as time.monotonic counts
 
     @property
     def is_stream(self) -> bool:
