@@ -734,9 +734,9 @@ def test_the_warning_comes_before_the_entries_that_it_explains() -> None:
 
 
 def test_a_log_handler_that_raises_costs_no_entry(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], meter: Meter
 ) -> None:
-    """When the warning cannot be logged the entry still goes to stderr."""
+    """When the warning cannot be logged the entry still goes to stderr, and is counted."""
 
     class Refusing(logging.Handler):
         def emit(self, _: logging.LogRecord) -> None:
@@ -746,10 +746,12 @@ def test_a_log_handler_that_raises_costs_no_entry(
     logger, handler = logging.getLogger("openai_lifecycle.eventslog.file"), Refusing()
     logger.addHandler(handler)
     try:
-        EventsFile(child.options(events_log="missing/events.log")).write(entry(0))
+        options = child.options(events_log="missing/events.log", meter_provider=meter.provider)
+        EventsFile(options).write(entry(0))
     finally:
         logger.removeHandler(handler)
     assert capsys.readouterr().err == entry(0)
+    assert meter.lost() == {"ENOENT": 1}
 
 
 class Broken:

@@ -155,8 +155,9 @@ class EventsFile(Locked):
         if lost:
             self._failures += len(lost)
             try:  # the explanation comes before the entries
+                with SHIELD:
+                    self._count(lost)
                 self._warn(lost[-1][1], "cannot be written; its entries go to stderr for now")
-                self._count(lost)
             finally:
                 for entry, _ in lost:
                     _to_stderr(entry)
