@@ -300,20 +300,6 @@ def test_a_wrong_keyword_names_option_value_and_what_is_allowed(name: str, wrong
     assert repr(wrong) in str(raised.value)
 
 
-def test_a_provider_that_takes_no_processor(caplog: pytest.LogCaptureFixture) -> None:
-    """With a TracerProvider that is not the SDK's, one warning says so, and the file is written all the same."""
-    import openai
-    from opentelemetry.trace import NoOpTracerProvider
-
-    openai_lifecycle.instrument(tracer_provider=NoOpTracerProvider())
-    openai.OpenAI(api_key="sk-test-0123456789")
-    assert "NoOpTracerProvider, accepts no span processor" in caplog.text
-    assert [event.event_type for event in openai_lifecycle.read_events("events.log")] == [
-        "LLM_INITIALIZATION_START",
-        "LLM_INITIALIZATION_SUCCESS",
-    ]
-
-
 def test_the_command_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without click the command is one line that says what to install."""
     from openai_lifecycle import cli
