@@ -219,26 +219,24 @@ def test_options_and_variables_are_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "value"),
+    ("name", "text", "value", "keyword"),
     [
-        ("EVENTS_LOG", "none", None),
-        ("EVENTS_LOG", "/dev/stdout", "/dev/stdout"),
-        ("TEMPERATURE", "1", 1),
-        ("TEMPERATURE", "0.5", 0.5),
-        ("MAX_TOKENS", "0", 0),
-        ("DURABILITY", "fsync", "fsync"),
-        ("DURABILITY", " FSYNC", "fsync"),
-        ("COMPRESS", "TRUE", True),
-        ("UTC", "0", False),
+        ("EVENTS_LOG", "none", None, "mine"),
+        ("EVENTS_LOG", "/dev/stdout", "/dev/stdout", "mine"),
+        ("TEMPERATURE", "1", 1, 0),
+        ("TEMPERATURE", "0.5", 0.5, 0),
+        ("MAX_TOKENS", "0", 0, 1),
+        ("DURABILITY", "fsync", "fsync", "buffered"),
+        ("DURABILITY", " FSYNC", "fsync", "write"),
+        ("COMPRESS", "TRUE", True, False),
+        ("UTC", "0", False, True),
     ],
 )
-def test_variables_are_read(name: str, text: str, value: object) -> None:
-    """A variable's text becomes the option's value, and a keyword wins over it."""
-    options = read({}, {f"OTEL_PYTHON_OPENAI_LIFECYCLE_{name}": text})
-    assert getattr(options, name.lower()) == value
-    assert (
-        read({"events_log": "mine"}, {"OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG": text}).events_log == "mine"
-    )
+def test_variables_are_read(name: str, text: str, value: object, keyword: object) -> None:
+    """A variable's text becomes the option's value, and a keyword wins over it, also one that is false."""
+    variables = {f"OTEL_PYTHON_OPENAI_LIFECYCLE_{name}": text}
+    assert getattr(read({}, variables), name.lower()) == value
+    assert getattr(read({name.lower(): keyword}, variables), name.lower()) == keyword
 
 
 @pytest.mark.parametrize(
