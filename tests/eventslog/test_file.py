@@ -453,10 +453,16 @@ def test_standard_output_is_a_pipe_of_several_processes(size: int) -> None:
 def test_standard_output_is_a_pipe_that_nobody_reads() -> None:
     """Entries that such a pipe does not take go to stderr, and the application goes on."""
     with child.start("prints_entries", count=60, size=5_000) as process:
+        assert process.stdout is not None
         assert process.stderr is not None
-        last = process.stderr.read().splitlines()[-1]
+        err = process.stderr.read()
         assert process.wait(HANGS) == 0
-    assert last == "done"
+        out = process.stdout.read()
+    assert err.endswith("done\n")
+    taken = [entry(number, size=5_000) in out for number in range(60)]
+    assert [entry(number, size=5_000) in err for number in range(60)] == [not one for one in taken]
+    assert True in taken
+    assert False in taken
 
 
 @pytest.mark.parametrize("max_bytes", [0, 4000])
