@@ -296,13 +296,3 @@ def test_a_wrong_keyword_names_option_value_and_what_is_allowed(name: str, wrong
         read({name: wrong}, {})
     assert allowed in str(raised.value)
     assert repr(wrong) in str(raised.value)
-
-
-def test_the_command_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without click the command is one line that says what to install."""
-    from openai_lifecycle import cli
-
-    monkeypatch.delitem(sys.modules, "openai_lifecycle.cli.commands", raising=False)
-    monkeypatch.setitem(sys.modules, "click", None)
-    with pytest.raises(SystemExit, match=r"click is not installed; .* pip install 'openai-lifecycle\[cli\]'"):
-        cli.main()

@@ -303,6 +303,7 @@ def test_without_its_extra_the_command_says_what_to_install() -> None:
     )
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1
+    assert "click is not installed; " in ended.stderr
     assert "pip install 'openai-lifecycle[cli]'" in ended.stderr
 
 
