@@ -334,7 +334,6 @@ def test_a_file_without_entries_takes_bounded_memory(monkeypatch: pytest.MonkeyP
     assert sum(d.length for d in damage) == 9 << 20
 
 
-Damager = Callable[[bytes], bytes]
 _positions = st.integers(0, 10**6)
 _junk = st.binary(max_size=40) | st.sampled_from(
     [
