@@ -7,13 +7,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import openai
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
@@ -212,14 +213,25 @@ def test_all_that_a_sampler_says(
 @pytest.mark.usefixtures("_answering")
 def test_the_application_s_own_spans_are_sampled_as_before(server: ScriptedServer) -> None:
     """Nothing but our spans is recorded against the sampler's word, and below ours nothing is sampled."""
-    backend = Backend(sampler=Picky())
+    backend = Backend(sampler=ParentBased(Picky(), local_parent_sampled=Picky()))
     openai_lifecycle.instrument(tracer_provider=backend.provider)
     tracer = backend.provider.get_tracer("application")
     dropped = tracer.start_span("chat", attributes={"gen_ai.operation.name": "chat"})
     assert not dropped.is_recording()
-    with tracer.start_as_current_span("work") as work:
-        call(server)
+    below: list[bool] = []
+
+    class Traces(openai.OpenAI):
+        def _prepare_request(self, request: Any) -> None:
+            below.append(tracer.start_span("GET").is_recording())
+
+    with (
+        tracer.start_as_current_span("work") as work,
+        Traces(base_url=server.base_url, api_key="sk-test-0123456789") as client,
+    ):
+        client.chat.completions.create(**wire.REQUEST)
         assert work.get_span_context().trace_flags.sampled
+    assert below == [False]
+    assert [event.tag for event in read_events("events.log")].count("GENERATION_SUCCESS") == 1
     assert backend.calls() == []
     backend.provider.shutdown()
 
