@@ -609,6 +609,25 @@ def test_uninstrument_restores_the_classes() -> None:
         assert all(owner.__dict__[name] is f for (owner, name), f in zip(TOUCHED, before, strict=True))
 
 
+def test_what_others_have_wrapped_stays(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that was put around ours stays where it is after uninstrument(), and is called as before."""
+    kind, asked = openai._base_client.SyncAPIClient, []
+    monkeypatch.setattr(kind, "request", kind.request)  # put back at the end
+    server.script(WHOLE)
+    with Observed() as observed, client_for(server, is_async=False) as client:
+        ours = kind.request
+
+        def theirs(self: Any, *args: Any, **kwargs: Any) -> Any:
+            asked.append(self)
+            return ours(self, *args, **kwargs)
+
+        monkeypatch.setattr(kind, "request", theirs)
+        openai_lifecycle.uninstrument()
+        client.chat.completions.create(**wire.REQUEST)
+        assert asked == [client]
+        assert not observed.spans()
+
+
 def test_bound_methods_follow(server: ScriptedServer) -> None:
     """A method bound before instrument() is recorded; one bound in between falls silent after uninstrument()."""
     server.script(WHOLE)
