@@ -814,6 +814,16 @@ def test_metrics(server: ScriptedServer, observed: Observed, form: str) -> None:
     assert [point.sum > 0 for point in per_chunk] == [True] * (form == "stream")
 
 
+def test_metrics_of_a_provider_that_was_passed(
+    server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A MeterProvider that was passed gets the metrics, also where the environment asks for an exporter of our own."""
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
+    server.script(WHOLE)
+    once(server)
+    assert "gen_ai.client.operation.duration" in observed.metrics()
+
+
 @pytest.mark.parametrize("form", ["plain", "stream"])
 def test_exemplars(server: ScriptedServer, observed: Observed, form: str) -> None:
     """An exemplar of each metric leads to the span of the call, not to the one that was current when it ended."""
