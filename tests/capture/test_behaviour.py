@@ -24,7 +24,7 @@ import pytest
 from openai._models import FinalRequestOptions
 from opentelemetry import context, trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -752,6 +752,29 @@ def test_more_tool_calls_than_the_sdk_keeps_events(server: ScriptedServer, obser
         for number in range(200):
             span.add_event(f"{number}")
     assert len(observed.spans(None)[-1].events) == 128
+
+
+@pytest.mark.parametrize(
+    ("variable", "limits"),
+    [({}, SpanLimits(max_events=5)), ({"OTEL_SPAN_EVENT_COUNT_LIMIT": "128"}, SpanLimits())],
+    ids=["by the application", "by the environment"],
+)
+def test_a_limit_of_events_that_was_set(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, variable: dict[str, str], limits: SpanLimits
+) -> None:
+    """A span keeps no more events than somebody has asked for, also where that is the number that the SDK would take."""
+    for name, value in variable.items():
+        monkeypatch.setenv(name, value)
+    kept, exporter = limits.max_events, InMemorySpanExporter()
+    provider = TracerProvider(span_limits=limits, shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    openai_lifecycle.instrument(tracer_provider=provider)
+    message = {"role": "assistant", "tool_calls": [wire.tool_call(f"c{n}", "f", "{}") for n in range(200)]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    server.script(reply(json.dumps(wire.completion(choices=[choice])).encode()))
+    once(server)
+    assert len(exporter.get_finished_spans()[-1].events) == kept
+    provider.shutdown()
 
 
 def test_many_threads(server: ScriptedServer, observed: Observed) -> None:
