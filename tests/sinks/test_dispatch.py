@@ -221,6 +221,30 @@ def test_what_a_sink_refuses_is_lost_at_once(dispatcher: Dispatch, caplog: pytes
     assert caplog.records[-1].getMessage() == "sink sink: 4 events lost: too sad"
 
 
+def test_what_is_lost_while_another_sink_is_closed_is_reported(
+    dispatcher: Dispatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a sink whose thread has ended before its turn to be closed comes, the last losses are reported too."""
+
+    class Slow(Sink):
+        def close(self) -> None:
+            next(thread for thread in threads if thread.name == "sink refusing").join(HANGS)
+
+    def refuse() -> None:
+        raise Rejected("too sad")
+
+    dispatching = dispatcher(slow=Slow(), refusing=Sink(refuse))
+    for part in (EVENTS[:1], EVENTS[1:3]):
+        put(dispatching, part)
+        assert dispatching.flush(HANGS)
+    threads = threading.enumerate()
+    dispatching.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "sink refusing: 1 event lost: too sad",
+        "sink refusing: 2 events lost: too sad",
+    ]
+
+
 def test_a_refused_batch_is_delivered_without_the_event_that_is_refused(dispatcher: Dispatch) -> None:
     """One event that the sink rejects costs none of those beside it, which keep their order."""
 

@@ -162,20 +162,18 @@ class _Worker:
             self._changed.notify_all()
 
     def join(self, deadline: float) -> None:
-        thread = self._thread
-        if thread is None:
-            return
-        thread.join(max(0.0, deadline - time.monotonic()))
-        with self._changed:
-            left = 0
-            if self._thread is thread:  # it hangs: abandon it and give up its events
-                left = len(self._queue) + self._in_hand
-                self._queue.clear()
-                self._in_hand = 0
-                self._thread = None
-                self._stop.abandoned = True
-                self._kept.append(self._sink)
-                self._sink = None
+        left, thread = 0, self._thread
+        if thread is not None:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            with self._changed:
+                if self._thread is thread:  # it hangs: abandon it and give up its events
+                    left = len(self._queue) + self._in_hand
+                    self._queue.clear()
+                    self._in_hand = 0
+                    self._thread = None
+                    self._stop.abandoned = True
+                    self._kept.append(self._sink)
+                    self._sink = None
         self._losses.add(left, "time was up")
         self._losses.report()
 
