@@ -617,6 +617,22 @@ print(trace.get_tracer_provider().resource.attributes["telemetry.auto.version"])
     assert (done.stdout, done.stderr) == (f"{version('opentelemetry-instrumentation')}\n", "")
 
 
+def test_an_sdk_that_a_file_configures() -> None:
+    """Under opentelemetry-instrument the SDK is what ``OTEL_CONFIG_FILE`` says, and nothing is printed about it."""
+    pytest.importorskip(
+        "opentelemetry.configuration", reason="comes with opentelemetry-sdk[file-configuration]"
+    )
+    Path("sdk.yaml").write_text(
+        'file_format: "1.0"\n'
+        "resource: {attributes: [{name: service.name, value: of the file}]}\n"
+        "tracer_provider: {processors: [{simple: {exporter: {console: {}}}}]}\n"
+    )
+    done = start(APP, INSTRUMENT, OTEL_CONFIG_FILE="sdk.yaml", OTEL_TRACES_EXPORTER="pigeon")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count('"service.name": "of the file"') == 2  # of the client, of the call
+    assert written() == ENTRIES
+
+
 @pytest.mark.parametrize(
     "target",
     [

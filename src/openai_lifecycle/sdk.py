@@ -239,17 +239,26 @@ def start_globally() -> None:
     """
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return
-    if len(list(loaded(TRACES))) < len(exporter_names(TRACES)):
-        return  # reported; our own provider uses the exporters that load
     with _without("an SDK that is started globally"):
-        _configure()
+        with_file = _is_configured_by_file()
+        if with_file or len(list(loaded(TRACES))) == len(exporter_names(TRACES)):
+            _configure(with_file=with_file)
+        # Otherwise that is reported, and our own provider uses the exporters that load.
+
+
+def _is_configured_by_file() -> bool:
+    """Whether the SDK is set up by the file that ``OTEL_CONFIG_FILE`` names, and by no other variable."""
+    from opentelemetry.sdk import _configuration
+
+    # An older SDK does not know the variable.
+    return hasattr(_configuration, "OTEL_CONFIG_FILE") and bool(os.environ.get("OTEL_CONFIG_FILE"))
 
 
 #: The SDK's classes that its configurator finds in its own module.
 _PROVIDERS: Final = ("TracerProvider", "MeterProvider", "LoggerProvider")
 
 
-def _configure() -> None:
+def _configure(*, with_file: bool) -> None:
     from opentelemetry import _logs
     from opentelemetry.instrumentation.version import __version__ as instrumentation_version
     from opentelemetry.sdk import _configuration
@@ -257,17 +266,19 @@ def _configure() -> None:
     from opentelemetry.util._once import Once
 
     configurator: Any = _OTelSDKConfigurator  # untyped
+    arguments = {
+        "auto_instrumentation_version": instrumentation_version,
+        # Also those that only an endpoint asks for. One that a variable names too is started once
+        # (``opentelemetry/sdk/_configuration/__init__.py``, ``_import_exporters``).
+        "trace_exporter_names": exporter_names(TRACES),
+        "metric_exporter_names": exporter_names(METRICS),
+    }
     configuration: Any = _configuration
     theirs = {name: getattr(configuration, name) for name in _PROVIDERS if hasattr(configuration, name)}
     vars(configuration).update({name: _forking_quietly(provider) for name, provider in theirs.items()})
     try:
-        configurator().configure(
-            auto_instrumentation_version=instrumentation_version,
-            # Also those that only an endpoint asks for. One that a variable names too is started once
-            # (``opentelemetry/sdk/_configuration/__init__.py``, ``_import_exporters``).
-            trace_exporter_names=exporter_names(TRACES),
-            metric_exporter_names=exporter_names(METRICS),
-        )
+        # With a file the SDK warns of arguments, which it ignores (the same module, ``_OTelSDKConfigurator._configure``).
+        configurator().configure(**({} if with_file else arguments))
     finally:
         vars(configuration).update(theirs)
         trace._TRACER_PROVIDER_SET_ONCE = Once()
