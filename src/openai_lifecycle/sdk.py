@@ -240,13 +240,13 @@ def start_globally() -> None:
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return
     with _without("an SDK that is started globally"):
-        with_file = _is_configured_by_file()
+        with_file = is_configured_by_file()
         if with_file or len(list(loaded(TRACES))) == len(exporter_names(TRACES)):
             _configure(with_file=with_file)
         # Otherwise that is reported, and our own provider uses the exporters that load.
 
 
-def _is_configured_by_file() -> bool:
+def is_configured_by_file() -> bool:
     """Whether the SDK is set up by the file that ``OTEL_CONFIG_FILE`` names, and by no other variable."""
     from opentelemetry.sdk import _configuration
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from openai_lifecycle import sdk
 from openai_lifecycle.cli import doctor
 from tests.cli.conftest import COMMAND, EXAMPLES
 from tests.limits import HANGS
@@ -183,6 +184,29 @@ def test_what_is_in_the_way_is_a_problem(
     run("doctor", status=1)
 
 
+def test_what_is_exported_where_nothing_names_an_exporter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``none`` is called by its variable; with a distro or a file of the SDK's, nobody claims that nothing is exported."""
+    assert [text for _, text in levels("exporter")] == [
+        "traces: none; set OTEL_EXPORTER_OTLP_ENDPOINT to export them",
+        "metrics: none; set OTEL_METRICS_EXPORTER=otlp to export them",
+    ]
+    distro = tmp_path / "some_distro-1.0.dist-info"
+    distro.mkdir()
+    (distro / "METADATA").write_text("Name: some-distro\nVersion: 1.0\n")
+    (distro / "entry_points.txt").write_text("[opentelemetry_distro]\ndistro = some:Distro\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    assert levels("SDK") == [("ok", "started by some-distro; sampler default")]
+    (level, traces), metrics = levels("exporter")
+    assert (level, traces.partition(" under ")[0]) == ("note", "traces: what the distro chooses")
+    assert metrics == ("ok", "metrics: none, as OTEL_METRICS_EXPORTER says")
+    monkeypatch.setattr(sdk, "is_configured_by_file", lambda: True)
+    assert "OTEL_CONFIG_FILE" in levels("SDK")[1][1]
+    assert levels("exporter") == []
+
+
 def test_another_instrumentation_is_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another instrumentor of openai is a problem until the variable that is named switches it off."""
     other = EntryPoint("openai_v2", "opentelemetry.instrumentation.openai_v2:X", "opentelemetry_instrumentor")
@@ -222,6 +246,14 @@ def test_a_program_without_calls(run: Run) -> None:
     """A program that never makes a client has nothing captured: the status is 1 and the reasons are named."""
     shown = run("doctor", "--", sys.executable, "-c", "pass", status=1).stdout
     assert "nothing was captured: the command made no OpenAI client" in shown
+
+
+def test_a_program_that_ignores_the_environment(run: Run) -> None:
+    """Of Python that ignores PYTHONPATH, in which opentelemetry-instrument is, it is said that this may be why."""
+    shown = run(
+        "doctor", "--", sys.executable, "-I", "-c", "import openai; openai.OpenAI(api_key='k')", status=1
+    ).stdout
+    assert "ignores PYTHONPATH (python -I or -E)" in shown
 
 
 def test_options_belong_to_the_command(run: Run) -> None:

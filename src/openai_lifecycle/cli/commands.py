@@ -342,8 +342,8 @@ def _captured(command: Sequence[str]) -> bool:
         click.echo(f"\n{terminal.clean(' '.join(command))}: exit status {status}")
         if not os.path.exists(path):
             click.echo(
-                "nothing was captured: the command made no OpenAI client, wrote another events.log, or is not a Python "
-                "program in an environment with openai-lifecycle"
+                "nothing was captured: the command made no OpenAI client, wrote another events.log, ignores PYTHONPATH "
+                "(python -I or -E), or is not a Python program in an environment with openai-lifecycle"
             )
             return False
         check, numbers = Check(), stats.Numbers(("model",), Prices())

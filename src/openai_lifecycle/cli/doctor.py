@@ -164,17 +164,20 @@ def _unknown_variables() -> Iterator[Finding]:
 
 
 def _exporters() -> Iterator[Finding]:
-    foreign = [
-        e.name for group in ("distro", "configurator") for e in entry_points(group=f"opentelemetry_{group}")
-    ]
-    started = (
-        f"by {', '.join(sorted(set(foreign)))}"
-        if foreign
-        else "by this package, where the application does not"
+    distros = sorted(
+        {
+            entry.dist.name if entry.dist else entry.value
+            for group in ("distro", "configurator")
+            for entry in entry_points(group=f"opentelemetry_{group}")
+        }
     )
-    yield Finding(
-        "ok", "SDK", f"started {started}; sampler {os.environ.get('OTEL_TRACES_SAMPLER') or 'default'}"
-    )
+    started = ", ".join(distros) or "this package, where the application does not"
+    sampler = os.environ.get("OTEL_TRACES_SAMPLER") or "default"
+    yield Finding("ok", "SDK", f"started by {started}; sampler {sampler}")
+    if sdk.is_configured_by_file():
+        found = "opentelemetry-instrument sets it up as the file of OTEL_CONFIG_FILE says, which was not read here"
+        yield Finding("note", "SDK", found)
+        return
     for signal in (sdk.TRACES, sdk.METRICS):
         names = sdk.exporter_names(signal)
         known = {entry.name for entry in entry_points(group=f"opentelemetry_{signal.name}_exporter")}
@@ -186,12 +189,22 @@ def _exporters() -> Iterator[Finding]:
             if name in _ENDPOINTS:
                 yield _reachable(signal, name)
         if not names:
-            level: Level = "note" if signal is sdk.TRACES else "ok"
-            yield Finding(level, "exporter", f"{signal.name}: none; set {_ASKING[signal]} to export them")
+            yield _unnamed(signal, has_distro=bool(distros))
 
 
 #: Signal → the variable that asks for its export.
 _ASKING: Final = {sdk.TRACES: "OTEL_EXPORTER_OTLP_ENDPOINT", sdk.METRICS: "OTEL_METRICS_EXPORTER=otlp"}
+
+
+def _unnamed(signal: sdk.Signal, *, has_distro: bool) -> Finding:
+    """Say what is exported where no exporter of ``signal`` is named."""
+    if os.environ.get(signal.variable, "").strip().lower() == "none":
+        return Finding("ok", "exporter", f"{signal.name}: none, as {signal.variable} says")
+    if has_distro:  # opentelemetry-distro sets the variable to otlp when opentelemetry-instrument loads it
+        text = f"what the distro chooses under opentelemetry-instrument, mostly otlp; set {signal.variable} to choose"
+        return Finding("note", "exporter", f"{signal.name}: {text}")
+    level: Level = "note" if signal is sdk.TRACES else "ok"
+    return Finding(level, "exporter", f"{signal.name}: none; set {_ASKING[signal]} to export them")
 
 
 def _reachable(signal: sdk.Signal, name: str) -> Finding:
