@@ -26,4 +26,7 @@ jaeger_pid=$!
 collector_pid=$!
 trap 'kill $jaeger_pid $collector_pid 2>/dev/null; wait' EXIT
 trap 'exit 130' INT TERM
-wait $collector_pid
+# One alone is of no use: Jaeger ends at once where its port is taken, for instance.
+while kill -0 $jaeger_pid 2>/dev/null && kill -0 $collector_pid 2>/dev/null; do sleep 1; done
+echo "dev.sh: jaeger or otelcol has ended; its messages say why" >&2
+exit 1

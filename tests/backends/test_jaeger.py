@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -114,29 +117,52 @@ def test_calls_are_children_of_the_application(backends: Backends, tmp_path: Pat
     }
 
 
-def test_one_command_starts_the_stack(tmp_path: Path) -> None:
-    """`dev.sh` runs Jaeger and a Collector that sends to it, and takes both down when it is stopped."""
+@contextlib.contextmanager
+def stack(log: Path, **given: int) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, int]]]:
+    """Run `dev.sh` on free ports, except those that are `given`; yield the process and the ports by name."""
     own = ["OTLP_GRPC", "OTLP_HTTP", "HEALTH"]
     names = [*own, *(f"JAEGER_{name}" for name in (*own, "UI", "QUERY_GRPC"))]
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    ports = dict(zip(names, free_ports(len(names)), strict=True)) | given
     environment = {f"{name}_PORT": str(port) for name, port in ports.items()}
     programs = {"JAEGER": str(program("jaeger")), "OTELCOL": str(program("otelcol"))}
-    health = [f"http://127.0.0.1:{ports[name]}" for name in ("HEALTH", "JAEGER_HEALTH")]
-    with (tmp_path / "log").open("wb") as log:
-        stack = subprocess.Popen(
-            [str(CONFIGS / "dev.sh")], env={**os.environ, **environment, **programs}, stdout=log, stderr=log
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(CONFIGS / "dev.sh")],
+            env={**os.environ, **environment, **programs},
+            stdout=output,
+            stderr=output,
         )
     try:
+        yield process, ports
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def test_one_command_starts_the_stack(tmp_path: Path) -> None:
+    """`dev.sh` runs Jaeger and a Collector that sends to it, and takes both down when it is stopped."""
+    with stack(tmp_path / "log") as (process, ports):
+        health = [f"http://127.0.0.1:{ports[name]}" for name in ("HEALTH", "JAEGER_HEALTH")]
         wait_for("both are healthy", lambda: all(fetch(url) for url in (health[0], f"{health[1]}/status")))
         with spans.tracer(f"127.0.0.1:{ports['OTLP_GRPC']}", "stack") as tracer:
             trace_id = spans.chat(tracer)
         api = f"http://127.0.0.1:{ports['JAEGER_UI']}/api/v3/traces/{trace_id}"
         wait_for("the trace", lambda: fetch(api))
-    finally:
-        stack.terminate()
-        stack.wait(timeout=60)
-    assert stack.returncode == 130
+    assert process.returncode == 130
     assert [fetch(url) for url in (*health, f"{health[1]}/status")] == [None] * 3
+
+
+def test_the_stack_ends_with_each_of_its_parts(tmp_path: Path) -> None:
+    """When Jaeger ends because its port is taken, `dev.sh` says so, takes the Collector down and fails."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        stack(tmp_path / "log", JAEGER_UI=taken.getsockname()[1]) as (process, ports),
+    ):
+        assert process.wait(timeout=60) == 1
+    written = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "address already in use" in written
+    assert "dev.sh: jaeger or otelcol has ended; its messages say why\n" in written
+    assert fetch(f"http://127.0.0.1:{ports['HEALTH']}") is None
 
 
 def test_badger_keeps_traces(backends: Backends) -> None:
