@@ -302,6 +302,36 @@ def test_a_price_by_tier_and_date_is_that_of_the_call() -> None:
     assert checked == 16
 
 
+@pytest.mark.parametrize("model", ["sonar-pro", "sonar-deep-research"])
+def test_a_price_of_the_request_and_of_reasoning_counts(run: Run, tmp_path: Path, model: str) -> None:
+    """What a provider asks for each request, and for reasoning, is in the cost of each call and of all of them."""
+    event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
+    counts = {"input_tokens": "1000", "output_tokens": "500", "reasoning_tokens": "400"}
+    moment = datetime.fromisoformat(event.metadata.custom_fields["timestamp"])
+    calls = [
+        replace(
+            event,
+            provider="perplexity",
+            model_id=model,
+            metadata=replace(
+                event.metadata,
+                custom_fields={**counts, "span_id": f"{index}", "timestamp": moment.isoformat()},
+            ),
+        )
+        for index in range(3)
+    ]
+    log = generated.write(tmp_path / "events.log", calls)
+    expected = genai_prices.calc_price(
+        genai_prices.Usage(input_tokens=1000, output_tokens=500, output_reasoning_tokens=400),
+        model,
+        provider_id="perplexity",
+        genai_request_timestamp=moment,
+    ).total_price
+    total = json.loads(run("stats", "--json", log).stdout)["total"]
+    assert total["cost_usd"] == pytest.approx(float(3 * expected), rel=1e-12)
+    assert stats.cost(Prices(), stats.decode(render(calls[0]).encode())) == expected
+
+
 def test_a_model_priced_by_something_else_is_unknown() -> None:
     """A model whose price is by the second or the image has no price by the token."""
     assert Prices().rate("openai", ("no-such-model",), "2026-01-01T00:00:00+00:00", 1) is None

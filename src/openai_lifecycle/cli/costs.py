@@ -38,18 +38,32 @@ _PROVIDERS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)  # compared by identity: it is a key in the hot path
 class Rate:
-    """Dollars for one token of each kind; cached tokens are the input tokens that the provider had cached."""
+    """Dollars for one token of each kind, and for a call besides its tokens.
+
+    Cached tokens are the input tokens that the provider had cached, reasoning tokens the output tokens that it hides.
+    """
 
     input: Decimal
     cached: Decimal
     output: Decimal
+    reasoning: Decimal
+    call: Decimal = Decimal(0)
 
-    def cost(self, input_tokens: int, cached_tokens: int, output_tokens: int) -> Decimal:
-        """Return the price of these tokens; ``input_tokens`` includes the cached ones."""
+    def cost(
+        self,
+        input_tokens: int,
+        cached_tokens: int,
+        output_tokens: int,
+        reasoning_tokens: int = 0,
+        calls: int = 1,
+    ) -> Decimal:
+        """Return the price of these; input includes the cached tokens, and output the reasoning tokens."""
         return (
             self.input * (input_tokens - cached_tokens)
             + self.cached * cached_tokens
-            + self.output * output_tokens
+            + self.output * (output_tokens - reasoning_tokens)
+            + self.reasoning * reasoning_tokens
+            + self.call * calls
         )
 
 
@@ -128,14 +142,19 @@ def _linear(price: ModelPrice, scale: int) -> Rate | None:
             base = price.calc_price(Usage(input_tokens=scale, output_tokens=0))
             cached = price.calc_price(Usage(input_tokens=scale, cache_read_tokens=scale, output_tokens=0))
             output = price.calc_price(Usage(input_tokens=scale, output_tokens=1))
+            reasoning = price.calc_price(
+                Usage(input_tokens=scale, output_tokens=1, output_reasoning_tokens=1)
+            )
     except (ValueError, ArithmeticError):
         return None
     if not any(getattr(price, f"{kind}_mtok", None) is not None for kind in ("input", "output")):
-        return None  # priced by the image, the second or the request: the log does not say how many
+        return None  # priced by the image or the second: the log does not say how many
     return Rate(
         base["input_price"] / scale,
         cached["input_price"] / scale,
         output["output_price"],
+        reasoning["output_price"],
+        base["total_price"] - base["input_price"],  # what a provider asks for the request
     )
 
 
@@ -170,4 +189,5 @@ def _override(model: str, prices: Any) -> Rate:
         raise ValueError(allowed) from None
     if not all(value.is_finite() and 0 <= value < _MILLION for value in values.values()):
         raise ValueError(f"{allowed}, 0 or more and less than a million for one token")
-    return Rate(values["input"], values.get("cached", values["input"]), values.get("output", Decimal(0)))
+    output = values.get("output", Decimal(0))
+    return Rate(values["input"], values.get("cached", values["input"]), output, output)

@@ -96,7 +96,7 @@ class Group:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     unpriced: int = 0
-    tokens: dict[Rate, list[int]] = field(default_factory=dict)
+    tokens: dict[Rate, list[int]] = field(default_factory=dict)  # what ``Rate.cost`` takes
     latency: Sketch = field(default_factory=Sketch)
     first_token: Sketch = field(default_factory=Sketch)
     tools: Counter[str] = field(default_factory=Counter)
@@ -120,7 +120,8 @@ class Group:
         ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for rate, counts in other.tokens.items():
-            self.tokens[rate] = [a + b for a, b in zip(self.tokens.get(rate, (0, 0, 0)), counts, strict=True)]
+            before = self.tokens.get(rate, (0,) * len(counts))
+            self.tokens[rate] = [a + b for a, b in zip(before, counts, strict=True)]
         self.errors.update(other.errors)
         self.tools.update(other.tools)
         self.latency.merge(other.latency)
@@ -185,21 +186,23 @@ class Numbers:
             group.unpriced += 1
 
     def _add_tokens(self, group: Group, entry: Entry, custom: Custom) -> None:
-        sent, cached, received = _tokens(custom)
+        sent, cached, received, reasoning = _tokens(custom)
         group.input_tokens += sent
         group.output_tokens += received
         group.cached_tokens += cached
-        group.reasoning_tokens += whole(custom.reasoning_tokens) or 0
+        group.reasoning_tokens += reasoning
         rate = _rate(self._prices, entry, sent, cached)
         if rate is None:
             group.unpriced += 1
             return
         counts = group.tokens.get(rate)
         if counts is None:
-            counts = group.tokens[rate] = [0, 0, 0]
+            counts = group.tokens[rate] = [0, 0, 0, 0, 0]
         counts[0] += sent
         counts[1] += cached
         counts[2] += received
+        counts[3] += min(reasoning, received)
+        counts[4] += 1
 
     def total(self) -> Group:
         """Return the numbers of all calls."""
@@ -220,9 +223,14 @@ _COUNTED: Final = frozenset(
 )
 
 
-def _tokens(custom: Custom) -> tuple[int, int, int]:
-    """Return how many tokens were sent, how many of these the provider had cached, and how many were received."""
-    return whole(custom.input_tokens) or 0, whole(custom.cached_tokens) or 0, whole(custom.output_tokens) or 0
+def _tokens(custom: Custom) -> tuple[int, int, int, int]:
+    """Return how many tokens were sent, how many of these were cached, how many were received, how many of reasoning."""
+    return (
+        whole(custom.input_tokens) or 0,
+        whole(custom.cached_tokens) or 0,
+        whole(custom.output_tokens) or 0,
+        whole(custom.reasoning_tokens) or 0,
+    )
 
 
 def _rate(prices: Prices, entry: Entry, sent: int, cached: int) -> Rate | None:
@@ -239,9 +247,9 @@ def _rate(prices: Prices, entry: Entry, sent: int, cached: int) -> Rate | None:
 def cost(prices: Prices, entry: Entry) -> Decimal | None:
     """Return what one call cost; ``None`` when it is not known."""
     custom = entry.metadata.custom_fields
-    sent, cached, received = _tokens(custom)
+    sent, cached, received, reasoning = _tokens(custom)
     rate = _rate(prices, entry, sent, cached) if custom.input_tokens or custom.output_tokens else None
-    return None if rate is None else rate.cost(sent, cached, received)
+    return None if rate is None else rate.cost(sent, cached, received, min(reasoning, received))
 
 
 def _measure(sketch: Sketch, text: str) -> None:
