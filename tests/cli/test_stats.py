@@ -217,7 +217,7 @@ def test_an_own_price_of_the_requested_model(run: Run, tmp_path: Path) -> None:
     """It comes before what genai-prices has for the model that answered; an own price of that one comes first."""
     event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
     fields = {"response_model": "gpt-4.1-mini-2025-04-14", "input_tokens": "1000000", "output_tokens": "0"}
-    custom = {**event.metadata.custom_fields, **fields, "cached_tokens": "0"}
+    custom = {**event.metadata.custom_fields, **fields, "cached_tokens": "0", "reasoning_tokens": "0"}
     asked = replace(event, model_id="gpt-4.1-mini", metadata=replace(event.metadata, custom_fields=custom))
     log = generated.write(tmp_path / "events.log", [asked])
     prices = {"gpt-4.1-mini": {"input": 1000, "cached": 1, "output": 1}}
@@ -235,8 +235,23 @@ def test_an_own_price_of_the_requested_model(run: Run, tmp_path: Path) -> None:
         ({"input_tokens": "1000000", "cached_tokens": "1000001"}, None),
         ({"output_tokens": "1000000"}, 5),
         ({}, None),
+        ({"input_tokens": "1000000", "output_tokens": "1000000", "total_tokens": "2000000"}, 7),
+        ({"input_tokens": "1000000", "output_tokens": "1000000", "total_tokens": "3000000"}, 12),
+        ({"output_tokens": "1000000", "reasoning_tokens": "1000000"}, 5),
+        ({"output_tokens": "1000000", "reasoning_tokens": "2000000", "total_tokens": "1000000"}, 15),
+        ({"output_tokens": "1000000", "reasoning_tokens": "2000000", "total_tokens": "3000000"}, 15),
     ],
-    ids=["all cached", "more cached than sent", "output only", "no counts"],
+    ids=[
+        "all cached",
+        "more cached than sent",
+        "output only",
+        "no counts",
+        "a plain total",
+        "thoughts in the total only, as from Gemini",
+        "reasoning within the output",
+        "reasoning beside output and total, as from Perplexity",
+        "reasoning beside the output, as from xAI",
+    ],
 )
 def test_what_a_call_costs(run: Run, tmp_path: Path, counts: dict[str, str], expected: int | None) -> None:
     """A call costs what its counts say, one and all; it has no cost when they are missing or contradict each other."""

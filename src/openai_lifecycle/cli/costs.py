@@ -67,6 +67,15 @@ class Rate:
         )
 
 
+def paid_output(input_tokens: int, output_tokens: int, reasoning_tokens: int, total_tokens: int) -> int:
+    """Return how many output tokens are paid for: some providers do not count those of reasoning as output.
+
+    Gemini and xAI count them only in the total, Perplexity not even there: there are more of them than of output.
+    """
+    beside = max(0, total_tokens - input_tokens - output_tokens)
+    return output_tokens + (max(beside, reasoning_tokens) if reasoning_tokens > output_tokens else beside)
+
+
 class Prices:
     """Rates by provider, model and date; ``overrides`` (see :func:`load`) come first."""
 

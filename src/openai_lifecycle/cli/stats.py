@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from openai_lifecycle import semconv
-from openai_lifecycle.cli.costs import Prices, Rate
+from openai_lifecycle.cli.costs import Prices, Rate, paid_output
 from openai_lifecycle.cli.select import Filter
 from openai_lifecycle.cli.sketch import Sketch
 from openai_lifecycle.eventslog.format import KEYS as EVENT_KEYS
@@ -37,6 +37,7 @@ class Custom(msgspec.Struct, gc=False):
     response_model: str = ""
     input_tokens: str = ""
     output_tokens: str = ""
+    total_tokens: str = ""
     cached_tokens: str = ""
     reasoning_tokens: str = ""
     time_to_first_token_ms: str = ""
@@ -200,8 +201,9 @@ class Numbers:
             counts = group.tokens[rate] = [0, 0, 0, 0, 0]
         counts[0] += sent
         counts[1] += cached
-        counts[2] += received
-        counts[3] += min(reasoning, received)
+        paid = paid_output(sent, received, reasoning, whole(custom.total_tokens) or 0)
+        counts[2] += paid
+        counts[3] += min(reasoning, paid)
         counts[4] += 1
 
     def total(self) -> Group:
@@ -249,7 +251,10 @@ def cost(prices: Prices, entry: Entry) -> Decimal | None:
     custom = entry.metadata.custom_fields
     sent, cached, received, reasoning = _tokens(custom)
     rate = _rate(prices, entry, sent, cached) if custom.input_tokens or custom.output_tokens else None
-    return None if rate is None else rate.cost(sent, cached, received, min(reasoning, received))
+    if rate is None:
+        return None
+    paid = paid_output(sent, received, reasoning, whole(custom.total_tokens) or 0)
+    return rate.cost(sent, cached, paid, min(reasoning, paid))
 
 
 def _measure(sketch: Sketch, text: str) -> None:
