@@ -362,6 +362,19 @@ def test_each_provider_that_is_translated_exists(provider: str) -> None:
     assert costs._PROVIDERS[provider] in known
 
 
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [("gcp.vertex_ai", "google/gemini-2.5-pro"), ("gcp.gemini", "models/gemini-2.5-pro")],
+)
+def test_a_model_is_known_by_the_name_that_google_wants(provider: str, model: str) -> None:
+    """Google's endpoints for OpenAI's client want a prefix before the model, which then costs what it costs without."""
+    when = "2026-01-01T00:00:00+00:00"
+    rate, plain = (Prices().rate(provider, (name,), when, 9) for name in (model, "gemini-2.5-pro"))
+    assert rate is not None
+    assert plain is not None
+    assert rate.cost(9, 4, 5) == plain.cost(9, 4, 5)
+
+
 # ------------------------------------------------------------------ the fast path
 def test_the_fast_decoder_reads_what_the_parser_reads() -> None:
     """The decoder of the hot path gives the same values as the parser for ordinary and for hostile entries."""

@@ -34,6 +34,8 @@ _PROVIDERS: Final[Mapping[str, str]] = {
     "together_ai": "together",
     "fireworks_ai": "fireworks",
 }
+#: What stands before a model's name on the endpoint that speaks OpenAI's API, but not in genai-prices.
+_PREFIXES: Final[Mapping[str, str]] = {"gcp.vertex_ai": "google/", "gcp.gemini": "models/"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # compared by identity: it is a key in the hot path
@@ -128,7 +130,9 @@ def _listed(provider: str, model: str) -> Rate | ModelInfo | None:
     """Return what genai-prices has for a model: its rate if it is always the same."""
     try:
         found = calc_price(
-            Usage(input_tokens=0, output_tokens=0), model, provider_id=_PROVIDERS.get(provider, provider)
+            Usage(input_tokens=0, output_tokens=0),
+            model.removeprefix(_PREFIXES.get(provider, "")),
+            provider_id=_PROVIDERS.get(provider, provider),
         ).model
     except (LookupError, ValueError):
         return None
