@@ -21,6 +21,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import Result
+from rich.cells import cell_len
 
 from openai_lifecycle.cli import show
 from openai_lifecycle.cli.commands import cli
@@ -109,12 +110,19 @@ def test_doctor_works_in_a_terminal() -> None:
 @pytest.mark.parametrize("columns", [30, 80, 100, 250])
 def test_a_row_fits_the_terminal(hostile_log: Path, columns: int) -> None:
     """However wide the terminal, an entry is one line of it, wide characters counted as two."""
-    from rich.cells import cell_len
-
     for event in read_events(hostile_log):
         row = COLOUR.sub("", show.row(event, columns))
         assert cell_len(row) <= columns
         assert "\n" not in row
+
+
+def test_a_text_in_a_tree_ends_with_the_terminal(tmp_path: Path) -> None:
+    """In a terminal a long prompt does not break the tree of ``trace`` apart; in a pipe it is whole."""
+    event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
+    log = generated.write(tmp_path / "events.log", [replace(event, message_content="user: " + "漢" * 5000)])
+    shown = COLOUR.sub("", in_terminal("trace", event.trace_id, str(log), columns=80)).splitlines()
+    assert [cell_len(line) for line in shown if "漢" in line] in ([79], [80])
+    assert "漢" * 5000 in "".join(show.tree(list(read_events(log)), None, 0))
 
 
 @pytest.mark.parametrize("columns", [80, 100, 115])

@@ -127,12 +127,13 @@ def tail(log: Sequence[str], *, follow: bool, lines: int, wanted: Filter, form: 
 def trace(trace_id: str, log: Sequence[str], jaeger: str | None) -> None:
     """Show all entries of one trace in order, with durations.
 
-    The first digits of TRACE_ID are enough.
+    The first digits of TRACE_ID are enough. On a terminal, texts are cut at its edge: `show --full --trace TRACE_ID`
+    has all of them.
     """
     events = list(logs.read(logs.expand(log), Filter(trace=trace_id)))
     if not events:  # which `read` has said
         sys.exit(1)
-    terminal.page(show.tree(events, jaeger))
+    terminal.page(show.tree(events, jaeger, terminal.width()))
 
 
 def _prices(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:

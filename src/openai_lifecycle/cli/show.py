@@ -110,7 +110,12 @@ def _short_time(time: datetime) -> str:
 
 def _fit(text: str, size: int) -> str:
     """Return ``text`` in exactly ``size`` columns of a terminal."""
-    return set_cell_size(text, size) if cell_len(text) <= size else f"{set_cell_size(text, size - 1)}…"
+    return set_cell_size(_cut(text, size), size)
+
+
+def _cut(text: str, size: int) -> str:
+    """Return ``text`` in at most ``size`` columns of a terminal."""
+    return text if cell_len(text) <= size else f"{set_cell_size(text, size - 1)}…"
 
 
 def rows(events: Iterable[LifecycleEvent], width: int) -> Iterator[str]:
@@ -140,8 +145,11 @@ def json_array(events: Iterable[LifecycleEvent]) -> Iterator[str]:
 
 
 # ------------------------------------------------------------------ a trace
-def tree(events: list[LifecycleEvent], jaeger: str | None) -> Iterator[str]:
-    """Yield the lines of the events of one or several traces, in order: trace, call, entries."""
+def tree(events: list[LifecycleEvent], jaeger: str | None, width: int) -> Iterator[str]:
+    """Yield the lines of the events of one or several traces, in order: trace, call, entries.
+
+    The text of an entry is cut where ``width`` columns end; with 0 it is whole.
+    """
     traces: dict[str, dict[str, list[LifecycleEvent]]] = {}
     for event in sorted(events, key=instant):
         spans = traces.setdefault(event.trace_id, {})
@@ -150,10 +158,10 @@ def tree(events: list[LifecycleEvent], jaeger: str | None) -> Iterator[str]:
         yield style(f"trace {clean(trace_id)}", bold=True)
         if jaeger:
             yield f"{jaeger.rstrip('/')}/trace/{clean(trace_id)}"
-        yield from _spans(spans)
+        yield from _spans(spans, width)
 
 
-def _spans(spans: dict[str, list[LifecycleEvent]]) -> Iterator[str]:
+def _spans(spans: dict[str, list[LifecycleEvent]], width: int) -> Iterator[str]:
     started = {name: min(map(_start, events)) for name, events in spans.items()}
     origin = min(started.values())
     ordered = sorted(spans, key=lambda name: started[name])
@@ -164,9 +172,12 @@ def _spans(spans: dict[str, list[LifecycleEvent]]) -> Iterator[str]:
         for event in spans[name]:
             stem = "   " if last else "│  "
             branch = "└─" if event is spans[name][-1] else "├─"
-            at = (instant(event) - origin).total_seconds()
+            at = f"+{(instant(event) - origin).total_seconds():.3f} s"
+            text = clean(summary(event))
+            if width:
+                text = _cut(text, max(10, width - len(f"{stem}{branch} {event.tag}  {at}  ")))
             tag = style(event.tag, fg=COLOURS[type(event)])
-            yield f"{stem}{branch} {tag}  {style(f'+{at:.3f} s', dim=True)}  {clean(summary(event))}".rstrip()
+            yield f"{stem}{branch} {tag}  {style(at, dim=True)}  {text}".rstrip()
 
 
 def _start(event: LifecycleEvent) -> datetime:
