@@ -154,6 +154,15 @@ def test_convert_says_how_many(run: Run, tmp_path: Path) -> None:
     assert told("sqlite") == f"out: {len(events)} entries read, {len(events) - 1} new\n"
 
 
+def test_a_database_without_entries_has_the_table(run: Run, log: Path, tmp_path: Path) -> None:
+    """Where nothing matches, a query finds no row instead of no table; a log that cannot be read makes no database."""
+    assert "out.db: 0 entries" in run("convert", "--to", "sqlite", "-o", "out.db", "--model", "x", log).stderr
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        assert database.execute("SELECT count(*) FROM openai_lifecycle_events").fetchall() == [(0,)]
+    run("convert", "--to", "sqlite", "-o", "other.db", tmp_path, status=2)
+    assert not (tmp_path / "other.db").exists()
+
+
 def test_what_fails_leaves_the_old_file(run: Run, log: Path, tmp_path: Path) -> None:
     """A conversion that cannot read its log leaves the file of the one before as it was, and nothing beside it."""
     (tmp_path / "folder").mkdir()

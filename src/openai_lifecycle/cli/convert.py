@@ -59,7 +59,8 @@ def to_sqlite(events: Iterable[LifecycleEvent], path: str) -> tuple[int, int]:
         raise SinkError("the name is not UTF-8") from None
     sink = SqlSink(url)
     before, count = _rows(path), 0
-    for batch in _batches(iter(events)):
+    # An empty batch last, so that the table is there without any event too, as the heading of a CSV is.
+    for batch in itertools.chain(_batches(iter(events)), [[]]):
         sink.write(batch)
         count += len(batch)
     sink.close()
