@@ -125,6 +125,9 @@ def test_convert_says_what_is_wrong(run: Run, log: Path, tmp_path: Path) -> None
     )
     refused = run("convert", "--to", "sqlite", "-o", tmp_path / "no.db", log, status=1).stderr
     assert refused == f"Error: {tmp_path / 'no.db'}: not an SQLite database\n"
+    for name, reason in ((tmp_path, "Is a directory"), ("no/such.db", "No such file or directory")):
+        refused = run("convert", "--to", "sqlite", "-o", name, log, status=1).stderr
+        assert refused == f"Error: {name}: {reason}\n"
     refused = run("convert", "--to", "sqlite", "-o", "caf\udce9.db", log, status=1).stderr
     assert refused == "Error: caf\\udce9.db: the name is not UTF-8\n"
 
