@@ -94,6 +94,14 @@ def test_a_wrong_option_says_what_is_allowed(run: Run, log: Path, arguments: lis
     assert message in run("show", *arguments, log, status=2).stderr
 
 
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", ""])
+def test_a_wrong_number_says_what_is_allowed(run: Run, log: Path, value: str) -> None:
+    """What is no number of entries ends with status 2 and one message that names it and what is allowed."""
+    for arguments in (["tail", "-n"], ["report", "-o", "report.html", "--entries"]):
+        told = run(*arguments, value, log, status=2).stderr
+        assert f"{value!r} is not allowed: it must be a whole number, 0 or more" in told
+
+
 @pytest.mark.parametrize("command", ["show", "tail", "stats", "report", "convert"])
 def test_help_says_which_filters_may_be_repeated(run: Run, command: str) -> None:
     """Each filter that may be repeated says so in its help, and no other does."""
@@ -167,6 +175,11 @@ def test_an_error_without_a_message_is_named_once(run: Run, tmp_path: Path) -> N
     log = generated.write(tmp_path / "events.log", [error, replace(error, error=kind)])
     texts = [line.split("\t")[8] for line in run("show", log).stdout.splitlines()]
     assert texts == [f"{kind}: try again", kind]
+
+
+def test_tail_may_show_everything(run: Run, log: Path) -> None:
+    """More entries than any computer counts to are all of them."""
+    assert run("tail", "-n", 10**30, log).stdout == run("show", log).stdout
 
 
 def test_tail_shows_the_last(run: Run, log: Path) -> None:

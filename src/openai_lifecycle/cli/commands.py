@@ -42,6 +42,22 @@ def _format_options(command: _Command) -> _Command:
     return command
 
 
+class _Count(click.IntRange):
+    """A whole number, 0 or more; one that no computer counts to is the highest that it can."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        try:
+            number = int(value)
+        except ValueError:
+            number = -1
+        if number < 0:
+            self.fail(f"{value!r} is not allowed: it must be a whole number, 0 or more", param, ctx)
+        return min(number, sys.maxsize)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def cli() -> None:
@@ -88,7 +104,7 @@ def show_(log: Sequence[str], wanted: Filter, form: str | None) -> None:
 @click.option(
     "-n",
     "--lines",
-    type=click.IntRange(min=0),
+    type=_Count(min=0),
     default=10,
     show_default=True,
     help="How many entries to show first.",
@@ -206,7 +222,7 @@ def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | Non
 )
 @click.option(
     "--entries",
-    type=click.IntRange(min=0),
+    type=_Count(min=0),
     default=100_000,
     show_default=True,
     help="How many entries to list, newest first; the statistics cover all.",
