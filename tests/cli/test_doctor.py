@@ -256,6 +256,14 @@ def test_a_program_that_ignores_the_environment(run: Run) -> None:
     assert "ignores PYTHONPATH (python -I or -E)" in shown
 
 
+def test_a_program_that_a_signal_ends(run: Run) -> None:
+    """The signal that ends a program is named, or numbered where it has no name."""
+    program = "import os; os.kill(os.getpid(), 9)"
+    shown = run("doctor", sys.executable, "-c", program, status=1).stdout
+    assert f"{program}: ended by SIGKILL\n" in shown
+    assert doctor.ended(-99) == "ended by signal 99"
+
+
 def test_options_belong_to_the_command(run: Run) -> None:
     """What follows the command's name is the command's; before it, a wrong option is an error."""
     program = "import sys; print(*sys.argv[1:])"
@@ -265,7 +273,9 @@ def test_options_belong_to_the_command(run: Run) -> None:
 
 
 def test_a_command_that_does_not_exist(run: Run) -> None:
-    """A command that cannot be found is one line, and the status is 1."""
-    result = run("doctor", "--", "nosuchcmd", status=1)
-    assert result.stderr == "nosuchcmd: command not found\n"
-    assert "captured" not in result.stdout
+    """A command that cannot be found, or is a file that may not be run, is one line, and the status is 1."""
+    Path("app.py").write_text("")
+    for name in ("nosuchcmd", "./app.py"):
+        result = run("doctor", "--", name, status=1)
+        assert result.stderr == f"{name}: command not found, or not executable\n"
+        assert "captured" not in result.stdout

@@ -354,9 +354,9 @@ def _captured(command: Sequence[str]) -> bool:
         try:
             status = doctor.run(command, path)
         except FileNotFoundError:
-            click.echo(f"{terminal.clean(command[0])}: command not found", err=True)
+            click.echo(f"{terminal.clean(command[0])}: command not found, or not executable", err=True)
             return False
-        click.echo(f"\n{terminal.clean(' '.join(command))}: exit status {status}")
+        click.echo(f"\n{terminal.clean(' '.join(command))}: {doctor.ended(status)}")
         if not os.path.exists(path):
             click.echo(
                 "nothing was captured: the command made no OpenAI client, wrote another events.log, ignores PYTHONPATH "

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distributions, entry_points, version
+from signal import Signals
 from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
@@ -311,7 +312,7 @@ def run(command: Sequence[str], log: str) -> int:
     ``python`` is that of this environment, as it is when the environment is activated.
 
     Raises:
-        FileNotFoundError: there is no such command.
+        FileNotFoundError: there is no such command, or it is not executable.
     """
     starter = "from opentelemetry.instrumentation.auto_instrumentation import run; run()"
     path = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)))
@@ -326,3 +327,13 @@ def run(command: Sequence[str], log: str) -> int:
             return child.wait()
         except KeyboardInterrupt:  # the terminal sent it to the command too, which decides how to react
             continue
+
+
+def ended(status: int) -> str:
+    """Return how a command ended, of whose ``status`` a negative one is a signal."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"ended by {Signals(-status).name}"
+    except ValueError:  # a real-time signal
+        return f"ended by signal {-status}"
