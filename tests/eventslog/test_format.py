@@ -294,6 +294,7 @@ TYPE = '"event_type": "LLM_INITIALIZATION_START"'
         (HEADER + '{"event_type": "TOOL_CALL_DETECTED"}', "not LLM_INITIALIZATION_START"),
         (HEADER + f"{{{TYPE}", "broken JSON"),
         (HEADER + f"{{{TYPE}}} {{}}", "broken JSON"),
+        (HEADER + f'{{{TYPE}, "x": "torn', "broken JSON: Unterminated string starting at character 48$"),
         (HEADER + f'{{{TYPE}, "provider": 7}}', "provider has a value of the wrong type"),
         (HEADER + f'{{{TYPE}, "temperature": true}}', "temperature has a value of the wrong type"),
         (HEADER + f'{{{TYPE}, "metadata": [1]}}', "metadata is not an object"),

@@ -218,7 +218,8 @@ def _object(body: bytes) -> dict[str, Any]:
         except RecursionError:
             raise ValueError("the object is nested too deeply") from None
         except json.JSONDecodeError as error:  # not chained: its `doc` is the text itself
-            raise ValueError(f"broken JSON: {error.msg} at character {error.pos}") from None
+            what = error.msg.removesuffix(" at")
+            raise ValueError(f"broken JSON: {what} at character {error.pos}") from None
     if not isinstance(members, dict):
         raise ValueError("no object under the header")
     return members
