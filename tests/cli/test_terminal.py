@@ -344,6 +344,14 @@ def test_help_is_complete(run: Run, name: str) -> None:
     accepted(example[1])
 
 
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize("name", ["show", "stats", "report", "convert", "check"])
+def test_an_example_works_where_the_log_is(run: Run, name: str) -> None:
+    """Pasted beside an events.log, the example of each command that names no trace or program ends well."""
+    _, _, line = str(cli.commands[name].epilog).partition("Example: openai-lifecycle ")
+    run(*shlex.split(line.partition("||")[0]))
+
+
 def accepted(line: str) -> None:
     """Fail unless the command accepts the arguments of ``line``."""
     name, *arguments = shlex.split(line.partition("||")[0].partition("|")[0])

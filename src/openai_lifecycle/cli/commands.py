@@ -292,7 +292,7 @@ def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None
         click.echo(f"{terminal.clean(output)}: {terminal.amount(count, 'entry', 'entries')}{new}", err=True)
 
 
-@cli.command("check", epilog="Example: openai-lifecycle check /var/log/app/events.log || alert")
+@cli.command("check", epilog="Example: openai-lifecycle check events.log || echo not whole")
 @_logs
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 def check_(log: Sequence[str], form: str | None) -> None:
