@@ -72,7 +72,8 @@ class Rate:
 def paid_output(input_tokens: int, output_tokens: int, reasoning_tokens: int, total_tokens: int) -> int:
     """Return how many output tokens are paid for: some providers do not count those of reasoning as output.
 
-    Gemini and xAI count them only in the total, Perplexity not even there: there are more of them than of output.
+    Gemini and xAI count them only in the total, Perplexity not even there: there are more of them than of output. So
+    the result is never less than ``reasoning_tokens``.
     """
     beside = max(0, total_tokens - input_tokens - output_tokens)
     return output_tokens + (max(beside, reasoning_tokens) if reasoning_tokens > output_tokens else beside)

@@ -187,7 +187,7 @@ class Numbers:
             group.unpriced += 1
 
     def _add_tokens(self, group: Group, entry: Entry, custom: Custom) -> None:
-        sent, cached, received, reasoning = _tokens(custom)
+        sent, cached, received, reasoning, paid = _tokens(custom)
         group.input_tokens += sent
         group.output_tokens += received
         group.cached_tokens += cached
@@ -201,9 +201,8 @@ class Numbers:
             counts = group.tokens[rate] = [0, 0, 0, 0, 0]
         counts[0] += sent
         counts[1] += cached
-        paid = paid_output(sent, received, reasoning, whole(custom.total_tokens) or 0)
         counts[2] += paid
-        counts[3] += min(reasoning, paid)
+        counts[3] += reasoning
         counts[4] += 1
 
     def total(self) -> Group:
@@ -225,14 +224,12 @@ _COUNTED: Final = frozenset(
 )
 
 
-def _tokens(custom: Custom) -> tuple[int, int, int, int]:
-    """Return how many tokens were sent, how many of these were cached, how many were received, how many of reasoning."""
-    return (
-        whole(custom.input_tokens) or 0,
-        whole(custom.cached_tokens) or 0,
-        whole(custom.output_tokens) or 0,
-        whole(custom.reasoning_tokens) or 0,
-    )
+def _tokens(custom: Custom) -> tuple[int, int, int, int, int]:
+    """Return how many tokens were sent, cached of these, received, of reasoning, and are paid for as output."""
+    sent, cached = whole(custom.input_tokens) or 0, whole(custom.cached_tokens) or 0
+    received, reasoning = whole(custom.output_tokens) or 0, whole(custom.reasoning_tokens) or 0
+    paid = paid_output(sent, received, reasoning, whole(custom.total_tokens) or 0)
+    return sent, cached, received, reasoning, paid
 
 
 def _rate(prices: Prices, entry: Entry, sent: int, cached: int) -> Rate | None:
@@ -249,12 +246,9 @@ def _rate(prices: Prices, entry: Entry, sent: int, cached: int) -> Rate | None:
 def cost(prices: Prices, entry: Entry) -> Decimal | None:
     """Return what one call cost; ``None`` when it is not known."""
     custom = entry.metadata.custom_fields
-    sent, cached, received, reasoning = _tokens(custom)
+    sent, cached, _, reasoning, paid = _tokens(custom)
     rate = _rate(prices, entry, sent, cached) if custom.input_tokens or custom.output_tokens else None
-    if rate is None:
-        return None
-    paid = paid_output(sent, received, reasoning, whole(custom.total_tokens) or 0)
-    return rate.cost(sent, cached, paid, min(reasoning, paid))
+    return None if rate is None else rate.cost(sent, cached, paid, reasoning)
 
 
 def _measure(sketch: Sketch, text: str) -> None:
