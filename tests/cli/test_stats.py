@@ -85,7 +85,7 @@ def test_the_real_client_s_log(run: Run, real_log: Path) -> None:
 
 
 def test_groups_are_told_apart(run: Run, log: Path) -> None:
-    """A group has the calls of its key: a user that nobody named is none, an hour is that of the entry.
+    """A group has the calls of its key: a user that nobody named is none, day and hour are those of the entry.
 
     Tool calls, which name no operation, count with the generation that they belong to.
     """
@@ -94,16 +94,19 @@ def test_groups_are_told_apart(run: Run, log: Path) -> None:
         for g in json.loads(run("stats", "--json", "--by", "user", log).stdout)["groups"]
     }
     named: Counter[str] = Counter()
+    days: Counter[str] = Counter()
     hours: Counter[str] = Counter()
     for event in read_events(log):
         if isinstance(event, (LLMGenerationSuccess, LLMGenerationError)):
             named[{"llm_generation_user": ""}.get(event.metadata.user or "", event.metadata.user or "")] += 1
+            days[f"{event.time:%Y-%m-%d}"] += 1
             hours[f"{event.time:%Y-%m-%dT%H}:00+00:00"] += 1
     assert users == named
     by_operation = json.loads(run("stats", "--json", "--by", "operation", log).stdout)["groups"]
     assert {group["operation"] for group in by_operation} == {"llm_generation", "llm_embedding"}
-    by_hour = json.loads(run("stats", "--json", "--by", "hour", log).stdout)["groups"]
-    assert [(group["hour"], group["calls"]) for group in by_hour] == sorted(hours.items())
+    for name, counted in (("day", days), ("hour", hours)):
+        groups = json.loads(run("stats", "--json", "--by", name, log).stdout)["groups"]
+        assert [(group[name], group["calls"]) for group in groups] == sorted(counted.items())
 
 
 def test_hours_are_in_the_order_of_time(run: Run, tmp_path: Path) -> None:

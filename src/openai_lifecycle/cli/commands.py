@@ -176,7 +176,7 @@ _prices_option = click.option(
 @click.option(
     "--by",
     multiple=True,
-    type=click.Choice(("model", "provider", "operation", "user", "hour")),
+    type=click.Choice(("model", "provider", "operation", "user", "day", "hour")),
     default=("model",),
     help="What to group calls by; may be repeated.  [default: model]",
 )

@@ -148,6 +148,7 @@ KEYS: Final[dict[str, Callable[[Entry], str]]] = {
     "provider": lambda entry: entry.provider,
     "operation": lambda entry: entry.operation or "llm_generation",  # a tool call names none
     "user": lambda entry: "" if entry.metadata.user in _NOBODY else entry.metadata.user,
+    "day": lambda entry: entry.metadata.custom_fields.timestamp[:10],
     "hour": lambda entry: hour(entry.metadata.custom_fields.timestamp),
 }
 
@@ -213,8 +214,8 @@ class Numbers:
         return total
 
     def ordered(self) -> list[tuple[tuple[str, ...], Group]]:
-        """Return the groups, by time when they are grouped by hour, else those with the most calls first."""
-        if "hour" in self.by:
+        """Return the groups, by time when they are grouped by day or hour, else those with the most calls first."""
+        if "day" in self.by or "hour" in self.by:
             return sorted(self.groups.items(), key=lambda item: tuple(map(_in_order, self.by, item[0])))
         return sorted(self.groups.items(), key=lambda item: (-item[1].calls, item[0]))
 
