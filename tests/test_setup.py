@@ -355,7 +355,7 @@ def test_an_api_that_is_set_to_what_is_not_installed(variable: str, error: str) 
     done = start(f"import openai_lifecycle\nopenai_lifecycle.instrument()\n{APP}", **{variable: "missing"})
     assert (done.returncode, done.stdout) == (0, "chatcmpl-1\n")
     last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"openai-lifecycle: OpenAI calls are not recorded: {error}")
+    assert last.startswith(f"openai-lifecycle: OpenAI calls are not recorded: {variable}=missing: {error}")
     assert not Path("events.log").exists()
 
 

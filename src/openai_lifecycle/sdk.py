@@ -38,6 +38,16 @@ def disabled() -> bool:
     return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
+#: The variables for which OpenTelemetry's API itself raises when they name what is not installed.
+_API_VARIABLES: Final = ("OTEL_PROPAGATORS", "OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER")
+
+
+def api_trouble(error: Exception) -> str:
+    """Describe an error of the API, which may be a bare ``StopIteration``, with the variables that may be its cause."""
+    named = [f"{name}={os.environ[name]}" for name in _API_VARIABLES if os.environ.get(name)]
+    return ": ".join(filter(None, (", ".join(named), repr(error))))
+
+
 _PROTOCOLS: Final = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
 
 

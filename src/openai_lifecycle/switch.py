@@ -69,7 +69,8 @@ class Switch(Locked):
                 if not isinstance(error, Exception):
                     raise
                 # The API itself cannot be used: OTEL_PROPAGATORS=b3 without its package, for instance.
-                _logger.error("openai-lifecycle: OpenAI calls are not recorded: %r", error)  # noqa: TRY400 - one line
+                trouble = sdk.api_trouble(error)
+                _logger.error("openai-lifecycle: OpenAI calls are not recorded: %s", trouble)  # noqa: TRY400 - one line
                 return
         self._options, self.is_on = read, True
 

@@ -39,7 +39,6 @@ _ENTRY_POINTS: Final = (
     ("opentelemetry_post_instrument", "opentelemetry-instrument starts the SDK where nobody else does"),
     ("opentelemetry_environment_variables", "each variable is a flag of opentelemetry-instrument"),
 )
-_API_VARIABLES: Final = ("OTEL_PROPAGATORS", "OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER")
 _OTHERS: Final = ("ddtrace", "langfuse", "langtrace-python-sdk", "logfire", "traceloop-sdk")
 #: OTLP exporter → the endpoint that it uses where none is set.
 _ENDPOINTS: Final = {"otlp_proto_grpc": "http://localhost:4317", "otlp_proto_http": "http://localhost:4318"}
@@ -152,10 +151,8 @@ def _api() -> Iterator[Finding]:
         trace.get_tracer_provider()
         metrics.get_meter_provider()
     except Exception as error:  # noqa: BLE001 - whatever a propagator's or provider's package raises
-        named = ", ".join(f"{name}={os.environ[name]}" for name in _API_VARIABLES if name in os.environ)
-        yield Finding(
-            "problem", "API", f"OpenTelemetry cannot be used, nothing is recorded: {named}: {error!r}"
-        )
+        trouble = sdk.api_trouble(error)
+        yield Finding("problem", "API", f"OpenTelemetry cannot be used, nothing is recorded: {trouble}")
 
 
 def _unknown_variables() -> Iterator[Finding]:
