@@ -888,6 +888,39 @@ def test_a_coroutine_closed_by_hand(
     assert entry.metadata.custom_fields["error_type"] == "GeneratorExit"
 
 
+class GoneError(BaseException):
+    """What the client's handling of a destroyed coroutine may fail with."""
+
+
+def test_a_coroutine_whose_destruction_fails(observed: Observed, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception that takes the place of ``GeneratorExit`` in another context is recorded, with nothing to log."""
+
+    async def never(_: Any) -> Any:
+        asked.set()
+        try:
+            return await asyncio.get_running_loop().create_future()
+        except GeneratorExit:
+            raise GoneError  # noqa: B904 - chained by itself
+
+    async def work() -> None:
+        transport = http.AsyncClient(transport=http.MockTransport(never))
+        async with openai.AsyncOpenAI(api_key="k", http_client=transport) as client:
+            task = asyncio.create_task(client.chat.completions.create(**wire.REQUEST))
+            await asked.wait()
+            calling: Any = task.get_coro()
+            with pytest.raises(GoneError):
+                calling.close()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asked = asyncio.Event()
+    asyncio.run(work())
+    assert not caplog.records
+    entry = observed.generation()
+    assert isinstance(entry, LLMGenerationError)
+    assert entry.metadata.custom_fields["error_type"] == "GoneError"
+
+
 @pytest.mark.parametrize("options", [{}, {"durability": "buffered"}], ids=["write", "buffered"])
 def test_undone_while_a_stream_is_open(
     server: ScriptedServer, observed: Observed, options: dict[str, Any]

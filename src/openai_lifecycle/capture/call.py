@@ -103,9 +103,10 @@ class Call:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        if kind is GeneratorExit:
+        if kind is GeneratorExit or (error is not None and isinstance(error.__context__, GeneratorExit)):
             # A coroutine destroyed half-way runs this wherever that happens, mostly in another context than
-            # the token's.
+            # the token's. At the end of the process the client's own handling of it fails: it imports what it catches
+            # (openai 3.57, ``_httpx2.py``, ``request_exceptions``).
             if trace.get_current_span() is self.recording.span:
                 contexts.detach(self._token)
             self.abandon(error)
