@@ -122,8 +122,10 @@ def a_limit_of_file_size() -> Iterator[None]:
     Path("place").mkdir()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:  # also of a test that fails: no later one could write
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 FAULTS: dict[str, tuple[Fault, str]] = {
