@@ -293,6 +293,13 @@ def test_a_read_only_disk(capsys: pytest.CaptureFixture[str], meter: Meter) -> N
         assert written(place / "events.log") == {"": [1]}
 
 
+def let_others_reach(path: Path) -> None:
+    """Let every user search the directories above ``path``: pytest's own are private."""
+    for directory in path.absolute().parents:
+        if directory.stat().st_uid == 0 and str(directory) != "/":
+            directory.chmod(directory.stat().st_mode | 0o011)
+
+
 @needs_root
 @pytest.mark.parametrize("what", ["directory", "file"])
 def test_no_permission(what: str) -> None:
@@ -304,9 +311,7 @@ def test_no_permission(what: str) -> None:
         log.chmod(0o400)
     else:
         log.parent.chmod(0o700)
-    for directory in log.absolute().parents[1:]:  # pytest's own are private
-        if directory.stat().st_uid == 0 and str(directory) != "/":
-            directory.chmod(directory.stat().st_mode | 0o011)
+    let_others_reach(log.parent)
     status, out, err = child.run("unprivileged", uid=NOBODY, events_log="private/events.log")
     assert (status, out) == (0, "still running")
     assert entry(1) in err
@@ -320,9 +325,7 @@ def test_a_file_that_may_only_be_written() -> None:
     log.parent.mkdir()
     log.write_text(entry(0))
     log.chmod(0o222)
-    for directory in log.absolute().parents:
-        if directory.stat().st_uid == 0 and str(directory) != "/":
-            directory.chmod(directory.stat().st_mode | 0o011)
+    let_others_reach(log)
     status, out, err = child.run("unprivileged", uid=NOBODY, events_log="private/events.log")
     assert (status, out, err) == (0, "still running", "")
     assert written(log) == {"": [0, 1]}
@@ -335,9 +338,7 @@ def test_a_process_that_gives_up_its_privileges(mode: int) -> None:
     log = Path("private/events.log")
     log.parent.mkdir()
     log.parent.chmod(mode)
-    for directory in log.absolute().parents[1:]:  # pytest's own are private
-        if directory.stat().st_uid == 0 and str(directory) != "/":
-            directory.chmod(directory.stat().st_mode | 0o011)
+    let_others_reach(log.parent)
     file = EventsFile(child.options(events_log=str(log), durability="fsync"))
     file.write(entry(0))
     if mode & 0o011:  # the new user may open it again
