@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections import Counter
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +341,23 @@ def test_the_version_decides(installed: str, supported: bool, way: str) -> None:
         assert "openai >= 1.66" in line
         assert f"openai {installed}" in line
         assert not Path("events.log").exists()
+
+
+def test_a_client_without_metadata(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Where openai has no metadata, as in a frozen application, one error says so, unless the check is skipped."""
+    import openai_lifecycle
+
+    def missing(name: str) -> Any:
+        raise PackageNotFoundError(name)
+
+    instrumentor = openai_lifecycle.OpenAILifecycleInstrumentor()
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
+    openai_lifecycle.instrument()
+    (message,) = caplog.messages
+    assert "openai >= 1.66" in message
+    assert not instrumentor.is_instrumented_by_opentelemetry
+    instrumentor.instrument(skip_dep_check=True)
+    assert instrumentor.is_instrumented_by_opentelemetry
 
 
 @pytest.mark.parametrize(
