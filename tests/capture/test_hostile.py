@@ -47,10 +47,12 @@ from openai_lifecycle.capture import call, contexts, facts, patches
 from openai_lifecycle.capture.operations import chat, responses
 from openai_lifecycle.capture.patches import Patches
 from openai_lifecycle.events import LifecycleEvent, LLMGenerationError, LLMGenerationSuccess
+from openai_lifecycle.pipeline import Pipeline
 from openai_lifecycle.shield import SHIELD
+from openai_lifecycle.switch import SWITCH
 from tests import wire, wire_responses
 from tests.capture.application import client_for, closing, http, run, settle
-from tests.limits import HANGS
+from tests.limits import HANGS, until
 from tests.observed import Observed, entries
 from tests.scripted_server import ScriptedServer, event_stream, reply
 
@@ -961,6 +963,38 @@ def test_switched_by_many_threads_at_once() -> None:
             assert (SYNC.request is not before) == patches
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_switched_off_while_another_thread_switches_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``uninstrument()`` waits for an ``instrument()`` that is half done, which does not fail, and undoes all of it."""
+    before, waits = SYNC.request, threading.Event()
+    off = threading.Thread(target=openai_lifecycle.uninstrument)
+
+    class Noting:
+        """The switch's lock, which notes that the other thread asks for it."""
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is off:
+                waits.set()
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    def attach(_: Pipeline) -> None:
+        off.start()
+        until(lambda: waits.is_set() or not off.is_alive())
+
+    lock = SWITCH.lock
+    monkeypatch.setattr(SWITCH, "lock", Noting())
+    monkeypatch.setattr(Pipeline, "attach", attach)
+    openai_lifecycle.instrument()
+    off.join(HANGS)
+    assert not caplog.messages
+    assert SYNC.request is before
+    assert not openai_lifecycle.OpenAILifecycleInstrumentor().is_instrumented_by_opentelemetry
 
 
 # ------------------------------------------------------------------ what else is in the process
