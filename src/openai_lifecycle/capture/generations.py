@@ -68,9 +68,7 @@ class Generations(Locked):
         if reply.id is not None and reply.pending is not None:
             written: frozenset[int] = frozenset()
             if reply.pending and call.operation.generates:  # of one that has ended, nothing more is written
-                written = frozenset(
-                    hash(tool.id) for tool in reply.tool_calls.values() if tool.time is not None
-                )
+                written = frozenset(hash(tool.id) for tool in reply.tool_calls.values())
             now = _Seen(reply.pending, written)
             before = self._see(hash(reply.id), now)
         if call.operation.generates:
