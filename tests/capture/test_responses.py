@@ -535,6 +535,24 @@ def test_a_background_response_whose_stream_is_left(server: ScriptedServer, obse
     assert kinds().count("GENERATION_SUCCESS") == 1
 
 
+def test_a_background_response_whose_stream_is_cut_within_a_call(
+    server: ScriptedServer, observed: Observed
+) -> None:
+    """A tool call that was not complete when the stream ended is recorded when the response is read."""
+    events = wire.events()
+    ends = [
+        number
+        for number, event in enumerate(events)
+        if event["type"] == "response.output_item.done" and event["item"]["type"] == "function_call"
+    ]
+    server.script(event_stream(*events[: ends[1]], end=()))
+    with client_for(server, is_async=False) as client:
+        list(client.responses.create(**wire.REQUEST, extra_body={"background": True}, stream=True))
+    assert calls(observed) == CALLS[:1]
+    read(server, wire.response(), wire.response())
+    assert calls(observed) == CALLS
+
+
 def test_a_background_response_that_fails(server: ScriptedServer, observed: Observed) -> None:
     """One that ends failed is an error on the span that finds it out, and one entry however often it is read."""
     create(server, wire.pending(), background=True)
@@ -573,17 +591,17 @@ def test_reading_as_a_stream(server: ScriptedServer, observed: Observed) -> None
     if "stream" not in inspect.signature(openai.resources.responses.Responses.retrieve).parameters:
         pytest.skip("this version of openai cannot stream a response again")
     create(server, wire.pending(), background=True)
-    for leave_early in (True, False):
+    for last in ("response.in_progress", "response.output_item.done function_call", "response.completed"):
         server.script(event_stream(*wire.events()))
         with (
             client_for(server, is_async=False) as client,
             client.responses.retrieve("resp_1", stream=True) as stream,
         ):
             for event in stream:
-                if leave_early and event.type == "response.in_progress":
+                if f"{event.type} {getattr(getattr(event, 'item', None), 'type', '')}".rstrip() == last:
                     break
-    early, full = (dict(span.attributes or {}) for span in observed.spans("fetch_response"))
-    assert "gen_ai.response.finish_reasons" not in early
+    *early, full = (dict(span.attributes or {}) for span in observed.spans("fetch_response"))
+    assert not any("gen_ai.response.finish_reasons" in attributes for attributes in early)
     assert full["gen_ai.request.stream"] is True
     assert full["gen_ai.response.finish_reasons"] == ("tool_calls",)
     assert "gen_ai.response.time_to_first_chunk" in full
