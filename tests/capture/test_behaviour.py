@@ -598,11 +598,11 @@ TOUCHED = [
 
 
 def test_uninstrument_restores_the_classes() -> None:
-    """After uninstrument() every function is the very object it was, and again after a second round."""
+    """After uninstrument() every function is the very object it was, also after other options, and after a second round."""
     before = [owner.__dict__[name] for owner, name in TOUCHED]
     for _ in range(2):
         openai_lifecycle.instrument()
-        openai_lifecycle.instrument()
+        openai_lifecycle.instrument(capture="no_content")
         assert not any(owner.__dict__[name] is f for (owner, name), f in zip(TOUCHED, before, strict=True))
         openai_lifecycle.uninstrument()
         openai_lifecycle.uninstrument()
