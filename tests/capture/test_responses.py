@@ -531,7 +531,7 @@ def test_a_background_response_whose_stream_is_left(server: ScriptedServer, obse
         list(client.responses.create(**wire.REQUEST, extra_body={"background": True}, stream=True))
     before = calls(observed)
     assert before == CALLS
-    read(server, wire.response(), wire.response())
+    read(server, wire.pending("in_progress"), wire.response(), wire.response())
     assert calls(observed) == before
     assert kinds().count("GENERATION_SUCCESS") == 1
 
