@@ -190,6 +190,31 @@ def test_a_failure_to_switch_on(
     assert not openai_lifecycle.OpenAILifecycleInstrumentor().is_instrumented_by_opentelemetry
 
 
+@pytest.mark.parametrize(
+    ("owner", "missing"),
+    [
+        (ASYNC, "openai._base_client.AsyncAPIClient._process_response"),
+        (openai._base_client.BaseClient, "openai._base_client.BaseClient._calculate_retry_timeout"),
+        (openai.AsyncOpenAI, "openai._client.AsyncOpenAI.with_options"),
+    ],
+)
+def test_a_client_without_a_function(
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    owner: type,
+    missing: str,
+) -> None:
+    """A client that lacks what we wrap is one warning that names it; what it has is recorded."""
+    monkeypatch.delattr(owner, missing.rpartition(".")[2])
+    server.script(WHOLE)
+    with Observed() as observed, client_for(server, is_async=False) as client:
+        client.chat.completions.create(**wire.REQUEST)
+        assert recorded_whole(observed)
+    told = f"this version of openai has no {missing}; calls through it are not recorded"
+    assert caplog.messages == [told]
+
+
 # ------------------------------------------------------------------ subclasses
 def test_a_subclass_that_copies_the_options(server: ScriptedServer, observed: Observed) -> None:
     """``_prepare_options`` may return a deep copy of the options: the call succeeds and is recorded whole."""
