@@ -16,7 +16,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import openai
 import openai._base_client
@@ -33,6 +34,7 @@ from openai_lifecycle import pipeline, sdk
 from openai_lifecycle.capture import call as call_module
 from openai_lifecycle.capture import contexts
 from openai_lifecycle.capture.operations.chat import CHAT
+from openai_lifecycle.capture.other_instrumentations import OTHERS
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from openai_lifecycle.shield import SHIELD
 from tests import wire, wire_responses
@@ -903,3 +905,24 @@ def test_other_instrumentations_may_be_first(observed: Observed) -> None:
     }
     observed.provider.get_tracer("another").start_span("chat c", attributes=asked).end()
     assert observed.generation().provider == "anthropic"
+
+
+@pytest.mark.parametrize("module", OTHERS)
+@pytest.mark.parametrize("state", [True, False, None], ids=["on", "off", "not made"])
+def test_another_instrumentation_of_the_client_is_named(
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    module: str,
+    state: bool | None,
+) -> None:
+    """Where another instrumentation of the client is on, one warning names its distribution, and none otherwise."""
+    instance = None if state is None else SimpleNamespace(_is_instrumented_by_opentelemetry=state)
+    instrumentor = SimpleNamespace(OpenAIInstrumentor=SimpleNamespace(_instance=instance))
+    monkeypatch.setitem(sys.modules, module, cast("Any", instrumentor))
+    server.script(WHOLE)
+    with Observed():
+        once(server)
+        once(server)
+    told = [message.partition(" ")[0] for message in caplog.messages]
+    assert told == ([OTHERS[module]] if state else [])
