@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -128,8 +129,9 @@ def test_convert_says_what_is_wrong(run: Run, log: Path, tmp_path: Path) -> None
     for name, reason in ((tmp_path, "Is a directory"), ("no/such.db", "No such file or directory")):
         refused = run("convert", "--to", "sqlite", "-o", name, log, status=1).stderr
         assert refused == f"Error: {name}: {reason}\n"
-    refused = run("convert", "--to", "sqlite", "-o", "caf\udce9.db", log, status=1).stderr
-    assert refused == "Error: caf\\udce9.db: the name is not UTF-8\n"
+    if sys.version_info >= (3, 11):  # Python 3.10 hands SQLite the name's bytes
+        refused = run("convert", "--to", "sqlite", "-o", "caf\udce9.db", log, status=1).stderr
+        assert refused == "Error: caf\\udce9.db: the name is not UTF-8\n"
 
 
 @pytest.mark.parametrize("name", [":memory:", "file:events.db"])
