@@ -102,6 +102,38 @@ def test_a_file_that_logrotate_is_compressing_is_read_once(done: int | None) -> 
     assert read() == ([0, 1, 2, 3], [])
 
 
+@pytest.mark.parametrize("keep", [2, 9])
+@pytest.mark.parametrize("after", ["backups", "_open_raw"])
+@pytest.mark.parametrize("follow", [False, True])
+def test_files_that_logrotate_moves_while_they_are_opened(
+    monkeypatch: pytest.MonkeyPatch, after: str, keep: int, *, follow: bool
+) -> None:
+    """Moved without the lock after they were listed, or one of them opened, each is read once; only what is deleted is not."""
+    Path("events.log.2").write_text(entry(0))
+    Path("events.log.1").write_text(entry(1))
+    LOG.write_text(entry(2))
+    moves = iter((entry(3), entry(4) + entry(5)))  # the last shows that one before it is missing
+    module = rotation if after == "backups" else reader
+    look = getattr(module, after)
+
+    def looked(path: str) -> Any:
+        seen = look(path)
+        for text in islice(moves, 1):
+            Path(f"events.log.{keep}").unlink(missing_ok=True)
+            for old in range(keep - 1, 0, -1):
+                if (file := Path(f"events.log.{old}")).exists():
+                    file.rename(f"events.log.{old + 1}")
+            LOG.rename("events.log.1")
+            LOG.write_text(text)
+        return seen
+
+    reading = read_events(LOG, follow=follow)
+    monkeypatch.setattr(module, after, looked)
+    kept = [0, 1, 2, 3, 4][-keep - 1 :]
+    assert numbers(islice(reading, len(kept))) == kept
+    assert follow or numbers(reading) == [5]
+
+
 def test_two_rotated_files_with_the_same_number() -> None:
     """A compressed file whose content differs from that of the plain one is read too, and counts as older."""
     Path("events.log.1.gz").write_bytes(gzip.compress(entry(0).encode()))

@@ -42,6 +42,7 @@ _LONGEST_HEADER: Final = 64
 _POLL: Final = 0.2  # seconds between two polls of a followed file
 _SETTLE: Final = 0.02  # seconds to wait for the last entry to be completed
 _LOOK: Final = 1 << 16  # bytes read at once to see how a file begins
+_LOOKS: Final = 10  # how often files are opened that are moved meanwhile
 _LONGEST_HEAD: Final = 1 << 20  # bytes that identify a file whose first entry is longer
 #: What reading a compressed file raises where it breaks off.
 _BROKEN: Final = (EOFError, zlib.error, gzip.BadGzipFile)
@@ -249,8 +250,7 @@ class _Log(Generic[T]):
 
     def _open_all(self, stack: ExitStack, *, rotated: bool) -> list[_File[T]]:
         """Open the log, and return its rotated files that were not read yet, oldest first; ``stack`` closes them."""
-        previous, number = self._file, 0
-        unread: list[_File[T]] = []
+        previous = self._file
         if previous is not None:
             stack.callback(previous.close)
             self._known.append(previous.fingerprint())
@@ -258,14 +258,29 @@ class _Log(Generic[T]):
         with ExitStack() as unmoved:
             with suppress(OSError):  # the directory may be searchable only, not readable
                 unmoved.enter_context(locks.locked_directory_of(self._path, locks.SHARED))
-            found = rotation.backups(self._path) if rotated or self.follow else []
-            try:
-                self._file = _File(self._path, self._decode, self._report)
-            except FileNotFoundError:  # just moved: its successor is looked for later
-                if not (found or self.follow):
-                    raise
-                self._file = None
-            for backup in found:
+            for look in range(_LOOKS):
+                if look:  # another program moves them, without the lock
+                    self.close()
+                found = rotation.backups(self._path) if rotated or self.follow else []
+                unread = self._open_found(stack, found, previous)
+                if not (rotated or self.follow) or self._is_unmoved(found):
+                    break
+        return unread[::-1]
+
+    def _open_found(
+        self, stack: ExitStack, found: list[rotation.Backup], previous: _File[T] | None
+    ) -> list[_File[T]]:
+        """Open the log, and return those of its rotated files ``found`` that were not read yet, newest first."""
+        number = 0
+        unread: list[_File[T]] = []
+        try:
+            self._file = _File(self._path, self._decode, self._report)
+        except FileNotFoundError:  # just moved: its successor is looked for later
+            if not (found or self.follow):
+                raise
+            self._file = None
+        for backup in found:
+            with suppress(FileNotFoundError):  # just moved too
                 file = _File(backup.path, self._decode, self._report)
                 stack.callback(file.close)
                 is_previous = previous is not None and is_same_file(backup.path, previous.descriptor)
@@ -275,7 +290,12 @@ class _Log(Generic[T]):
                     continue  # logrotate is compressing: until it has finished there are both
                 number = backup.number
                 unread.append(file)
-        return unread[::-1]
+        return unread
+
+    def _is_unmoved(self, found: list[rotation.Backup]) -> bool:
+        """Return whether the log is the file that was opened, and its rotated files are those ``found``."""
+        is_log = self._file is None or is_same_file(self._path, self._file.descriptor)
+        return is_log and rotation.backups(self._path) == found
 
 
 # ------------------------------------------------------------------ one file: bytes to entries
