@@ -245,6 +245,14 @@ CALLS: dict[str, tuple[list[tuple[Any, Any, Any, str]], list[tuple[str, str, str
         [(0, "a", "f", '{"x"'), (0, "b", None, ": {}}")],
         [("b", "f", '{"x": {}}')],
     ),
+    "each fragment has an id and the name": (
+        [(0, "a", "f", ""), (0, "b", "f", '{"x": {}'), (0, "c", "f", "}"), (0, "d", "f", "")],
+        [("d", "f", '{"x": {}}')],
+    ),
+    "calls in pieces have index 0": (
+        [(0, "a", "f", ""), (0, "", None, '{"x": 1}'), (0, "b", "f", ""), (0, None, None, "{}")],
+        [("a", "f", '{"x": 1}'), ("b", "f", "{}")],
+    ),
     "no id": (
         [(0, "", "f", '{"x": 1}'), (0, "", "f", '{"x": 2}'), (None, None, "g", "{}")],
         [("", "f", '{"x": 1}'), ("", "f", '{"x": 2}'), ("", "g", "{}")],

@@ -37,7 +37,8 @@ class Request:
 class ToolCall:
     """One tool call that the model asked for; its arguments arrive in fragments.
 
-    The server runs a ``hosted`` tool; any other waits for the application.
+    The server runs a ``hosted`` tool; any other waits for the application. ``has_many_ids`` is set where its fragments do
+    not have the same one.
     """
 
     id: str = ""
@@ -46,6 +47,7 @@ class ToolCall:
     hosted: bool = False
     fragments: list[str] = field(default_factory=list)
     time: int | None = None
+    has_many_ids: bool = False
 
     @property
     def arguments(self) -> str:

@@ -240,7 +240,9 @@ def _fragment(reply: Reply, choice: Choice, key: tuple[int, object], fragment: o
         if not reply.add_call(key, call):
             return
         choice.calls.append(call)
-    call.id = call_id or call.id
+    if call_id and call_id != call.id:
+        call.has_many_ids = bool(call.id)
+        call.id = call_id
     if name != call.name and len(call.name) < _LONGEST_NAME:  # MiniMax repeats it in every fragment
         call.name += name
     call.kind = kind or call.kind
@@ -252,13 +254,15 @@ def _begins_another(call: ToolCall, call_id: str, name: str, arguments: str) -> 
     """Return whether a fragment at the index of ``call`` begins another call.
 
     Some adapters, Gemini's for one, give all calls of a stream the same index: another id with a name begins another
-    call. An id alone does not, because old versions of vLLM sent a new one with each fragment. Gemini's may also have
-    no id, or all the same one: then a name with arguments begins another, if the first fragment was a whole call.
+    call. An id alone does not, nor does one with the name of a call that has not ended, because old versions of vLLM
+    sent a new id with each fragment, and with ``tool_choice`` the name too. Gemini's may also have no id, or all the
+    same one: then a name with arguments begins another, if the first fragment was a whole call.
     """
     if not (name and call.name):
         return False
     if call_id and call.id and call_id != call.id:
-        return True
+        has_ended = not call.has_many_ids and call.fragments and call.fragments[-1].rstrip().endswith("}")
+        return name != call.name or bool(has_ended)
     return bool(arguments) and len(call.fragments) == 1 and isinstance(parse_json(call.fragments[0]), dict)
 
 
