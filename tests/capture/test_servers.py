@@ -224,6 +224,32 @@ def test_a_message_where_a_delta_belongs(server: ScriptedServer, form: str, capt
     assert ("whole" in attributes.get("gen_ai.output.messages", "")) == (capture == "span_and_event")
 
 
+@pytest.mark.parametrize("capture", ["event_only", "span_and_event"])
+def test_a_message_after_its_deltas(server: ScriptedServer, capture: str) -> None:
+    """Text and calls count once if a stream ends with the message that its deltas made, as MiniMax's does."""
+    calls = [wire.tool_call("c", "f", "{}")]
+    last = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "whole", "tool_calls": calls},
+        "finish_reason": "tool_calls",
+    }
+    deltas: list[dict[str, Any]] = [
+        {"content": "who"},
+        {"content": "le"},
+        {"tool_calls": [{**calls[0], "index": 0}]},
+    ]
+    chunks = [*(wire.chunk(delta) for delta in deltas), wire.chunk(choices=[last], object="chat.completion")]
+    server.script(event_stream(*chunks))
+    with Observed(capture=capture) as observed:
+        chat(server, "stream")
+        (call,), entry, attributes = observed.tool_calls(), observed.generation(), observed.attributes()
+    assert (call.tool_call_id, call.tool_name, call.arguments) == ("c", "f", "{}")
+    assert isinstance(entry, LLMGenerationSuccess)
+    assert entry.response_length == len("whole")
+    assert entry.metadata.custom_fields["finish_reasons"] == "tool_calls"
+    assert attributes.get("gen_ai.output.messages", "").count("whole") == (capture == "span_and_event")
+
+
 @pytest.mark.parametrize("form", ["plain", "raw", "streaming"])
 def test_calls_of_one_index_in_a_whole_body(server: ScriptedServer, form: str) -> None:
     """In a whole message every tool call is one, whatever index it is given."""

@@ -165,8 +165,9 @@ def _choice(reply: Reply, choice: Any, position: int, where: tuple[str, str]) ->
     if type(index) is not int:
         index = position
     known = reply.choice(index)
-    raw = own.get(where[0])
-    if raw is None:  # some servers stream whole messages
+    raw, reason = own.get(where[0]), own.get("finish_reason")
+    # Some servers stream a whole message. MiniMax ends with one that repeats all its deltas.
+    if raw is None and not (reason and (known.length or known.calls)):
         raw = fields(choice).get(where[1])
     message = members(raw)
     known.length += len(_text(message.get("content")))
@@ -174,7 +175,6 @@ def _choice(reply: Reply, choice: Any, position: int, where: tuple[str, str]) ->
         _keep(reply, known, fields(raw))
     if message.get("tool_calls") or message.get("function_call"):
         _tool_calls(reply, index, known, message, in_fragments=where[0] == "delta")
-    reason = own.get("finish_reason")
     if type(reason) is str and reason:
         if known.finish_reason is None:
             _complete(known)
