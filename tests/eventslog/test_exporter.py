@@ -6,9 +6,11 @@ import dataclasses
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -312,6 +314,37 @@ def test_what_ends_the_application_in_a_transform_costs_no_entry(provider: Trace
     assert isinstance(tool, ToolCallDetected)
     assert (tool.arguments == "") == (at == "TOOL_CALL_DETECTED")
     assert "PIN" not in LOG.read_text()
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3])
+def test_what_a_signal_handler_raises_after_a_transform_doubles_no_entry(
+    provider: TracerProvider, lines: int
+) -> None:
+    """Each entry is written once if a signal handler raises that many lines after the hook has returned."""
+    left = 0
+
+    def aim(event: LifecycleEvent) -> LifecycleEvent:
+        nonlocal left
+        left = left or lines
+        return event
+
+    def strike(frame: FrameType, kind: str, _: Any) -> Any:
+        nonlocal left
+        if kind == "line" and left:
+            left -= 1
+            if not left:
+                sys.settrace(None)
+                raise SystemExit
+        return strike if frame.f_code.co_name == "_transform" else None
+
+    before = sys.gettrace()
+    sys.settrace(strike)
+    try:
+        with pytest.raises(SystemExit):
+            transformed(provider, aim)
+    finally:
+        sys.settrace(before)
+    assert [event.tag for event in entries()] == ["TOOL_CALL_DETECTED", "GENERATION_SUCCESS"]
 
 
 def bare(event: LifecycleEvent) -> LifecycleEvent:

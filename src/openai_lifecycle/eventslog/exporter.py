@@ -23,7 +23,6 @@ import logging
 import time
 import traceback
 import weakref
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -155,15 +154,14 @@ class EventsLogExporter(SpanExporter):
         if transform is None:
             kept += [(event, render(event)) for event in events]
             return
-        intact = deque(map(_copied, events))  # the hook may change in place what it is given
+        intact = list(map(_copied, events))  # the hook may change in place what it is given
+        made: list[_Entry | None] = []  # its length alone says which are still to be made
         try:
-            for event in events:
-                entry = self._transformed(transform, event, intact[0])
-                if entry is not None:
-                    kept.append(entry)
-                intact.popleft()
+            for event, copy in zip(events, intact, strict=True):
+                made.append(self._transformed(transform, event, copy))
         finally:
-            kept += map(_without_content, intact)
+            kept += filter(None, made)
+            kept += map(_without_content, intact[len(made) :])
 
     def _transformed(
         self, transform: Transform, event: LifecycleEvent, intact: LifecycleEvent
