@@ -848,6 +848,15 @@ def test_a_stream_without_end_of_tool_calls(monkeypatch: pytest.MonkeyPatch) -> 
     assert [call.arguments for call in answers.tool_calls.values()] == [wire.WEATHER, wire.TIME]
 
 
+def test_the_arguments_of_a_call_that_is_not_kept() -> None:
+    """Those of a call beyond the bound are not taken for the last kept call's."""
+    state = facts.Reply(room=2 * facts._CALL)
+    for number in range(4):
+        chat.chunk(state, wire.chunk(wire.fragment(number, "", id="c", name="f")))
+        chat.chunk(state, wire.chunk(wire.fragment(number, "{}")))
+    assert [call.arguments for call in state.tool_calls.values()] == ["{}"]
+
+
 def test_responses_with_long_ids(server: ScriptedServer) -> None:
     """What is remembered of a response to recognise it when it is read again is small, however long its ids are."""
     item = wire_responses.function_call("c" * 2**20)

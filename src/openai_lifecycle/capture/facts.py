@@ -127,6 +127,7 @@ class Reply:
     def add_call(self, key: Any, call: ToolCall) -> bool:
         """Add a tool call unless too much is kept of them; return whether it was added."""
         if self.room <= _CALL:
+            self.room = 0  # its arguments are not to be taken for the last call's
             return False
         self.room -= _CALL
         self.tool_calls[key] = call
