@@ -235,14 +235,13 @@ def _delta(reply: Reply, event: Fields) -> None:
     if type(said) is str:
         reply.response_length = (reply.response_length or 0) + len(said)
         if reply.keep_text:
-            only = _only(reply)
-            only.keep(said, reply.keep_text, only.text)
+            _keep(reply, event)
 
 
-def _refused(reply: Reply, event: Fields) -> None:
-    """Keep a refusal, which counts as no text, for when the stream ends before its message is whole."""
+def _keep(reply: Reply, event: Fields) -> None:
+    """Keep a delta for when the stream ends before its message is whole. One of a refusal does not count as text."""
     said = event.get("delta")
-    if type(said) is str and reply.keep_text:
+    if reply.keep_text and type(said) is str:
         only = _only(reply)
         only.keep(said, reply.keep_text, only.text)
 
@@ -277,7 +276,7 @@ _EVENTS: Final[_Events] = {
     "response.created": _begun,
     "response.queued": _begun,
     "response.in_progress": _begun,
-    "response.refusal.delta": _refused,
+    "response.refusal.delta": _keep,
     "response.output_item.done": _item_done,
     "response.completed": _done,
     "response.incomplete": _done,
