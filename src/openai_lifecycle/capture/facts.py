@@ -243,9 +243,9 @@ _CODE: Final = re.compile(r"[\w.-]{1,64}")
 
 
 def failure(error: object) -> tuple[str, str]:
-    """Return type and message of an error object; a type unlike a code becomes ``_OTHER``.
+    """Return type and message of an error object; a type that is no code becomes ``_OTHER``.
 
-    The Responses API's event of that name is one, whose ``type`` is just ``error`` (``response_error_event.py``).
+    So does ``error``, which is the ``type`` of the Responses API's error event (``response_error_event.py``).
     """
     e = fields(error)
     code = text(e.get("code")) or text(e.get("type"))
