@@ -232,17 +232,38 @@ def test_an_own_price_of_the_requested_model(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "expected"),
+    ("provider", "counts", "expected"),
     [
-        ({"input_tokens": "1000000", "cached_tokens": "1000000"}, 1),
-        ({"input_tokens": "1000000", "cached_tokens": "1000001"}, None),
-        ({"output_tokens": "1000000"}, 5),
-        ({}, None),
-        ({"input_tokens": "1000000", "output_tokens": "1000000", "total_tokens": "2000000"}, 7),
-        ({"input_tokens": "1000000", "output_tokens": "1000000", "total_tokens": "3000000"}, 12),
-        ({"output_tokens": "1000000", "reasoning_tokens": "1000000"}, 5),
-        ({"output_tokens": "1000000", "reasoning_tokens": "2000000", "total_tokens": "1000000"}, 15),
-        ({"output_tokens": "1000000", "reasoning_tokens": "2000000", "total_tokens": "3000000"}, 15),
+        ("openai", {"input_tokens": "1000000", "cached_tokens": "1000000"}, 1),
+        ("openai", {"input_tokens": "1000000", "cached_tokens": "1000001"}, None),
+        ("openai", {"output_tokens": "1000000"}, 5),
+        ("openai", {}, None),
+        (
+            "gcp.gemini",
+            {"input_tokens": "1000000", "output_tokens": "1000000", "total_tokens": "2000000"},
+            7,
+        ),
+        (
+            "gcp.gemini",
+            {"input_tokens": "1000000", "output_tokens": "1000000", "total_tokens": "3000000"},
+            12,
+        ),
+        (
+            "mistral_ai",
+            {"input_tokens": "1000000", "output_tokens": "1000000", "total_tokens": "3000000"},
+            7,
+        ),
+        ("openai", {"output_tokens": "1000000", "reasoning_tokens": "1000000"}, 5),
+        (
+            "perplexity",
+            {"output_tokens": "1000000", "reasoning_tokens": "2000000", "total_tokens": "1000000"},
+            15,
+        ),
+        (
+            "x_ai",
+            {"output_tokens": "1000000", "reasoning_tokens": "2000000", "total_tokens": "3000000"},
+            15,
+        ),
     ],
     ids=[
         "all cached",
@@ -250,17 +271,21 @@ def test_an_own_price_of_the_requested_model(run: Run, tmp_path: Path) -> None:
         "output only",
         "no counts",
         "a plain total",
-        "thoughts in the total only, as from Gemini",
+        "thoughts in the total only",
+        "audio in the total only",
         "reasoning within the output",
-        "reasoning beside output and total, as from Perplexity",
-        "reasoning beside the output, as from xAI",
+        "reasoning beside output and total",
+        "reasoning beside the output",
     ],
 )
-def test_what_a_call_costs(run: Run, tmp_path: Path, counts: dict[str, str], expected: int | None) -> None:
+def test_what_a_call_costs(
+    run: Run, tmp_path: Path, provider: str, counts: dict[str, str], expected: int | None
+) -> None:
     """A call costs what its counts say, one and all; it has no cost when they are missing or contradict each other."""
     event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
     metadata = replace(event.metadata, custom_fields={"duration_ms": "1", **counts})
-    log = generated.write(tmp_path / "events.log", [replace(event, model_id="m", metadata=metadata)])
+    event = replace(event, provider=provider, model_id="m", metadata=metadata)
+    log = generated.write(tmp_path / "events.log", [event])
     (tmp_path / "prices.json").write_text('{"m": {"input": 2, "cached": 1, "output": 5}}')
     total = json.loads(run("stats", "--json", "--prices", tmp_path / "prices.json", log).stdout)["total"]
     assert (total["cost_usd"], total["unpriced_calls"]) == (expected, int(expected is None))

@@ -69,13 +69,16 @@ class Rate:
         )
 
 
-def paid_output(input_tokens: int, output_tokens: int, reasoning_tokens: int, total_tokens: int) -> int:
-    """Return how many output tokens are paid for: some providers do not count those of reasoning as output.
+#: Providers that count tokens of reasoning in the total alone, or, as Perplexity, not even there. Others may have something
+#: else in the total: Mistral has the tokens of audio, which is priced by the minute.
+_BESIDE: Final = frozenset({"gcp.gemini", "gcp.vertex_ai", "perplexity", "x_ai"})
 
-    Gemini and xAI count them only in the total, Perplexity not even there: there are more of them than of output. So
-    the result is never less than ``reasoning_tokens``.
-    """
-    beside = max(0, total_tokens - input_tokens - output_tokens)
+
+def paid_output(
+    provider: str, input_tokens: int, output_tokens: int, reasoning_tokens: int, total_tokens: int
+) -> int:
+    """Return how many output tokens are paid for, those of reasoning included: never less than ``reasoning_tokens``."""
+    beside = max(0, total_tokens - input_tokens - output_tokens) if provider in _BESIDE else 0
     return output_tokens + (max(beside, reasoning_tokens) if reasoning_tokens > output_tokens else beside)
 
 

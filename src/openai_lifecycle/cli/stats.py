@@ -183,12 +183,12 @@ class Numbers:
         if custom.time_to_first_token_ms:
             _measure(group.first_token, custom.time_to_first_token_ms)
         if custom.input_tokens or custom.output_tokens:
-            self._add_tokens(group, entry, custom)
+            self._add_tokens(group, entry)
         elif kind == semconv.GENERATION_SUCCESS:
             group.unpriced += 1
 
-    def _add_tokens(self, group: Group, entry: Entry, custom: Custom) -> None:
-        sent, cached, received, reasoning, paid = _tokens(custom)
+    def _add_tokens(self, group: Group, entry: Entry) -> None:
+        sent, cached, received, reasoning, paid = _tokens(entry)
         group.input_tokens += sent
         group.output_tokens += received
         group.cached_tokens += cached
@@ -225,11 +225,12 @@ _COUNTED: Final = frozenset(
 )
 
 
-def _tokens(custom: Custom) -> tuple[int, int, int, int, int]:
+def _tokens(entry: Entry) -> tuple[int, int, int, int, int]:
     """Return how many tokens were sent, cached of these, received, of reasoning, and are paid for as output."""
+    custom = entry.metadata.custom_fields
     sent, cached = whole(custom.input_tokens) or 0, whole(custom.cached_tokens) or 0
     received, reasoning = whole(custom.output_tokens) or 0, whole(custom.reasoning_tokens) or 0
-    paid = paid_output(sent, received, reasoning, whole(custom.total_tokens) or 0)
+    paid = paid_output(entry.provider, sent, received, reasoning, whole(custom.total_tokens) or 0)
     return sent, cached, received, reasoning, paid
 
 
@@ -247,7 +248,7 @@ def _rate(prices: Prices, entry: Entry, sent: int, cached: int) -> Rate | None:
 def cost(prices: Prices, entry: Entry) -> Decimal | None:
     """Return what one call cost; ``None`` when it is not known."""
     custom = entry.metadata.custom_fields
-    sent, cached, _, reasoning, paid = _tokens(custom)
+    sent, cached, _, reasoning, paid = _tokens(entry)
     rate = _rate(prices, entry, sent, cached) if custom.input_tokens or custom.output_tokens else None
     return None if rate is None else rate.cost(sent, cached, paid, reasoning)
 
