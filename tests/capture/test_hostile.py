@@ -1306,7 +1306,7 @@ def test_a_time_limit_may_strike_anywhere() -> None:
         ("capture.recorder.unchecked.set_attributes", True),
         ("capture.recorder.unchecked.add_event", True),
         ("capture.metrics.Instruments.record", True),
-        ("eventslog.exporter.suppress_instrumentation", True),  # around the transform hook
+        ("eventslog.transform.suppress_instrumentation", True),  # around the transform hook
     ],
 )
 def test_a_time_limit_ends_the_call_wherever_it_strikes(

@@ -24,6 +24,7 @@ from openai_lifecycle.eventslog.exporter import EventsLogExporter, EventsLogProc
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.overlap import Overlap
 from openai_lifecycle.eventslog.reader import read_events
+from openai_lifecycle.eventslog.transform import Renderer
 from openai_lifecycle.shield import SHIELD
 from openai_lifecycle.sinks.dispatch import Dispatcher
 from tests.limits import HANGS
@@ -288,7 +289,7 @@ def test_a_failure_of_the_transform_that_cannot_be_logged(provider: TracerProvid
         def emit(self, _: logging.LogRecord) -> None:
             raise RuntimeError
 
-    logger, handler = logging.getLogger("openai_lifecycle.eventslog.exporter"), Refusing()
+    logger, handler = logging.getLogger("openai_lifecycle.eventslog.transform"), Refusing()
     logger.addHandler(handler)
     try:
         events = transformed(provider, refuse)
@@ -335,7 +336,7 @@ def test_what_a_signal_handler_raises_after_a_transform_doubles_no_entry(
             if not left:
                 sys.settrace(None)
                 raise SystemExit
-        return strike if frame.f_code.co_name == "_transform" else None
+        return strike if frame.f_code is Renderer.render.__code__ else None
 
     before = sys.gettrace()
     sys.settrace(strike)

@@ -17,41 +17,29 @@ A span may come from several sides. Its entries are written once to each file, a
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import logging
 import time
-import traceback
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from openai_lifecycle import codec
-from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog.file import EventsFile
-from openai_lifecycle.eventslog.format import KEYS, render
 from openai_lifecycle.eventslog.overlap import Overlap
-from openai_lifecycle.options import Options, Transform, read
-from openai_lifecycle.shield import SHIELD, is_interruption
+from openai_lifecycle.eventslog.transform import Entry, Renderer
+from openai_lifecycle.options import Options, read
+from openai_lifecycle.shield import SHIELD
 
 if TYPE_CHECKING:
     from openai_lifecycle.sinks.dispatch import Dispatcher
 
-_logger = logging.getLogger(__name__)
-
-#: An event and its text.
-_Entry: TypeAlias = tuple[LifecycleEvent, str]
-
 _OVERLAP: Final = Overlap()
 #: Where entries go → the processor of ``instrument()`` that writes them.
 _OWNERS: weakref.WeakValueDictionary[str, EventsLogProcessor] = weakref.WeakValueDictionary()
-_CONTENT: Final = ("message_content", "arguments", "error")
 #: The mark of our ended span that has come to whoever writes its entries.
 _TAKEN: Final = "_openai_lifecycle_taken"
 
@@ -72,13 +60,13 @@ class EventsLogExporter(SpanExporter):
         self._options = options or read(keywords)
         self._file = EventsFile(self._options) if self._options.events_log else None
         self._sinks = _dispatcher(self._options) if self._options.sinks else None
+        self._renderer = Renderer(self._options.transform)
         self.place = self._file.path if self._file else "sinks"  # where entries go
         # The marks of a span whose entries are there: the exporter may also be configured through OTEL_TRACES_EXPORTER.
         self._file_mark = f"_openai_lifecycle_written {self.place}"
         sinks = (sink if isinstance(sink, str) else id(sink) for sink in self._options.sinks)
         self._sinks_mark = f"_openai_lifecycle_sent {hash(tuple(sinks))}"  # no URL: it may hold a password
         self._is_default = options is None and not keywords
-        self._reported: set[str] = set()  # failures of the transform hook, at most one per line of it
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write the entries of ``spans``; an entry that cannot be written goes to stderr, so this succeeds."""
@@ -133,59 +121,16 @@ class EventsLogExporter(SpanExporter):
         sinks = self._sinks if self._sinks is not None and _claim(span, self._sinks_mark) else None
         if file is None and sinks is None:
             return
-        kept: list[_Entry] = []
+        entries: list[Entry] = []
         try:
-            self._transform(events, kept)
+            self._renderer.render(events, entries)
         finally:  # also when the hook was interrupted
-            if file is not None and kept:
-                file.write(*[entry for _, entry in kept])
+            if file is not None and entries:
+                file.write(*[text for _, text in entries])
             if sinks is not None:
-                for event, _ in kept:
+                for event, _ in entries:
                     with SHIELD:  # the entries after this one are still to be delivered
                         sinks.put(event)
-
-    def _transform(self, events: list[LifecycleEvent], kept: list[_Entry]) -> None:
-        """Add to ``kept`` what the ``transform`` hook makes of ``events``.
-
-        What interrupts the hook, such as a time limit or ``SystemExit``, is raised; the entries that it has not made by
-        then are added without their content.
-        """
-        transform = self._options.transform
-        if transform is None:
-            kept += [(event, render(event)) for event in events]
-            return
-        intact = list(map(_copied, events))  # the hook may change in place what it is given
-        made: list[_Entry | None] = []  # its length alone says which are still to be made
-        try:
-            for event, copy in zip(events, intact, strict=True):
-                made.append(self._transformed(transform, event, copy))
-        finally:
-            kept += filter(None, made)
-            kept += map(_without_content, intact[len(made) :])
-
-    def _transformed(
-        self, transform: Transform, event: LifecycleEvent, intact: LifecycleEvent
-    ) -> _Entry | None:
-        """Return what ``transform`` makes of ``event``; ``None`` if it drops it, ``intact`` without content if it fails."""
-        try:
-            with suppress_instrumentation():  # it may ask a model itself
-                kept = transform(event)
-            if kept is None:
-                return None
-            if type(kept) in KEYS:
-                return kept, render(kept)
-            failure = f"it returned {type(kept).__name__}, not a LifecycleEvent or None"
-        except Exception as error:
-            if is_interruption(error.__traceback__):
-                raise
-            # Omit the exception's text: it may quote what the hook should redact.
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            failure = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
-        if failure not in self._reported:
-            self._reported.add(failure)
-            with contextlib.suppress(Exception):  # the application's log handler may raise
-                _logger.error("transform failed; entries are written without their content: %s", failure)
-        return _without_content(intact)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Return whether everything exported so far is, in time, as safe as the durability option says."""
@@ -216,21 +161,6 @@ def _claim(span: ReadableSpan, mark: str) -> bool:
     """
     mine = object()
     return (span.get_span_context() or span).__dict__.setdefault(mark, mine) is mine  # atomic
-
-
-def _copied(event: LifecycleEvent) -> LifecycleEvent:
-    """Return a copy of ``event`` that has nothing in common with it that could be changed."""
-    metadata = dataclasses.replace(event.metadata, custom_fields=dict(event.metadata.custom_fields))
-    return dataclasses.replace(event, metadata=metadata)
-
-
-def _without_content(event: LifecycleEvent) -> _Entry:
-    cleared: dict[str, Any] = {name: "" for name in _CONTENT if hasattr(event, name)}
-    if "error" in cleared:
-        fields = event.metadata.custom_fields
-        cleared["error"] = codec.brief_error(fields.get("error_type", ""), fields.get("status_code"))
-    bare = dataclasses.replace(event, **cleared)
-    return bare, render(bare)
 
 
 class EventsLogProcessor(SpanProcessor):
