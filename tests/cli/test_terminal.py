@@ -143,6 +143,19 @@ def test_a_narrow_row_says_what_and_when(columns: int) -> None:
     assert told == {"START", "READY", "FAILED", "OK", "ERROR", "TOOL"}
 
 
+@pytest.mark.parametrize(("columns", "shown"), [(60, 0), (82, 1), (90, 2), (100, 3), (115, 3)])
+def test_a_narrow_row_has_the_numbers_for_which_there_is_room(columns: int, shown: int) -> None:
+    """First the duration, then the tokens sent and received, and always enough of the text."""
+    event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
+    numbers = {"duration_ms": "1234.567", "input_tokens": "8001", "output_tokens": "92"}
+    metadata = replace(event.metadata, custom_fields={**event.metadata.custom_fields, **numbers})
+    event = replace(event, metadata=metadata, message_content="user: " + "x" * 200)
+    row = COLOUR.sub("", show.row(event, columns))
+    assert [number in row.split() for number in numbers.values()] == [index < shown for index in range(3)]
+    assert row.count("x") >= 18
+    assert len(row) == columns
+
+
 @pytest.mark.parametrize("arguments", [*TERMINAL[:6], ["doctor"]], ids=" ".join)
 def test_no_color_is_honoured(real_log: Path, arguments: list[str]) -> None:
     """With ``NO_COLOR`` set nothing that a terminal shows has a colour."""

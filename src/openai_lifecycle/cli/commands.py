@@ -89,7 +89,8 @@ def show_(log: Sequence[str], wanted: Filter, form: str | None) -> None:
     """Show entries, one line each.
 
     On a narrow terminal, types are shortened to START, READY and FAILED for INIT_*, OK and ERROR for GENERATION_*, and
-    TOOL; a time without a date is today's, and a date without a year lies within the last twelve months.
+    TOOL; a time without a date is today's, and a date without a year lies within the last twelve months. Duration and
+    tokens are shown where there is room.
 
     In a pipe, the fields are separated by tabs: time, event, provider, model, duration_ms, input_tokens,
     output_tokens, trace_id, text.

@@ -86,18 +86,28 @@ def row(event: LifecycleEvent, width: int) -> str:
     if not width:
         return "\t".join(shown.values())
     text, colour = shown.pop("text"), COLOURS[type(event)]
-    left = width - sum(size + 1 for size in WIDTHS.values())
-    if left < 10:  # too narrow for columns
-        model = _fit(shown["model"], min(20, width // 4))
-        line = f"{_short_time(event.time)} {SHORT_TAGS[type(event)]:6} {model} {text}"
-        return style(_fit(line, width), fg=colour)
     fitted = {name: _fit(value, WIDTHS[name]) for name, value in shown.items()}
     for name in _NUMBERS:
         fitted[name] = fitted[name].strip().rjust(len(fitted[name]))
+    left = width - sum(size + 1 for size in WIDTHS.values())
+    if left < 10:  # too narrow for all columns
+        return style(_fit(f"{_start_of_narrow_row(event, fitted, width)} {text}", width), fg=colour)
     fitted["trace_id"] = shown["trace_id"][:8].ljust(8)  # the first digits of a trace identify it
     fitted["time"] = style(fitted["time"], dim=True)
     fitted["event"] = style(fitted["event"], fg=colour)
     return " ".join((*fitted.values(), _fit(text, left).rstrip()))
+
+
+def _start_of_narrow_row(event: LifecycleEvent, fitted: dict[str, str], width: int) -> str:
+    """Return time, type and model, shortened, and as many of the numbers as leave 30 columns to the text."""
+    model = _fit(clean(event.model_id), min(20, width // 4))
+    start = f"{_short_time(event.time):11} {SHORT_TAGS[type(event)]:6} {model}"
+    for name in _NUMBERS:
+        longer = f"{start} {fitted[name]}"
+        if cell_len(longer) + 31 > width:
+            break
+        start = longer
+    return start
 
 
 def _short_time(time: datetime) -> str:
