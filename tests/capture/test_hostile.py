@@ -1300,7 +1300,7 @@ def test_a_time_limit_may_strike_anywhere() -> None:
     ("place", "begun"),
     [
         ("capture.recorder.one_line", False),
-        ("capture.recorder.integer", True),
+        ("capture.headers.integer", True),
         ("capture.call.Call.parsed", True),
         ("capture.recorder._finish_reasons", True),
         ("capture.recorder.unchecked.set_attributes", True),

@@ -15,9 +15,9 @@ from openai_lifecycle.capture.call import Call
 from openai_lifecycle.capture.content import one_line
 from openai_lifecycle.capture.credentials import secrets_sent
 from openai_lifecycle.capture.endpoints import Endpoint, parse_endpoint
-from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request, integer, message
+from openai_lifecycle.capture.facts import Attributes, Fields, Operation, Reply, Request, message
 from openai_lifecycle.capture.generations import Entries, Generations
-from openai_lifecycle.capture.headers import pairs, sent_with
+from openai_lifecycle.capture.headers import answered_with, sent_with
 from openai_lifecycle.capture.metrics import Instruments
 from openai_lifecycle.options import Capture, Options
 from openai_lifecycle.redaction import margin, redact, redact_attributes, redact_recurring
@@ -36,28 +36,6 @@ class Telemetry(Protocol):
 
     def end_span(self, span: trace.Span) -> None:
         """End it; raises what the application's processors raise."""
-
-
-def _whole(value: bytes) -> int:
-    number = integer(int(value))
-    if number is None:
-        raise ValueError("more than an attribute holds")
-    return number
-
-
-#: Stands for an attribute while headers are read.
-_OTHER_ID: Final = "another request's id"
-#: Response header → attribute and reader. All are read in one pass, which takes as long as looking up one.
-_HEADERS: Final[Mapping[bytes, tuple[str, Callable[[bytes], Any]]]] = {
-    b"x-request-id": (semconv.REQUEST_ID, bytes.decode),
-    b"openai-processing-ms": (semconv.PROCESSING_MS, _whole),
-    b"x-ratelimit-remaining-requests": (semconv.REMAINING_REQUESTS, _whole),
-    b"x-ratelimit-remaining-tokens": (semconv.REMAINING_TOKENS, _whole),
-    # The request's id of Azure's gateway, Anthropic and Bedrock, which counts if there is no x-request-id.
-    b"apim-request-id": (_OTHER_ID, bytes.decode),
-    b"request-id": (_OTHER_ID, bytes.decode),
-    b"x-amzn-requestid": (_OTHER_ID, bytes.decode),
-}
 
 
 class Recorder:
@@ -206,7 +184,7 @@ class Recording:
 
     def response(self, response: Any) -> None:
         """Record the HTTP response's status and headers."""
-        attributes, headers = self.attributes, response.headers
+        attributes = self.attributes
         self._request = request = _request_of(response)
         if request is not None and self._chosen_by:
             self._named.update(parse_endpoint(request.url, self._chosen_by).attributes())
@@ -214,16 +192,7 @@ class Recording:
         if not self.span.is_recording():  # the metrics need none of the rest
             return
         attributes[semconv.HTTP_STATUS_CODE] = response.status_code
-        for name, value in pairs(headers):
-            row = _HEADERS.get(name.lower())
-            if row is not None:
-                try:
-                    attributes[row[0]] = row[1](value)
-                except ValueError:
-                    continue
-        other = attributes.pop(_OTHER_ID, None)
-        if other:
-            attributes.setdefault(semconv.REQUEST_ID, other)
+        attributes.update(answered_with(response.headers))
 
     def carried(self, credentials: tuple[str, ...]) -> None:
         """Replace credentials that only the request had, in what was read of the call before and in what follows."""

@@ -29,7 +29,7 @@ from openai_lifecycle.capture.facts import (
     pick,
     text,
 )
-from openai_lifecycle.capture.headers import sent_with, value_of
+from openai_lifecycle.capture.headers import answered_with, sent_with
 from openai_lifecycle.capture.operations.realtime import REALTIME
 from openai_lifecycle.capture.operations.responses import RESPONSES
 from openai_lifecycle.capture.recorder import Recorder
@@ -138,8 +138,7 @@ class Socket:
         credentials = secrets_sent(sent_with(connection.request))
         self.peer = replace(self.peer, secrets=(*self.peer.secrets, *credentials))
         self.call.recording.carried(credentials)
-        answered = connection.response.headers
-        request_id = value_of(answered, "x-request-id") or value_of(answered, "apim-request-id")  # Azure's
+        request_id = answered_with(connection.response.headers).get(semconv.REQUEST_ID)
         if request_id:
             self.call.reply.attributes[semconv.REQUEST_ID] = request_id
 
