@@ -276,19 +276,21 @@ def _configure(*, with_file: bool) -> None:
     from opentelemetry.util._once import Once
 
     configurator: Any = _OTelSDKConfigurator  # untyped
-    arguments = {
-        "auto_instrumentation_version": instrumentation_version,
+    arguments: dict[str, Any] = {}
+    # With a file the SDK warns of arguments, which it ignores (``_OTelSDKConfigurator._configure``).
+    if not with_file:
         # Also those that only an endpoint asks for. One that a variable names too is started once
         # (``opentelemetry/sdk/_configuration/__init__.py``, ``_import_exporters``).
-        "trace_exporter_names": exporter_names(TRACES),
-        "metric_exporter_names": exporter_names(METRICS),
-    }
+        arguments = {
+            "auto_instrumentation_version": instrumentation_version,
+            "trace_exporter_names": exporter_names(TRACES),
+            "metric_exporter_names": exporter_names(METRICS),
+        }
     configuration: Any = _configuration
     theirs = {name: getattr(configuration, name) for name in _PROVIDERS if hasattr(configuration, name)}
     vars(configuration).update({name: _forking_quietly(provider) for name, provider in theirs.items()})
     try:
-        # With a file the SDK warns of arguments, which it ignores (the same module, ``_OTelSDKConfigurator._configure``).
-        configurator().configure(**({} if with_file else arguments))
+        configurator().configure(**arguments)
     finally:
         vars(configuration).update(theirs)
         trace._TRACER_PROVIDER_SET_ONCE = Once()
