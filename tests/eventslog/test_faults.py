@@ -300,6 +300,16 @@ def let_others_reach(path: Path) -> None:
             directory.chmod(directory.stat().st_mode | 0o011)
 
 
+def write_as_another_user(file: EventsFile, text: str) -> None:
+    """Write ``text`` without the privileges of root, and close ``file``."""
+    os.seteuid(NOBODY)
+    try:
+        file.write(text)
+    finally:
+        os.seteuid(0)
+    file.close()
+
+
 @needs_root
 @pytest.mark.parametrize("what", ["directory", "file"])
 def test_no_permission(what: str) -> None:
@@ -344,12 +354,7 @@ def test_a_process_that_gives_up_its_privileges(mode: int) -> None:
     if mode & 0o011:  # the new user may open it again
         log.chmod(0o666)
         file.close()
-    os.seteuid(NOBODY)
-    try:
-        file.write(entry(1))
-    finally:
-        os.seteuid(0)
-    file.close()
+    write_as_another_user(file, entry(1))
     assert written(log) == {"": [0, 1]}
 
 
@@ -361,12 +366,7 @@ def test_a_log_that_is_deleted_where_it_cannot_be_opened_again(capsys: pytest.Ca
     file = EventsFile(child.options(events_log=str(log)))
     file.write(entry(0))
     log.unlink()
-    os.seteuid(NOBODY)
-    try:
-        file.write(entry(1))
-    finally:
-        os.seteuid(0)
-    file.close()
+    write_as_another_user(file, entry(1))
     assert capsys.readouterr().err == entry(1)
 
 
