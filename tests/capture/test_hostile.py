@@ -40,7 +40,6 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, Sampler, SamplingResult
-from typing_extensions import Self
 
 import openai_lifecycle
 from openai_lifecycle.capture import call, contexts, facts, patches
@@ -54,6 +53,7 @@ from tests import wire, wire_responses
 from tests.capture.application import client_for, closing, http, run, settle
 from tests.limits import HANGS, until
 from tests.observed import Observed, entries
+from tests.raising_handler import Raises
 from tests.scripted_server import ScriptedServer, event_stream, reply
 
 WHOLE = reply(json.dumps(wire.completion()).encode())
@@ -1032,21 +1032,6 @@ def test_switched_off_while_another_thread_switches_on(
 
 
 # ------------------------------------------------------------------ what else is in the process
-class Raises(logging.Handler):
-    """A log handler with a defect."""
-
-    def emit(self, _: logging.LogRecord) -> None:
-        """Raise."""
-        raise RuntimeError("no disk")
-
-    def __enter__(self) -> Self:
-        logging.getLogger().addHandler(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger().removeHandler(self)
-
-
 def test_a_log_handler_that_raises(
     server: ScriptedServer,
     observed: Observed,

@@ -28,6 +28,7 @@ from openai_lifecycle.eventslog.transform import Renderer
 from openai_lifecycle.shield import SHIELD
 from openai_lifecycle.sinks.dispatch import Dispatcher
 from tests.limits import HANGS
+from tests.raising_handler import Raises
 
 LOG = Path("events.log")
 
@@ -284,17 +285,8 @@ def test_a_failing_transform_costs_the_content_and_not_the_entry(
 
 def test_a_failure_of_the_transform_that_cannot_be_logged(provider: TracerProvider) -> None:
     """The entries are written without their content also when the application's log handler raises."""
-
-    class Refusing(logging.Handler):
-        def emit(self, _: logging.LogRecord) -> None:
-            raise RuntimeError
-
-    logger, handler = logging.getLogger("openai_lifecycle.eventslog.transform"), Refusing()
-    logger.addHandler(handler)
-    try:
+    with Raises():
         events = transformed(provider, refuse)
-    finally:
-        logger.removeHandler(handler)
     assert [event.tag for event in events] == ["TOOL_CALL_DETECTED", "GENERATION_SUCCESS"]
     assert "PIN" not in LOG.read_text()
 

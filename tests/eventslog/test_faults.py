@@ -33,6 +33,7 @@ from tests.eventslog import child
 from tests.eventslog.samples import entry
 from tests.eventslog.test_file import LOG, written
 from tests.limits import HANGS
+from tests.raising_handler import Raises
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 NOBODY = 65534
@@ -740,19 +741,10 @@ def test_a_log_handler_that_raises_costs_no_entry(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], meter: Meter
 ) -> None:
     """When the warning cannot be logged the entry still goes to stderr, and is counted."""
-
-    class Refusing(logging.Handler):
-        def emit(self, _: logging.LogRecord) -> None:
-            raise RuntimeError
-
     monkeypatch.setattr(SHIELD, "reraise", False)
-    logger, handler = logging.getLogger("openai_lifecycle.eventslog.file"), Refusing()
-    logger.addHandler(handler)
-    try:
-        options = child.options(events_log="missing/events.log", meter_provider=meter.provider)
+    options = child.options(events_log="missing/events.log", meter_provider=meter.provider)
+    with Raises():
         EventsFile(options).write(entry(0))
-    finally:
-        logger.removeHandler(handler)
     assert capsys.readouterr().err == entry(0)
     assert meter.lost() == {"ENOENT": 1}
 

@@ -22,6 +22,7 @@ from openai_lifecycle.shield import SHIELD
 from openai_lifecycle.sinks import Destination, Rejected, SinkError, Unavailable, dispatch
 from tests import generated
 from tests.limits import HANGS
+from tests.raising_handler import Raises
 from tests.sinks.conftest import EVENTS, Dispatch, Sink, run
 
 
@@ -346,10 +347,6 @@ def test_a_loss_that_cannot_be_told_stops_no_sink(
     dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch, broken: str, lost: dict[str, int]
 ) -> None:
     """When a loss can be neither counted nor logged, nor a flush that failed, the sink gets what comes next."""
-
-    class Raises(logging.Handler):
-        def emit(self, _: logging.LogRecord) -> None:
-            raise RuntimeError
 
     class Moody(Sink):
         def flush(self) -> None:
