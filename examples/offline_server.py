@@ -5,7 +5,8 @@
 
     python examples/offline_server.py --port 8080
 
-The wire format is OpenAI's; the "model" behind it is a few rules, so every answer is predictable:
+It serves chat completions, responses and embeddings, plain and streamed. The wire format is OpenAI's; the "model"
+behind it is a few rules, so every answer is predictable:
 
 * It repeats the question; after a tool result, it repeats the result.
 * It calls the tools that the question names, or else the first one, with arguments made from the
@@ -24,10 +25,7 @@ import argparse
 import base64
 import contextlib
 import email.message
-import email.parser
-import email.policy
 import http.server
-import io
 import itertools
 import json
 import math
@@ -39,8 +37,6 @@ import struct
 import sys
 import threading
 import urllib.parse
-import wave
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,13 +44,11 @@ from typing import Any
 Json = dict[str, Any]
 
 CREATED = 1_750_000_000  # every `created`, in seconds since 1970: answers do not depend on the clock
-STORED_RESPONSES = 1000  # a long benchmark must not fill the memory
 SNAPSHOTS = {  # the API answers a model's alias with the name of its snapshot
     "gpt-4.1-mini": "gpt-4.1-mini-2025-04-14",
     "gpt-4o-mini": "gpt-4o-mini-2024-07-18",
     "gpt-4o": "gpt-4o-2024-08-06",
 }
-OTHER_MODELS = ("text-embedding-3-small", "gpt-image-1", "tts-1", "whisper-1", "omni-moderation-latest")
 
 
 # ---------------------------------------------------------------- requests and replies
@@ -66,31 +60,21 @@ class Request:
 
     method: str
     path: str
-    query: dict[str, str]
     headers: email.message.Message
     body: Json
     number: int
-    stored: dict[str, list[Json]]  # Responses API: id → states not read yet
 
     @property
     def streams(self) -> bool:
         """Return whether the reply is a stream of events."""
-        return self.body.get("stream") in (True, "true") or self.query.get("stream") == "true"
+        return self.body.get("stream") is True
 
     def id(self, prefix: str, *parts: int) -> str:
         """Make an id from the request's number."""
         return f"{prefix}{self.number:020x}" + "".join(f"{part:02x}" for part in parts)
 
 
-@dataclass(frozen=True)
-class File:
-    """A reply of bytes."""
-
-    content: bytes
-    content_type: str
-
-
-Reply = Json | File | Iterable[Json | str]  # JSON, bytes, or server-sent events
+Reply = Json | Iterable[Json | str]  # JSON, or server-sent events
 
 
 @dataclass(eq=False)
@@ -114,12 +98,11 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
 
 @dataclass(frozen=True)
 class ToolCall:
-    """`kind` is `function` (the text is JSON arguments) or `custom` (the text is free input)."""
+    """A call of one of the request's functions; `arguments` is JSON."""
 
     id: str
-    kind: str
     name: str
-    text: str
+    arguments: str
 
 
 @dataclass(frozen=True)
@@ -133,7 +116,7 @@ class Answer:
     @property
     def tokens(self) -> int:
         """Count the tokens of the text and the calls."""
-        return sum(len(tokens(part)) for part in (self.text, *(call.text for call in self.calls)))
+        return sum(len(tokens(part)) for part in (self.text, *(call.arguments for call in self.calls)))
 
 
 def tokens(text: str) -> list[str]:
@@ -186,7 +169,7 @@ def inner(thing: Json) -> Json:
 
 def chosen_tools(body: Json, question: str, *, answered: bool) -> list[Json]:
     """Decide which tools to call now."""
-    tools = [tool for tool in body.get("tools") or () if tool["type"] in ("function", "custom")]
+    tools = [tool for tool in body.get("tools") or () if tool["type"] == "function"]
     choice = body.get("tool_choice") or "auto"
     forced = inner(choice).get("name") if isinstance(choice, dict) else None
     if forced:
@@ -200,7 +183,7 @@ def tool_call(call_id: str, tool: Json, question: str) -> ToolCall:
     """Call a tool with arguments made from the question."""
     about = inner(tool)
     arguments = json.dumps(example(about.get("parameters") or {"type": "object"}, question))
-    return ToolCall(call_id, tool["type"], about["name"], question if tool["type"] == "custom" else arguments)
+    return ToolCall(call_id, about["name"], arguments)
 
 
 FORMATS = {
@@ -270,9 +253,8 @@ def chat(request: Request) -> Reply:
         "system_fingerprint": "fp_offline",
     }
     if request.streams:
-        return chat_chunks(
-            {**head, "object": "chat.completion.chunk"}, answers, tail, with_usage=include_usage(body)
-        )
+        with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        return chat_chunks({**head, "object": "chat.completion.chunk"}, answers, tail, with_usage=with_usage)
     return {**head, "choices": [chat_choice(index, answer) for index, answer in enumerate(answers)], **tail}
 
 
@@ -280,16 +262,13 @@ def chat_choice(index: int, answer: Answer) -> Json:
     """Write one choice of a completion."""
     message: Json = {"role": "assistant", "content": answer.text or None, "refusal": None, "annotations": []}
     if answer.calls:
-        message["tool_calls"] = [{"id": call.id, **chat_call(call, call.text)} for call in answer.calls]
+        message["tool_calls"] = [{"id": call.id, **chat_call(call, call.arguments)} for call in answer.calls]
     return {"index": index, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
 
 
-def chat_call(call: ToolCall, text: str) -> Json:
-    """Write a tool call without its id; a fragment carries part of the text."""
-    return {"type": call.kind, call.kind: {"name": call.name, INPUT_KEY[call.kind]: text}}
-
-
-INPUT_KEY = {"function": "arguments", "custom": "input"}
+def chat_call(call: ToolCall, arguments: str) -> Json:
+    """Write a tool call without its id; the first fragment of a stream has no arguments."""
+    return {"type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def chat_chunks(head: Json, answers: list[Answer], tail: Json, *, with_usage: bool) -> Iterator[Json | str]:
@@ -315,18 +294,13 @@ def chat_deltas(answer: Answer) -> Iterator[tuple[Json, str | None]]:
         yield {"content": token}, None
     for index, call in enumerate(answer.calls):
         yield {"tool_calls": [{"index": index, "id": call.id, **chat_call(call, "")}]}, None
-        for token in tokens(call.text):
-            yield {"tool_calls": [{"index": index, call.kind: {INPUT_KEY[call.kind]: token}}]}, None
+        for token in tokens(call.arguments):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": token}}]}, None
     yield {}, answer.finish_reason
 
 
-def include_usage(body: Json) -> bool:
-    """Return whether a stream ends with its usage."""
-    return bool((body.get("stream_options") or {}).get("include_usage"))
-
-
 def chat_usage(prompt: str, output: int) -> Json:
-    """Write the usage of a chat completion or a completion."""
+    """Write the usage of a chat completion."""
     return {
         "prompt_tokens": len(tokens(prompt)),
         "completion_tokens": output,
@@ -351,41 +325,7 @@ def create_response(request: Request) -> Reply:
     messages = [{"role": "user", "content": given}] if isinstance(given, str) else given
     answer = think(request, messages, (body.get("text") or {}).get("format"), body.get("max_output_tokens"))
     final = response_object(request, answer, plain_text([body.get("instructions"), messages]))
-    states = [unfinished(final, "in_progress"), final] if final["background"] else [final]
-    if final["store"]:
-        request.stored[final["id"]] = states
-        if len(request.stored) > STORED_RESPONSES:
-            request.stored.pop(next(iter(request.stored)))
-    if request.streams:
-        return response_events(final)
-    return unfinished(final, "queued") if final["background"] else final
-
-
-def read_response(request: Request) -> Reply:
-    """Answer GET /responses/{id}: each read of a background response advances its state."""
-    states = stored_states(request)
-    if request.streams:
-        after = int(request.query.get("starting_after", -1))
-        return (event for event in response_events(states[-1]) if event["sequence_number"] > after)
-    return states.pop(0) if len(states) > 1 else states[0]
-
-
-def cancel_response(request: Request) -> Reply:
-    """Answer POST /responses/{id}/cancel."""
-    states = stored_states(request)
-    if not states[-1]["background"]:
-        raise Refusal(400, "Cannot cancel a synchronous response.")
-    if len(states) > 1:
-        states[:] = [unfinished(states[-1], "cancelled")]
-    return states[0]
-
-
-def stored_states(request: Request) -> list[Json]:
-    """Look up the response that the path names."""
-    response_id = request.path.split("/")[2]
-    if response_id not in request.stored:
-        raise Refusal(404, f"Response with id '{response_id}' not found.")
-    return request.stored[response_id]
+    return response_events(final) if request.streams else final
 
 
 def response_object(request: Request, answer: Answer, prompt: str) -> Json:
@@ -396,7 +336,7 @@ def response_object(request: Request, answer: Answer, prompt: str) -> Json:
         "object": "response",
         "created_at": CREATED,
         "status": "incomplete" if stopped else "completed",
-        "background": bool(body.get("background")),
+        "background": False,
         "completed_at": None if stopped else CREATED,
         "error": None,
         "incomplete_details": {"reason": "max_output_tokens"} if stopped else None,
@@ -433,32 +373,29 @@ def response_output(request: Request, answer: Answer, status: str) -> list[Json]
         part = {"type": "output_text", "annotations": [], "logprobs": [], "text": answer.text}
         item = {"id": request.id("msg_"), "type": "message", "status": status, "role": "assistant"}
         return [{**item, "content": [part]}]
-    items = {"function": ("fc_", "function_call"), "custom": ("ctc_", "custom_tool_call")}
-    output = []
-    for index, call in enumerate(answer.calls):
-        prefix, kind = items[call.kind]
-        item = {"id": request.id(prefix, index), "type": kind, "status": status, "call_id": call.id}
-        output.append({**item, "name": call.name, INPUT_KEY[call.kind]: call.text})
-    return output
-
-
-def unfinished(final: Json, status: str) -> Json:
-    """Write the response before it has output."""
-    later = {"completed_at": None, "incomplete_details": None, "usage": None}
-    return {**final, "status": status, "output": [], **later}
+    return [
+        {
+            "id": request.id("fc_", index),
+            "type": "function_call",
+            "status": status,
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": call.arguments,
+        }
+        for index, call in enumerate(answer.calls)
+    ]
 
 
 def response_events(final: Json) -> Iterator[Json]:
     """Stream the numbered events that lead to this response."""
 
     def events() -> Iterator[Json]:
-        started = unfinished(final, "queued" if final["background"] else "in_progress")
+        later = {"completed_at": None, "incomplete_details": None, "usage": None}
+        started = {**final, "status": "in_progress", "output": [], **later}
         yield {"type": "response.created", "response": started}
-        if final["background"]:
-            yield {"type": "response.queued", "response": started}
-        yield {"type": "response.in_progress", "response": unfinished(final, "in_progress")}
+        yield {"type": "response.in_progress", "response": started}
         for index, item in enumerate(final["output"]):
-            content = {key: type(item[key])() for key in ("content", "arguments", "input") if key in item}
+            content = {key: type(item[key])() for key in ("content", "arguments") if key in item}
             empty = {**item, "status": "in_progress", **content}
             yield {"type": "response.output_item.added", "output_index": index, "item": empty}
             for event in item_events(item):
@@ -471,13 +408,10 @@ def response_events(final: Json) -> Iterator[Json]:
 
 def item_events(item: Json) -> Iterator[Json]:
     """Stream the events that fill one output item."""
-    if item["type"] != "message":
-        key, name = {
-            "function_call": ("arguments", "response.function_call_arguments"),
-            "custom_tool_call": ("input", "response.custom_tool_call_input"),
-        }[item["type"]]
-        yield from ({"type": f"{name}.delta", "delta": token} for token in tokens(item[key]))
-        yield {"type": f"{name}.done", key: item[key]}
+    if item["type"] == "function_call":
+        name = "response.function_call_arguments"
+        yield from ({"type": f"{name}.delta", "delta": token} for token in tokens(item["arguments"]))
+        yield {"type": f"{name}.done", "name": item["name"], "arguments": item["arguments"]}
         return
     for index, part in enumerate(item["content"]):
         place = {"content_index": index, "logprobs": []}
@@ -488,54 +422,18 @@ def item_events(item: Json) -> Iterator[Json]:
         yield {"type": "response.content_part.done", "content_index": index, "part": part}
 
 
-# ---------------------------------------------------------------- completions, embeddings, moderations
-
-
-def inputs(value: Any) -> list[str]:
-    """List the inputs of a request: one or several, each a text or a list of token numbers."""
-    several = isinstance(value, list) and not all(isinstance(item, int) for item in value)
-    items = value if several else [value]
-    return [item if isinstance(item, str) else " ".join(map(str, item)) for item in items]
-
-
-def completions(request: Request) -> Reply:
-    """Answer POST /completions."""
-    body, model = request.body, request.body["model"]
-    prompts = inputs(body["prompt"])
-    answers = [
-        think(request, [{"role": "user", "content": prompt}], None, body.get("max_tokens"))
-        for prompt in prompts
-        for _ in range(body.get("n") or 1)
-    ]
-    head = {"id": request.id("cmpl-"), "object": "text_completion", "created": CREATED, "model": model}
-    usage = chat_usage(" ".join(prompts), sum(answer.tokens for answer in answers))
-    if request.streams:
-        return completion_chunks(head, answers, usage if include_usage(body) else None)
-    choices = [completion_choice(i, answer.text, answer.finish_reason) for i, answer in enumerate(answers)]
-    return {**head, "choices": choices, "usage": usage}
-
-
-def completion_choice(index: int, text: str, finish: str | None) -> Json:
-    """Write one choice, or a piece of one."""
-    return {"text": text, "index": index, "logprobs": None, "finish_reason": finish}
-
-
-def completion_chunks(head: Json, answers: list[Answer], usage: Json | None) -> Iterator[Json | str]:
-    """Stream the choices one after the other."""
-    nothing_yet = {"usage": None} if usage else {}
-    for index, answer in enumerate(answers):
-        for token in tokens(answer.text):
-            yield {**head, "choices": [completion_choice(index, token, None)], **nothing_yet}
-        yield {**head, "choices": [completion_choice(index, "", answer.finish_reason)], **nothing_yet}
-    if usage:
-        yield {**head, "choices": [], "usage": usage}
-    yield "[DONE]"
+# ---------------------------------------------------------------- embeddings
 
 
 def embeddings(request: Request) -> Reply:
-    """Answer POST /embeddings with unit vectors derived from the text."""
+    """Answer POST /embeddings with unit vectors derived from each text, or list of token numbers."""
     body = request.body
-    texts = inputs(body["input"])
+    given = body["input"]
+    several = isinstance(given, list) and not all(isinstance(item, int) for item in given)
+    texts = [
+        item if isinstance(item, str) else " ".join(map(str, item))
+        for item in (given if several else [given])
+    ]
     size = body.get("dimensions") or (3072 if body["model"] == "text-embedding-3-large" else 1536)
 
     def encoded(text: str) -> list[float] | str:
@@ -553,161 +451,28 @@ def embeddings(request: Request) -> Reply:
     return {"object": "list", "data": data, "model": body["model"], "usage": usage}
 
 
-CATEGORIES = (
-    *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent"),
-    *("self-harm", "self-harm/intent", "self-harm/instructions"),
-    *("sexual", "sexual/minors", "violence", "violence/graphic"),
-)
-
-
-def moderations(request: Request) -> Reply:
-    """Answer POST /moderations: a text is flagged for the categories that it names."""
-    given = request.body["input"]
-    several = isinstance(given, list) and all(
-        isinstance(item, str) for item in given
-    )  # else the parts of one input
-    results = []
-    for text in map(plain_text, given if several else [given]):
-        categories = {category: category in text.lower() for category in CATEGORIES}
-        result = {
-            "flagged": any(categories.values()),
-            "categories": categories,
-            "category_scores": {category: 0.99 if hit else 0.0001 for category, hit in categories.items()},
-            "category_applied_input_types": {category: ["text"] for category in CATEGORIES},
-        }
-        results.append(result)
-    model = request.body.get("model") or "omni-moderation-latest"
-    return {"id": request.id("modr-"), "model": model, "results": results}
-
-
-def models(_: Request) -> Reply:
-    """Answer GET /models."""
-    names = (*SNAPSHOTS, *OTHER_MODELS)
-    data = [{"id": name, "object": "model", "created": CREATED, "owned_by": "system"} for name in names]
-    return {"object": "list", "data": data}
-
-
-# ---------------------------------------------------------------- images and audio
-
-
-def png() -> bytes:
-    """Draw one grey pixel."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
-    pixels = zlib.compress(b"\0\x80")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
-
-def silence() -> bytes:
-    """Return a tenth of a second of silence, as WAV."""
-    audio = io.BytesIO()
-    with wave.open(audio, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(24_000)
-        writer.writeframes(bytes(2 * 2_400))
-    return audio.getvalue()
-
-
-def images(request: Request) -> Reply:
-    """Answer POST /images/generations, /images/edits and /images/variations."""
-    body = request.body
-    model = body.get("model") or "dall-e-2"
-    pixels = base64.b64encode(png()).decode()
-    linked = model.startswith("dall-e") and body.get("response_format") != "b64_json"
-    size = body.get("size") or "1024x1024"
-    look = {"background": "opaque", "output_format": "png", "quality": "low", "size": size}
-    prompt = len(tokens(body.get("prompt") or ""))
-    usage = {
-        "input_tokens": prompt,
-        "input_tokens_details": {"image_tokens": 0, "text_tokens": prompt},
-        "output_tokens": 272,
-        "total_tokens": prompt + 272,
-    }
-    if request.streams:
-        name = "image_edit" if request.path.endswith("/edits") else "image_generation"
-        frame = {"created_at": CREATED, "b64_json": pixels, **look}
-        count = int(body.get("partial_images") or 0)
-        partial = {"type": f"{name}.partial_image", **frame}
-        partials = [{**partial, "partial_image_index": index} for index in range(count)]
-        return [*partials, {"type": f"{name}.completed", **frame, "usage": usage}]
-    one = {"url": f"https://images.invalid/{request.id('img-')}.png"} if linked else {"b64_json": pixels}
-    reply: Json = {"created": CREATED, "data": [one] * int(body.get("n") or 1)}
-    if not model.startswith("dall-e"):
-        reply.update(look, usage=usage)
-    return reply
-
-
-def speech(request: Request) -> Reply:
-    """Answer POST /audio/speech; the bytes are WAV in every format."""
-    kind = request.body.get("response_format") or "mp3"
-    return File(silence(), "audio/mpeg" if kind == "mp3" else f"audio/{kind}")
-
-
-def transcriptions(request: Request) -> Reply:
-    """Answer POST /audio/transcriptions and /audio/translations."""
-    body = request.body
-    kind = body.get("response_format") or "json"
-    text = f"This is what {body['file'].name} says."
-    words = len(tokens(text))
-    usage: Json = {"type": "duration", "seconds": 1}
-    if "transcribe" in body["model"]:
-        details = {"audio_tokens": 10, "text_tokens": 0}
-        usage = {"type": "tokens", "input_tokens": 10, "input_token_details": details, "output_tokens": words}
-        usage["total_tokens"] = 10 + words
-    if request.streams:
-        deltas = [{"type": "transcript.text.delta", "delta": token} for token in tokens(text)]
-        return [*deltas, {"type": "transcript.text.done", "text": text, "usage": usage}]
-    subtitles = {
-        "text": f"{text}\n",
-        "srt": f"1\n00:00:00,000 --> 00:00:01,000\n{text}\n\n",
-        "vtt": f"WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n{text}\n\n",
-    }
-    if kind in subtitles:
-        return File(subtitles[kind].encode(), "text/plain; charset=utf-8")
-    if kind != "verbose_json":
-        return {"text": text} if request.path.endswith("/translations") else {"text": text, "usage": usage}
-    segment = {"id": 0, "seek": 0, "start": 0.0, "end": 1.0, "text": text, "tokens": list(range(words))}
-    scores = {"temperature": 0.0, "avg_logprob": -0.1, "compression_ratio": 1.0, "no_speech_prob": 0.01}
-    task = "translate" if request.path.endswith("/translations") else "transcribe"
-    about = {"task": task, "language": "english", "duration": 1.0}
-    return {**about, "text": text, "segments": [{**segment, **scores}], "usage": usage}
-
-
 # ---------------------------------------------------------------- routes
 
-ROUTES: tuple[tuple[str, str, Callable[[Request], Reply], tuple[str, ...]], ...] = (
-    # method, path, function, required parameters
-    ("POST", r"/chat/completions", chat, ("model", "messages")),
-    ("POST", r"/responses", create_response, ("model",)),
-    ("GET", r"/responses/[^/]+", read_response, ()),
-    ("POST", r"/responses/[^/]+/cancel", cancel_response, ()),
-    ("POST", r"/embeddings", embeddings, ("model", "input")),
-    ("POST", r"/completions", completions, ("model", "prompt")),
-    ("POST", r"/images/(generations|edits)", images, ("prompt",)),
-    ("POST", r"/images/variations", images, ("image",)),
-    ("POST", r"/audio/speech", speech, ("model", "input", "voice")),
-    ("POST", r"/audio/(transcriptions|translations)", transcriptions, ("model", "file")),
-    ("POST", r"/moderations", moderations, ("input",)),
-    ("GET", r"/models", models, ()),
-)
+#: Path → the function that answers a POST, and the parameters that it needs.
+ROUTES: dict[str, tuple[Callable[[Request], Reply], tuple[str, ...]]] = {
+    "/chat/completions": (chat, ("model", "messages")),
+    "/responses": (create_response, ("model",)),
+    "/embeddings": (embeddings, ("model", "input")),
+}
 
 
 def respond(request: Request) -> Reply:
     """Find the route and answer, or raise the Refusal that OpenAI would send."""
     check_key(request)
-    for method, path, function, required in ROUTES:
-        if method == request.method and re.fullmatch(path, request.path):
-            check_model(request)
-            for name in required:
-                if name not in request.body:
-                    message = f"Missing required parameter: '{name}'."
-                    raise Refusal(400, message, param=name, code="missing_required_parameter")
-            return function(request)
-    raise Refusal(404, f"Invalid URL ({request.method} /v1{request.path})")
+    if request.method != "POST" or request.path not in ROUTES:
+        raise Refusal(404, f"Invalid URL ({request.method} /v1{request.path})")
+    check_model(request)
+    answer, required = ROUTES[request.path]
+    for name in required:
+        if name not in request.body:
+            message = f"Missing required parameter: '{name}'."
+            raise Refusal(400, message, param=name, code="missing_required_parameter")
+    return answer(request)
 
 
 def check_key(request: Request) -> None:
@@ -741,20 +506,8 @@ def check_model(request: Request) -> None:
 # ---------------------------------------------------------------- HTTP
 
 
-@dataclass(frozen=True)
-class Upload:
-    """A file in a multipart body."""
-
-    name: str
-    content: bytes
-
-
-def parse_body(content_type: str, content: bytes) -> Json:
-    """Read a JSON or multipart body; of a form field given more than once, the last one counts."""
-    if content_type.startswith("multipart/form-data"):
-        head = f"Content-Type: {content_type}\r\n\r\n".encode()
-        form = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + content)
-        return dict(map(form_field, form.iter_parts()))
+def parse_body(content: bytes) -> Json:
+    """Read a JSON body."""
     try:
         body = json.loads(content or b"{}")
     except ValueError:
@@ -762,15 +515,6 @@ def parse_body(content_type: str, content: bytes) -> Json:
     if not isinstance(body, dict):
         raise Refusal(400, "We could not parse the JSON body of your request.")
     return body
-
-
-def form_field(part: email.message.Message) -> tuple[str, str | Upload]:
-    """Read a form field, `image[]` like `image`."""
-    name = str(part.get_param("name", header="content-disposition")).removesuffix("[]")
-    content = part.get_payload(decode=True)
-    assert isinstance(content, bytes)
-    filename = part.get_filename()
-    return name, content.decode() if filename is None else Upload(filename, content)
 
 
 HEADERS = {
@@ -794,27 +538,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # otherwise head and body wait 40 ms for each other
 
-    def do_GET(self) -> None:
-        """Answer one request; GET and POST differ in the route table only."""
+    def do_POST(self) -> None:
+        """Answer one request."""
         content = self.rfile.read(int(self.headers.get("content-length") or 0))
         number = next(self.server.numbers)
         status, headers = 200, {**HEADERS, "x-request-id": f"req_{number:032x}"}
         reply: Reply
         try:
-            url = urllib.parse.urlsplit(self.path)
-            path, query = PREFIX.sub("", url.path), dict(urllib.parse.parse_qsl(url.query))
-            body = parse_body(self.headers.get("content-type", ""), content)
-            state = number, self.server.stored
-            reply = respond(Request(self.command, path, query, self.headers, body, *state))
+            path = PREFIX.sub("", urllib.parse.urlsplit(self.path).path)
+            reply = respond(Request(self.command, path, self.headers, parse_body(content), number))
         except Refusal as refusal:
             status, reply = refusal.status, refusal.body()
             headers.update(refusal.headers)
         if isinstance(reply, dict):
-            reply = File(json.dumps(reply).encode(), "application/json")
-        if isinstance(reply, File):
-            size = str(len(reply.content))
-            self.send_head(status, {**headers, "content-type": reply.content_type, "content-length": size})
-            self.wfile.write(reply.content)
+            data = json.dumps(reply).encode()
+            plain = {"content-type": "application/json", "content-length": str(len(data))}
+            self.send_head(status, {**headers, **plain})
+            self.wfile.write(data)
             return
         stream = {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding": "chunked"}
         self.send_head(status, {**headers, **stream})
@@ -823,7 +563,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         self.wfile.write(b"0\r\n\r\n")
 
-    do_POST = do_GET  # noqa: N815 - the name that http.server looks for
+    do_GET = do_POST  # noqa: N815 - the name that http.server looks for; it is refused
 
     def send_head(self, status: int, headers: dict[str, str]) -> None:
         """Send the status line and the headers."""
@@ -853,7 +593,6 @@ class Server(socketserver.ThreadingTCPServer):
 
     def __init__(self, port: int) -> None:
         self.numbers = itertools.count(1)
-        self.stored: dict[str, list[Json]] = {}
         self._connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), Handler)
 
