@@ -190,11 +190,12 @@ def test_the_configurations_readme_has_every_variable() -> None:
     assert set(re.findall(r"`([A-Z_]+)`", names)) == set(re.findall(r"\$\{env:([A-Z_]+)", read_there))
 
 
-def test_the_readme_begins_with_a_command_and_its_output() -> None:
-    """What it is, how to install it, and what it does stand on the first screen."""
+def test_the_readme_begins_with_its_two_commands() -> None:
+    """How to install it, what it then does, and how to run the tests stand on the first screen."""
     begin = "\n".join(README.splitlines()[:40])
     assert "pip install ." in begin
     assert re.search(r"^\$ .*quickstart\.py\n.*^```$", begin, re.MULTILINE | re.DOTALL)
+    assert "`pip install uv && uv run --all-extras pytest -n auto`" in begin
 
 
 def test_every_test_that_the_readme_names_is_there() -> None:
