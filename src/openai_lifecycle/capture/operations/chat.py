@@ -217,23 +217,37 @@ def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
         choice.parts.extend(messages.images(message))
 
 
+# ------------------------------------------------------------------ tool calls
+# Of a stream's calls, OpenAI gives each an index of its own, and sends its id and name in the first fragment only.
+# Other servers were seen to send at one index (id, name and arguments of each fragment, "-" for none):
+#
+#   a f {"x": | - f 1}                one call: the name in each fragment, of some also the id (MiniMax)
+#   a f {"x": | b - 1}                one call: an id of its own in each fragment (vLLM up to 0.8)
+#   a f - | b f {"x": | c f 1}        one call: the same, and the name that ``tool_choice`` gave (vLLM up to 0.8)
+#   a f {} | b g {}                   two calls, whole (adapters, such as Gemini's)
+#   a f - | - - {} | b f - | - - {}   two calls, in pieces
+#   - f {} | - f {}                   two calls, whole, without ids or all with the same one (Gemini's endpoint)
+#
+# Nebius sends a call's last fragment, without id and name, at the next index.
 def _tool_calls(reply: Reply, index: int, choice: Choice, message: Fields, *, in_fragments: bool) -> None:
     calls = message.get("tool_calls")
     listed = [calls] if isinstance(calls, dict) else items(calls)  # TGI 2 streams a call outside a list
     for position, fragment in enumerate(listed):
-        number = members(fragment).get("index") if in_fragments else None
-        _fragment(reply, choice, (index, number if type(number) is int else position), fragment)
+        own = members(fragment).get("index") if in_fragments else None
+        _fragment(reply, choice, (index, own if type(own) is int else position), fragment)
     if message.get("function_call"):  # deprecated, still sent by older deployments: a call without an id
         _fragment(reply, choice, (index, "function_call"), {"function": message["function_call"]})
 
 
 def _fragment(reply: Reply, choice: Choice, key: tuple[int, object], fragment: object) -> None:
+    """Add a fragment of a tool call, or a whole one, to the call that has ``key``: its choice and its index there."""
     call_id, name, kind, arguments = chat_call(fragment)
     call = reply.tool_calls.get(key)
-    if call is None and choice.calls and not (call_id or name):
-        call = choice.calls[-1]  # Nebius gives the last fragment of a call the next index
+    if call is None and choice.calls and not (call_id or name):  # Nebius, see above
+        call = choice.calls[-1]
     if call and _begins_another(call, call_id, name, arguments):
-        reply.tool_calls[key[0], len(reply.tool_calls), key[1]] = reply.tool_calls.pop(key)
+        # The other fragments at this index will be the new call's.
+        reply.tool_calls[(*key, len(reply.tool_calls))] = reply.tool_calls.pop(key)
         call = None
     if call is None:
         call = ToolCall()
@@ -243,7 +257,7 @@ def _fragment(reply: Reply, choice: Choice, key: tuple[int, object], fragment: o
     if call_id and call_id != call.id:
         call.has_many_ids = bool(call.id)
         call.id = call_id
-    if name != call.name and len(call.name) < _LONGEST_NAME:  # MiniMax repeats it in every fragment
+    if name != call.name and len(call.name) < _LONGEST_NAME:  # else the name is repeated, see above
         call.name += name
     call.kind = kind or call.kind
     if arguments and (kept := reply.fitting(arguments)):
@@ -251,18 +265,13 @@ def _fragment(reply: Reply, choice: Choice, key: tuple[int, object], fragment: o
 
 
 def _begins_another(call: ToolCall, call_id: str, name: str, arguments: str) -> bool:
-    """Return whether a fragment at the index of ``call`` begins another call.
-
-    Some adapters, Gemini's for one, give all calls of a stream the same index: another id with a name begins another
-    call. An id alone does not, nor does one with the name of a call that has not ended, because old versions of vLLM
-    sent a new id with each fragment, and with ``tool_choice`` the name too. Gemini's may also have no id, or all the
-    same one: then a name with arguments begins another, if the first fragment was a whole call.
-    """
+    """Return whether a fragment at the index of ``call`` begins another call: the rule that fits all rows above."""
     if not (name and call.name):
         return False
     if call_id and call.id and call_id != call.id:
-        has_ended = not call.has_many_ids and call.fragments and call.fragments[-1].rstrip().endswith("}")
-        return name != call.name or bool(has_ended)
+        seems_whole = bool(call.fragments) and call.fragments[-1].rstrip().endswith("}")
+        return name != call.name or (seems_whole and not call.has_many_ids)
+    # Only after a whole first fragment: otherwise the name is repeated, or comes in pieces itself.
     return bool(arguments) and len(call.fragments) == 1 and isinstance(parse_json(call.fragments[0]), dict)
 
 
