@@ -225,25 +225,28 @@ def _fold(reply: Reply, event: Any, events: _Events) -> None:
     own = members(event)
     kind = own.get("type")
     if kind == "response.output_text.delta":  # every version of the client knows its members
-        _delta(reply, own)
+        _text_delta(reply, own)
     elif type(kind) is str and kind in events:
         events[kind](reply, fields(event))
 
 
-def _delta(reply: Reply, event: Fields) -> None:
+def _text_delta(reply: Reply, event: Fields) -> None:
     said = event.get("delta")
     if type(said) is str:
         reply.response_length = (reply.response_length or 0) + len(said)
-        if reply.keep_text:
-            _keep(reply, event)
+        if reply.keep_text:  # spares a call for each delta
+            _keep(reply, said)
 
 
-def _keep(reply: Reply, event: Fields) -> None:
-    """Keep a delta for when the stream ends before its message is whole. One of a refusal does not count as text."""
-    said = event.get("delta")
-    if reply.keep_text and type(said) is str:
-        only = _only(reply)
-        only.keep(said, reply.keep_text, only.text)
+def _refusal_delta(reply: Reply, event: Fields) -> None:
+    """Only keep the text of a refusal: it does not count as the response's."""
+    _keep(reply, text(event.get("delta")))
+
+
+def _keep(reply: Reply, said: str) -> None:
+    """Keep a delta's text, for when the stream ends before its message is whole."""
+    only = _only(reply)
+    only.keep(said, reply.keep_text, only.text)
 
 
 def _begun(reply: Reply, event: Fields) -> None:
@@ -276,7 +279,7 @@ _EVENTS: Final[_Events] = {
     "response.created": _begun,
     "response.queued": _begun,
     "response.in_progress": _begun,
-    "response.refusal.delta": _keep,
+    "response.refusal.delta": _refusal_delta,
     "response.output_item.done": _item_done,
     "response.completed": _done,
     "response.incomplete": _done,
