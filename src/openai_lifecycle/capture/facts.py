@@ -37,8 +37,8 @@ class Request:
 class ToolCall:
     """One tool call that the model asked for; its arguments arrive in fragments.
 
-    The server runs a ``hosted`` tool; any other waits for the application. ``has_many_ids`` is set where its fragments do
-    not have the same one.
+    The server runs a ``hosted`` tool itself, and waits for the application to run any other. ``has_many_ids`` says that
+    its fragments had different ids, of which ``id`` is the latest.
     """
 
     id: str = ""
@@ -57,7 +57,7 @@ class ToolCall:
 
 @dataclass(slots=True)
 class Choice:
-    """One choice. ``length`` counts all its text.
+    """One choice. ``length`` counts all its text, ``kept`` the characters of ``thoughts`` and ``text``.
 
     ``thoughts``, ``parts``, ``text`` and ``calls``, a chat's tool calls, are what the span shows of it, in this order.
     """
@@ -79,8 +79,9 @@ class Choice:
 
 #: How many choices are kept: the API allows 128, and a server may go on for ever.
 _MOST_CHOICES: Final = 1024
-#: How many characters of a reply's tool calls are kept, and how many a call counts besides its arguments.
+#: How many characters of a reply's tool calls are kept.
 _MOST_OF_CALLS: Final = 8 * 1024 * 1024
+#: How many of them a call takes up besides its arguments.
 _CALL: Final = 512
 
 
@@ -88,9 +89,9 @@ _CALL: Final = 512
 class Reply:
     """What came back, folded from one body or many chunks; its size is bounded, however long the stream.
 
-    ``keep_text`` is how many characters of output text are kept for the span, 0 for none; ``room`` is how many of tool
-    calls are still to be kept. ``pending`` says whether the server still generates after the call; it is ``None`` for a
-    reply that cannot be read again later.
+    ``keep_text`` is how many characters of output text are kept for the span, 0 for none; ``room`` is how many more
+    characters of tool calls are kept. ``pending`` says whether the server still generates after the call; it is ``None``
+    for a reply that cannot be read again later.
     """
 
     keep_text: int = 0
@@ -125,17 +126,17 @@ class Reply:
         return found
 
     def add_call(self, key: Any, call: ToolCall) -> bool:
-        """Add a tool call unless too much is kept of them; return whether it was added."""
+        """Add a tool call if there is room for it; return whether it was added."""
         if self.room <= _CALL:
-            self.room = 0  # its arguments are not to be taken for the last call's
+            self.room = 0  # none for its arguments either, which a chat would add to the last call's
             return False
         self.room -= _CALL
         self.tool_calls[key] = call
         return True
 
     def fitting(self, arguments: str) -> str:
-        """Return the start of a tool call's arguments that is still to be kept."""
-        kept = arguments[: max(self.room, 0)]
+        """Return as much of a tool call's arguments as there is room for, which it takes up."""
+        kept = arguments[: self.room]
         self.room -= len(kept)
         return kept
 
