@@ -107,9 +107,9 @@ class Reply:
     room: int = _MOST_OF_CALLS
 
     @property
-    def finish_reasons(self) -> list[str | None]:
-        """One per choice, in the order of their index; ``None`` where none has arrived."""
-        return [self.choices[index].finish_reason for index in sorted(self.choices)]
+    def ordered_choices(self) -> list[Choice]:
+        """The choices in the order of their index."""
+        return [self.choices[index] for index in sorted(self.choices)]
 
     def identify(self, body: Fields) -> None:
         """Take the id and the model of a response, or of a chunk that names them."""

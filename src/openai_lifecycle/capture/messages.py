@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from openai_lifecycle.capture.facts import Choice, Fields, Json, Reply, ToolCall, fields, items, text
+from openai_lifecycle.capture.facts import Choice, Fields, Json, ToolCall, fields, items, text
 from openai_lifecycle.capture.tools import chat_call, id_of, item_call, output_of, plain, role_of
 from openai_lifecycle.redaction import margin, redact_start
 from openai_lifecycle.texts import parse_json
@@ -58,12 +58,8 @@ def response_tool(tool: object) -> Json:
     return _definition(text(t.get("type")), t)
 
 
-def output(reply: Reply) -> list[Json]:
-    """Return the model's answer: one message per choice, with its finish reason if it has arrived."""
-    return [_answer(reply.choices[index]) for index in sorted(reply.choices)]
-
-
-def _answer(choice: Choice) -> Json:
+def answer(choice: Choice) -> Json:
+    """Return a choice of the model's answer as a message, with its finish reason if it has arrived."""
     answered = [
         *([_part("reasoning", content="".join(choice.thoughts))] if choice.thoughts else []),
         *choice.parts,

@@ -263,8 +263,8 @@ class Recording:
     def _messages(self, end: _End) -> None:
         self.attributes.update(self.messages)
         options = self._recorder.options
-        if options.capture.on_spans and (answers := messages.output(end.call.reply)):
-            written = messages.as_json(answers, lambda answer: answer, options.content_limit, self._secrets)
+        if options.capture.on_spans and (choices := end.call.reply.ordered_choices):
+            written = messages.as_json(choices, messages.answer, options.content_limit, self._secrets)
             self.attributes[semconv.OUTPUT_MESSAGES] = written
 
     def _set_attributes(self, _: _End) -> None:
@@ -349,9 +349,10 @@ def _request_of(source: Any) -> Any:
 
 
 def _finish_reasons(reply: Reply, *, failed: bool) -> tuple[str, ...]:
+    reasons = [choice.finish_reason for choice in reply.ordered_choices]
     if failed:  # a finish reason was expected and never arrived
-        return tuple([reason or "error" for reason in reply.finish_reasons]) or ("error",)
-    return tuple([reason for reason in reply.finish_reasons if reason is not None])
+        return tuple([reason or "error" for reason in reasons]) or ("error",)
+    return tuple([reason for reason in reasons if reason is not None])
 
 
 def _size(reply: Reply) -> tuple[int, int]:
