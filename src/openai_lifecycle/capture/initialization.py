@@ -67,7 +67,8 @@ class Initializations:
         with SHIELD:
             client = type(instance)
             endpoint = endpoint_in(client, arguments)
-            bound = self._bound(arguments) | _server(endpoint) | {semconv.CLIENT: _public_name(client)}
+            public_name = client.__name__.lstrip("_")  # of the module-level client: ``_ModuleClient``
+            bound = self._bound(arguments) | _server(endpoint) | {semconv.CLIENT: public_name}
             span = self._pipeline.start_span(f"initialize {endpoint.provider}", SpanKind.INTERNAL, bound)
             span.add_event(semconv.INITIALIZATION_START)
             return span
@@ -114,7 +115,3 @@ def _server(endpoint: Endpoint) -> Attributes:
     if endpoint.base_url:
         attributes[semconv.BASE_URL] = endpoint.base_url
     return attributes
-
-
-def _public_name(client: type) -> str:
-    return client.__name__.lstrip("_")
