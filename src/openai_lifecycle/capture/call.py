@@ -46,7 +46,7 @@ class CallRecord(Protocol):
         """Record that the client retries in ``delay`` seconds because of ``cause``."""
 
     def carried(self, credentials: tuple[str, ...]) -> None:
-        """Note credentials that only the request has."""
+        """Note credentials that were found in the request's headers: nothing recorded may show them."""
 
     def finish(self, call: Call, error: BaseException | None) -> None:
         """Record the end."""
@@ -104,9 +104,10 @@ class Call:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         if kind is GeneratorExit or (error is not None and isinstance(error.__context__, GeneratorExit)):
-            # A coroutine destroyed half-way runs this wherever that happens, mostly in another context than
-            # the token's. At the end of the process the client's own handling of it fails: it imports what it catches
-            # (openai 3.57, ``_httpx2.py``, ``request_exceptions``).
+            # The coroutine was destroyed before it was done. That can happen anywhere, so mostly in another context
+            # than the token's. At the end of the process the client's ``except`` replaces the GeneratorExit by an error
+            # of its own: it fails to import the classes that it catches (openai 3.57, ``_httpx2.py``,
+            # ``request_exceptions``).
             if trace.get_current_span() is self.recording.span:
                 contexts.detach(self._token)
             self.abandon(error)
@@ -159,7 +160,7 @@ class Call:
         self.operation.chunk(self.reply, chunk)
 
     def follow(self, source: _T) -> _T:
-        """Keep a weak reference to ``source``, the generator being read; see :meth:`closed`."""
+        """Remember ``source``, the generator being read, by a weak reference; return it. See :meth:`closed`."""
         try:
             self._source = weakref.ref(source)
         except TypeError:  # the application's own iterator
@@ -172,10 +173,10 @@ class Call:
         return self.streaming and self._is_running() is not False
 
     def closed(self) -> None:
-        """End the call if the application closed its response.
+        """End the call, whose response was closed, if it was the application that did so.
 
-        A stream also closes its own response when it is exhausted or fails. Its generator is running then,
-        and :func:`observe` sees the outcome.
+        A stream closes its response too, when it is exhausted or fails. Its generator is running then, and
+        :func:`observe` ends the call.
         """
         if not self._is_running():
             self.abandon()  # the garbage collector may be closing it, with the stream's generator
@@ -211,7 +212,7 @@ class Call:
         """End a call whose response was dropped, and record what was received.
 
         Called by the garbage collector, which may run in any allocation, even one inside the SDK or this
-        package while this thread holds one of their locks. Then :func:`end_abandoned` ends the call later.
+        package while this thread holds one of their locks. In that case :func:`end_abandoned` ends the call later.
         """
         if not self.ongoing:
             return
@@ -243,15 +244,15 @@ def end_all() -> None:
         call.end(None if call.deferred else SystemExit("the process ended during the call"))
 
 
-#: Names of modules, each with a dot behind it, whose code may hold a lock that recording needs.
+#: Packages whose code may hold a lock that recording needs, each with a dot at its end.
 _LOCKING_MODULES: Final = ("opentelemetry.sdk.", "opentelemetry.exporter.", "openai_lifecycle.eventslog.")
-#: The code of other methods that may: ``pipeline.py`` adds those of the application's span processors. Not their
-#: modules, which may be the application's main module, below which everything runs.
+#: The code of other methods that may hold one: ``pipeline.py`` adds those of the application's span processors. It does
+#: not add their modules, because one may be the application's main module, which every call is made from.
 LOCKING_CODE: Final[set[CodeType]] = set()
 
 
 def _holding_locks() -> bool:
-    """Whether a caller's frame is of such a module or method."""
+    """Whether this thread may hold such a lock: it is executing code of those packages or methods."""
     frame = sys._getframe(2)
     while frame is not None:
         if frame.f_code in LOCKING_CODE or f"{frame.f_globals.get('__name__', '')}.".startswith(

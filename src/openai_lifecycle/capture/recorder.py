@@ -75,7 +75,7 @@ class Recorder:
             with SHIELD:
                 recording.content = one_line(request.lines, options.content_limit, secrets)
         if is_recording and options.capture.on_spans:
-            # With what must be searched behind a cut: a credential may begin before it.
+            # More than is shown: a credential that the cut would divide is only found as a whole.
             keep_text = options.content_limit and options.content_limit + margin(secrets)
             with SHIELD:
                 recording.messages = self._content(operation, body, secrets)
@@ -119,7 +119,7 @@ class _End(NamedTuple):
 
 
 class Unrecorded:
-    """The span of a call that is not recorded: it only passes that decision on to child spans."""
+    """The span of a call that is not recorded. It is there for child spans, which follow that decision."""
 
     __slots__ = ("span",)
     reads: ClassVar = False
@@ -176,7 +176,7 @@ class Recording:
         self._chosen_by = chosen_by
         self._secrets = secrets
         self._named = named
-        self._request: Any = None  # that was answered
+        self._request: Any = None  # the HTTP request of the latest response
         self.span = span
         self.attributes = attributes
         self.content = ""
@@ -195,7 +195,7 @@ class Recording:
         attributes.update(answered_with(response.headers))
 
     def carried(self, credentials: tuple[str, ...]) -> None:
-        """Replace credentials that only the request had, in what was read of the call before and in what follows."""
+        """Replace credentials of the request's headers, in what was already read of the call and in what follows."""
         new = tuple([one for one in credentials if one not in self._secrets])
         if new:
             self._secrets += new
@@ -248,7 +248,7 @@ class Recording:
         reasons = _finish_reasons(reply, failed=failure is not None and call.chunks > 0)
         if reasons:
             attributes[semconv.FINISH_REASONS] = reasons
-        # A subclass may wait in its own way before a retry, so that none was noted.
+        # A subclass that works out the delay of a retry itself keeps us from seeing it; the header counts it.
         retried = end.sent.get(b"x-stainless-retry-count", b"")
         attributes[semconv.RETRIES] = max(call.retries, int(retried) if retried.isdigit() else 0)
         if call.chunks:
@@ -319,7 +319,7 @@ class Recording:
         return one_line((said,), codec.LONGEST_ERROR, self._secrets) or brief, brief
 
 
-#: The steps at the end of a call, in order; then those that remain when the span is not recording.
+#: The steps at the end of a call, in order; below, those of a span that does not record.
 _STEPS: Final = (
     Recording._reply,
     Recording._redact,
