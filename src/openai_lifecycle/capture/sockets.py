@@ -41,7 +41,7 @@ _ENDS: Final = frozenset(
 )
 #: How much of an inlined image's URL is looked at for its type, which comes first.
 _LONGEST_TYPE: Final = 128
-#: How many of the items sent since the last response are remembered.
+#: How many items are remembered for the next response, and for how many responses something may be queued.
 _ITEMS: Final = 256
 
 
@@ -90,10 +90,13 @@ class Peer:
     model: str
 
 
-# Compared by identity: a deque is searched without running code that would let other threads change it.
+# Without ``__eq__``, so that ``deque.remove`` runs no Python code, during which another thread may change the deque.
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """A requested response: its lane, the client event that requested it, and whether it joins no conversation."""
+    """A requested response. ``event_id`` is of the client event that requested it.
+
+    ``aside`` says whether it joins no conversation.
+    """
 
     call: Call
     lane: str
@@ -101,10 +104,10 @@ class Asked:
     aside: bool
 
     def may_be(self, lane: str, response: Fields) -> bool:
-        """Whether ``response``, which begins, may be this one.
+        """Whether ``response``, which has just begun, may be this one.
 
-        One that stays aside has no ``conversation_id``; those that the server begins when somebody has spoken have
-        one (``openai/types/realtime/realtime_response.py``).
+        A response that joins no conversation has no ``conversation_id``. One that the server begins by itself, because
+        somebody has spoken, has one (``openai/types/realtime/realtime_response.py``).
         """
         return self.lane == lane and not (self.aside and response.get("conversation_id"))
 
@@ -115,15 +118,17 @@ class Socket:
     def __init__(self, recorder: Recorder, peer: Peer) -> None:
         self._recorder = recorder
         self.peer = peer
-        #: The model that the server names.
+        #: The model of the session, as the server names it.
         self._model = ""
-        #: Requested but not yet begun by the server, in request order.
+        #: Responses that were requested and that the server has not begun, in request order.
         self._asked: deque[Asked] = deque()
-        #: Begun, by response id, or lane where there is none; also the latest of each lane, for events without an id.
+        #: Responses that have begun: all of them by id, or by lane if they have none; and the latest of each lane, for
+        #: events that name no response.
         self._running: dict[str, Call] = {}
         self._lanes: dict[str, Call] = {}
+        #: Realtime: what was put into the conversation since its last response, which the next one answers.
         self._items: deque[Any] = deque(maxlen=_ITEMS)
-        #: What the server is to put before the input of a response's successor, by the id of the former.
+        #: Id of a response → what was queued with ``response.steer`` to precede the input of the response after it.
         self._steering: dict[str, deque[Any]] = {}
         self._closing = False
         self.call = self._begin(CONNECT, {"api": peer.api.name, "model": peer.model})
@@ -186,7 +191,7 @@ class Socket:
         self._end(None)
 
     def lost(self, error: BaseException) -> None:
-        """Note an exception of the socket: only a closed connection ends the call."""
+        """Note an exception that the socket raised: only that of a closed connection ends it, not a timeout's, say."""
         from websockets.exceptions import ConnectionClosed
 
         if isinstance(error, ConnectionClosed):
@@ -203,7 +208,7 @@ class Socket:
         self.call.end(None if isinstance(error, ConnectionClosedOK) else error)
 
     def _responses(self) -> list[Call]:
-        """Return the calls that have not ended, requested or begun, some twice."""
+        """Return the calls of all responses that were requested or have begun, some of them twice."""
         return [*(asked.call for asked in self._asked.copy()), *self._running.values(), *self._lanes.values()]
 
     # -------------------------------------------------------------- what the server does
@@ -249,7 +254,7 @@ class Socket:
             self._running[response_id or f"lane {lane}"] = self._lanes[lane] = call
         call.reply.model = call.reply.model or self._model or None
         call.chunk(event)
-        if unasked:  # the event that tells of it is its beginning: the next one is its first chunk
+        if unasked:  # the call starts with this event, so the next one is its first chunk
             call.chunks = 0
         if kind in _ENDS:
             self._finish(call)
@@ -271,10 +276,10 @@ class Socket:
         return None
 
     def _refused(self, event: Fields) -> None:
-        """End the call that an error refers to: the client event that it names, or the running response of its lane.
+        """End the call that an error is about: that of the client event that it names, or the one running in its lane.
 
-        Not every error names an event. Realtime then goes on, so such an error only applies to a requested
-        response, and only if that never begins.
+        Not every error names an event, and on a Realtime connection one that does not may be about anything. So it is
+        only noted for the first response that was requested without an event id, and forgotten if that begins.
         """
         error = fields(event.get("error"))
         named = text(error.get("event_id"))
@@ -297,7 +302,7 @@ class Socket:
         body = {**asked, "model": model, "stream": True}
         if self.peer.api is REALTIME_API and asked.get("input") is None:
             body["input"] = list(self._items)
-            if not _is_aside(asked):  # else the conversation's next response answers them as well
+            if not _is_aside(asked):  # one that joins no conversation leaves them to the next one that does
                 self._items.clear()
         if steered := self._steering.pop(_predecessor(asked), None):
             body["input"] = [*steered, *_input(asked)]
@@ -310,12 +315,12 @@ class Socket:
 
 #: Error codes that concern ``response.create``, whether or not the error names the event.
 _ABOUT_RESPONSES: Final = ("conversation_already_has_active_response",)
-#: Stands for speech that was sent.
+#: The item that stands for speech.
 _SPOKEN: Final = {"type": "message", "role": "user", "content": [{"type": "input_audio"}]}
 
 
 def _lane(event: Fields) -> str:
-    """Return the key that tells apart concurrent responses of a connection where their ids do not."""
+    """Return what tells concurrent responses of a connection apart in events that name no response; often empty."""
     return text(event.get("stream_id")) or text(event.get("delegation_id"))
 
 
@@ -325,7 +330,7 @@ def _predecessor(event: Fields) -> str:
 
 
 def _is_aside(asked: Fields) -> bool:
-    """Whether a response is asked for that joins no conversation."""
+    """Whether the response that is asked for joins no conversation."""
     return asked.get("conversation") == "none"
 
 
@@ -336,7 +341,7 @@ def _input(event: Fields) -> list[Any]:
 
 
 def _fail(call: Call, event: Fields) -> None:
-    # Code and message are the event's own as well: ``openai/types/responses/response_error_event.py``.
+    # Code and message may be in the event itself: ``openai/types/responses/response_error_event.py``.
     call.reply.error = failure(event.get("error") or event)
     pick(event, {"status": (semconv.HTTP_STATUS_CODE, integer)}, call.reply.attributes)
 
