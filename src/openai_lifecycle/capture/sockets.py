@@ -35,9 +35,16 @@ from openai_lifecycle.capture.operations.responses import RESPONSES
 from openai_lifecycle.capture.recorder import Recorder
 from openai_lifecycle.texts import parse_json
 
-#: Server events that end a response, whether it succeeded or failed.
+#: Events of a response that end it, whether it succeeded or failed; an ``error`` is in the stream of a delegated one.
 _ENDS: Final = frozenset(
-    {"response.done", "response.completed", "response.incomplete", "response.failed", "response.cancelled"}
+    {
+        "response.done",
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+        "response.cancelled",
+        "error",
+    }
 )
 #: How much of an inlined image's URL is looked at for its type, which comes first.
 _LONGEST_TYPE: Final = 128
@@ -227,20 +234,11 @@ class Socket:
             self._steering.pop(_predecessor(fields(event.get("steer"))), None)
         inner = self.peer.api.inner(event)
         kind = text(inner.get("type"))
-        if kind == "error":
-            self._delegation_failed(inner, event)
-        elif kind.startswith("response."):
-            self._respond(kind, inner, event)
+        if kind == "error" or kind.startswith("response."):
+            self._respond(kind, inner, lane=_lane(event))
 
-    def _delegation_failed(self, error: Fields, outer: Fields) -> None:
-        """End a delegated response whose stream ended with an error."""
-        running = self._lanes.get(_lane(outer))
-        if running is not None:
-            running.chunk(error)
-            self._finish(running)
-
-    def _respond(self, kind: str, event: Fields, outer: Fields) -> None:
-        lane = _lane(outer)
+    def _respond(self, kind: str, event: Fields, *, lane: str) -> None:
+        """Fold an event of a response into its call, which ``response.created`` begins."""
         whole = fields(event.get("response"))
         response_id = text(event.get("response_id")) or text(whole.get("id"))
         call = self._running.get(response_id) if response_id else self._lanes.get(lane)
