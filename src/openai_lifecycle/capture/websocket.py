@@ -9,6 +9,7 @@ in ``sockets.py``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -85,26 +86,23 @@ class WebSockets:
     @contextlib.contextmanager
     def _reconnecting(self, first: Socket) -> _Covered:
         """Cover the opening of another socket, which is observed as another connection."""
-        socket = self._again(first)
+        socket = None
+        with SHIELD:
+            if self._active():
+                socket = Socket(self._recorder, first.peer)
         if socket is None:
             yield _unchanged
         else:
             with socket.call:
-                yield lambda ws: self._observe(ws, socket)
+                yield functools.partial(self._observe, socket=socket)
 
     def _traced(self, *given: Any) -> tuple[Any, ...]:
-        """Return the arguments of a reconnect, whose headers may have the context of the connection before."""
+        """Return a reconnect's arguments; their headers carry its own context, not the former connection's."""
         with SHIELD:
             if self._active() and self._recorder.options.propagate:
                 query, headers = given
                 return query, contexts.with_trace(headers)
         return given
-
-    def _again(self, first: Socket) -> Socket | None:
-        with SHIELD:
-            if self._active():
-                return Socket(self._recorder, first.peer)
-        return None
 
     # -------------------------------------------------------------- the socket
     def _observe(self, ws: Any, socket: Socket) -> Any:
@@ -173,7 +171,7 @@ def _using(socket: Socket, *, active: bool, message: object = None) -> _Covered:
     def received(result: Any) -> Any:
         with SHIELD:
             if active:
-                socket.received(result)
+                socket.received(result)  # what ``send`` returns, None, is no event
         return result
 
     try:
