@@ -10,6 +10,7 @@ from typing import Any, Final
 from openai_lifecycle.texts import encodable
 
 REDACTED: Final = "[REDACTED]"
+#: How many characters behind a cut are searched, unless the client's own key is longer; see :func:`margin`.
 _MARGIN: Final = 512
 
 # Keys of OpenAI (``sk-…``, also as its 401 message masks them: ``sk-abc***xyz``; ``sess-…``; ``ek_…`` of Realtime;
@@ -71,8 +72,8 @@ def redact_start(text: str, length: int, more: int, secrets: Collection[str]) ->
     """Return the redacted start of ``text``, of which the caller keeps at most ``length`` characters.
 
     The next ``more`` characters, the :func:`margin` of ``secrets``, are searched too, so that a credential across the
-    cut is found. If the text goes on behind them, the last ``more`` characters of the result are left out: they may
-    hold half a credential, which shorter replacements before it may have moved before the cut.
+    cut is found. If the text goes on behind them, the last ``more`` characters of the result are left out. They may
+    hold half a credential, and replacements, which are shorter than what they replace, may have moved it to the left.
     """
     shown = redact(text[: length + more], secrets)
     return shown if len(text) <= length + more else shown[:-more]
@@ -99,7 +100,7 @@ def redact_recurring(text: str, secrets: tuple[str, ...] = ()) -> str:
 
 
 def redact_attributes(attributes: dict[str, Any], secrets: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return ``attributes`` with every text :func:`redact`-ed, also those in tuples; themselves if that changes none."""
+    """Return ``attributes`` with every text :func:`redact`-ed, also those in tuples; the same dict if none changes."""
     if _are_fine(attributes.values(), secrets):
         return attributes
     return {name: _redacted(value, secrets) for name, value in attributes.items()}
@@ -109,7 +110,7 @@ _NUMBERS: Final = frozenset({bool, int, float})
 
 
 def _are_fine(values: Iterable[Any], secrets: tuple[str, ...]) -> bool:
-    """Whether :func:`redact` would change no text in ``values``. Nearly always so: together they are searched sooner."""
+    """Whether :func:`redact` would change no text in ``values``, which is the rule: they are searched together."""
     texts: list[str] = []
     for value in values:
         kind = type(value)  # not isinstance(), which takes twice as long where it is False

@@ -106,10 +106,11 @@ def read_now(response: Any, call: Call) -> None:
     body = _reader(response, call)
     body.feed(response.content)
     body.finish()
-    call.chunks = 0  # it came as one: no chunk was the first
+    call.chunks = 0  # its events were not received one by one, so no time of the first is known
 
 
-#: Methods of a response that read its body, sync and async; the second yields what the server may have compressed.
+#: Methods of a response that read its body, by whether it is async; the second yields the bytes as the server sent
+#: them, perhaps compressed.
 _READS: Final = {False: ("iter_bytes", "iter_raw"), True: ("aiter_bytes", "aiter_raw")}
 
 
@@ -134,9 +135,10 @@ def read_along(response: Any, call: Call, *, is_async: bool) -> None:
 
 
 def _reader(response: Any, call: Call) -> Body:
-    """Return the body's reader. Some servers call JSON or the events of a stream text, or bytes.
+    """Return the reader of a body, for which its content type is only a hint.
 
-    The client parses them whatever they are called (``openai/_legacy_response.py``, ``_parse``).
+    Some servers call JSON, or a stream of events, text or bytes. The client parses it all the same
+    (``openai/_legacy_response.py``, ``_parse``).
     """
     kind = response.headers.get("content-type", "").lower()
     if "json" not in kind and call.request.attributes.get(semconv.STREAM):

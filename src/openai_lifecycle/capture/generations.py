@@ -67,13 +67,13 @@ class Generations(Locked):
         before = None
         if reply.id is not None and reply.pending is not None:
             written: frozenset[int] = frozenset()
-            if reply.pending and call.operation.generates:  # of one that has ended, nothing more is written
+            if reply.pending and call.operation.generates:  # one that has ended has all its entries
                 written = frozenset(hash(tool.id) for tool in reply.tool_calls.values())
             now = _Seen(reply.pending, written)
             before = self._see(hash(reply.id), now)
         if call.operation.generates:
             return _ALL
-        if reply.pending is not False:  # not ended, or not to be read again
+        if reply.pending is not False:  # it has not ended, or nothing of it was read
             return _NONE
         if before is None:
             return _ALL

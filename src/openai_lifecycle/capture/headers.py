@@ -34,7 +34,7 @@ def _whole(value: bytes) -> int:
     return number
 
 
-#: Stands for an attribute while headers are read.
+#: Key of the request's id as other servers name it, while headers are read; it is no attribute.
 _OTHER_ID: Final = "another request's id"
 #: Response header → attribute and reader. All are read in one pass, which takes as long as looking up one.
 _HEADERS: Final[Mapping[bytes, tuple[str, Callable[[bytes], Any]]]] = {

@@ -217,7 +217,7 @@ def _blob(modality: str, data: str, mime_type: str | None = None, **members: Any
         mime_type, length = head[5:].partition(";")[0] or mime_type, len(data) - len(head) - 1
     else:
         length = len(data)
-    size = length * 3 // 4 or None  # of what was sent over a socket, only the type is kept
+    size = length * 3 // 4 or None  # unknown if ``sockets.py`` has kept only the type
     return _part("blob", mime_type=mime_type, modality=modality, content="", size=size, **members)
 
 
@@ -338,7 +338,7 @@ class _Writer:
         quoted = _quoted(shown)
         if len(quoted) <= room and len(value) <= room + self._margin:
             return quoted
-        missing = f"… [+{len(value)} chars]"  # as wide as the final number, still unknown, can be
+        missing = f"… [+{len(value)} chars]"  # the final number, still unknown, is no longer than this
         keep = room - 2 - len(missing)
         if keep <= 0:
             return ""

@@ -17,7 +17,7 @@ _USAGE: Final[Table] = {
     "total_tokens": (semconv.TOTAL_TOKENS, integer),
     "seconds": (semconv.INPUT_SECONDS, double),
     "prompt_audio_seconds": (semconv.INPUT_SECONDS, double),  # Mistral
-    # OpenAI has these among the details, which count if they are there.
+    # OpenAI has these in the details, which are read afterwards and so take precedence.
     "prompt_cache_hit_tokens": (semconv.CACHE_READ_TOKENS, integer),  # DeepSeek
     "cached_tokens": (semconv.CACHE_READ_TOKENS, integer),  # Moonshot
     "cache_read_input_tokens": (semconv.CACHE_READ_TOKENS, integer),  # LiteLLM's proxy
