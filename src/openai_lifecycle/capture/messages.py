@@ -24,12 +24,12 @@ from openai_lifecycle.texts import parse_json
 def chat_message(message: object) -> Json:
     """Return a message of a chat."""
     m = fields(message)
-    role = text(m.get("role"))
+    role, name = text(m.get("role")), text(m.get("name"))
     if role in ("tool", "function"):
         result = _result(text(m.get("tool_call_id")), m.get("content"))
-        return _message(role, [result], m)
+        return _message(role, [result], name)
     said = (*parts(m.get("content")), *images(m), *_spoken(m))
-    return _message(role, [*_thoughts(m), *said, *_chat_calls(m)], m)
+    return _message(role, [*_thoughts(m), *said, *_chat_calls(m)], name)
 
 
 def response_item(item: object) -> Json:
@@ -70,8 +70,7 @@ def answer(choice: Choice) -> Json:
     return {"role": "assistant", **ending, "parts": answered}
 
 
-def _message(role: str, parts: Sequence[Json], message: Fields | None = None) -> Json:
-    name = text(message.get("name")) if message else ""
+def _message(role: str, parts: Sequence[Json], name: str = "") -> Json:
     return {"role": role[:32] or "user", "parts": parts, **({"name": name} if name else {})}
 
 
@@ -325,7 +324,7 @@ class _Writer:
         if room < 0:
             return ""
         written: list[str] = []
-        for name, value in members:
+        for name, value in members:  # a name that does not fit is only ":"
             inner = self.write(value, room - len(name) - bool(written), depth + 1) if name != ":" else ""
             if not inner:
                 break
