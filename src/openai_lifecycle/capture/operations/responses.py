@@ -82,7 +82,7 @@ INCOMPLETE: Final[Mapping[str, str]] = {"max_output_tokens": "length"}
 
 
 def _only(reply: Reply) -> Choice:
-    """Return the only choice: see the module's first rule. It is not a message, and these are counted by themselves."""
+    """Return the only choice: see the module's first rule. ``choices_count`` is set, so that it is not counted instead."""
     reply.choices_count = reply.choices_count or 0
     return reply.choice(0)
 
@@ -184,7 +184,7 @@ def _item(reply: Reply, item: Fields, position: int | None, arrived: Mapping[Any
     """Fold a finished output item; a tool call that has already ``arrived`` keeps its time of detection."""
     call = item_call(item)
     if call is not None:
-        key = ("item", call.id if position is None else position)
+        key = call.id if position is None else position
         known = arrived.get(key)
         call.time = known.time if known else time.time_ns()
         if reply.add_call(key, call):
