@@ -220,7 +220,7 @@ class Recording:
             self.carried(secrets_sent(sent))
             failure = redact_recurring(failure, self._secrets)  # a server may have put anything into its code
         end = _End(call, error, failure, duration, entries, sent)
-        steps = iter(_STEPS if self.span.is_recording() else _UNRECORDED)
+        steps = iter(_STEPS if self.span.is_recording() else _STEPS_FOR_METRICS)
         try:
             self._take(steps, end)
         finally:  # a signal handler may have raised
@@ -319,7 +319,7 @@ class Recording:
         return one_line((said,), codec.LONGEST_ERROR, self._secrets) or brief, brief
 
 
-#: The steps at the end of a call, in order; below, those of a span that does not record.
+#: The steps at the end of a call, in order; below, those that remain when only metrics are recorded.
 _STEPS: Final = (
     Recording._reply,
     Recording._redact,
@@ -330,7 +330,7 @@ _STEPS: Final = (
     Recording._end_span,
     Recording._measure,
 )
-_UNRECORDED: Final = (Recording._reply, Recording._redact, Recording._end_span, Recording._measure)
+_STEPS_FOR_METRICS: Final = (Recording._reply, Recording._redact, Recording._end_span, Recording._measure)
 
 
 def _failure(call: Call, error: BaseException | None) -> str | None:

@@ -166,11 +166,11 @@ def _choice(reply: Reply, choice: Any, position: int, where: tuple[str, str]) ->
         index = position
     known = reply.choice(index)
     raw, reason = own.get(where[0]), own.get("finish_reason")
-    # Some servers stream a whole message. MiniMax ends with one that repeats all its deltas.
+    # Some servers stream whole messages. MiniMax's last one repeats all that came before, and is left out.
     if raw is None and not (reason and (known.length or known.calls)):
         raw = fields(choice).get(where[1])
     message = members(raw)
-    known.length += len(_text(message.get("content")))
+    known.length += len(_content_text(message.get("content")))
     if reply.keep_text:
         _keep(reply, known, fields(raw))
     if message.get("tool_calls") or message.get("function_call"):
@@ -187,7 +187,7 @@ _LONGEST_NAME: Final = 4096
 _MOST_IMAGES: Final = 64
 
 
-def _text(said: object) -> str:
+def _content_text(said: object) -> str:
     """Return the text of a message's content, which some servers send as a list of parts.
 
     Asked for JSON, Cloudflare sends the object itself (``response_format``, Workers AI); its JSON text counts.
@@ -204,7 +204,7 @@ def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
     limit = reply.keep_text
     for member in ("content", "refusal"):
         if message.get(member):
-            choice.keep(encodable(_text(message[member])), limit, choice.text)
+            choice.keep(encodable(_content_text(message[member])), limit, choice.text)
     choice.keep(messages.thought(message), limit, choice.thoughts)
     for part in items(message.get("content")):
         choice.keep(messages.thinking(fields(part)), limit, choice.thoughts)
