@@ -63,7 +63,7 @@ class Shield:
 def is_interruption(trace: TracebackType | None) -> bool:
     """Whether a signal handler raised the exception; it interrupts whatever is running just then.
 
-    The first frame is the one that has caught it, which may be our own handler's (``ending.py``).
+    The first frame does not count: it only caught the exception, and may be our own handler's (``ending.py``).
     """
     handlers = map(signal.getsignal, signal.valid_signals())
     codes = {_code(handler) for handler in handlers if callable(handler)} - {None}

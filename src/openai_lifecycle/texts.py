@@ -12,7 +12,7 @@ from typing import Any
 
 
 def encodable(text: str) -> str:
-    r"""Return ``text`` with each lone surrogate as its JSON escape, which is how it was sent: ``\ud83d``; always a plain ``str``."""
+    r"""Return ``text`` as a plain ``str``, each lone surrogate as the JSON escape that it was sent as: ``\ud83d``."""
     if type(text) is not str:  # a member of a ``str`` enum, whose own ``__str__`` may return its name
         text = str.__str__(text)
     if text.isascii():

@@ -142,7 +142,7 @@ def _imported(name: str, module: Any) -> None:
     method = _awaited.pop(name, None)
     install = None if method is None else method()
     if install is not None:
-        # Waits for another thread that is still importing it: to import one of its submodules now would fail that.
+        # Waits for another thread that is still importing the module: to import a submodule now would make that fail.
         importlib.import_module(name)
         install(module)
 

@@ -217,13 +217,14 @@ def _returned(call: Call | None, kwargs: dict[str, Any], *, is_async: bool) -> N
     """Read a response that the client left unparsed; the application parses it later or never.
 
     It comes from ``with_raw_response`` or ``with_streaming_response``, or the application asked for the HTTP
-    response itself: ``client.post(…, cast_to=httpx.Response)``. It may also read that of a ``Stream`` itself.
+    response itself: ``client.post(…, cast_to=httpx.Response)``. The same goes for the response of a ``Stream``, which
+    the application may read in its place.
     """
     if call is None or call.answered:
         return
     with SHIELD:
         response = kwargs["response"]
-        # With ``with_streaming_response`` too, if the body was in memory.
+        # That of ``with_streaming_response`` too, if the body was in memory.
         if response.is_stream_consumed and not call.streaming:
             read_now(response, call)
             call.end()
