@@ -48,7 +48,7 @@ def instruction(given: object) -> Json:
 def chat_tool(tool: object) -> Json:
     """Return a tool definition of a chat: only type and name, as the rest is large and not recommended."""
     t = fields(tool)
-    kind = text(t.get("type"))
+    kind = text(t.get("type")) or "function"  # Mistral takes it as given
     return _definition(kind, fields(t.get(kind)))
 
 
