@@ -369,7 +369,10 @@ def test_thoughts_by_their_other_name(
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 def test_the_answer_of_a_response(server: ScriptedServer, observed: Observed, *, streamed: bool) -> None:
-    """A response is one message: thoughts, text, calls, hosted tools with their results, in the order received."""
+    """A response is one message: thoughts, text, calls, hosted tools with their results, in the order received.
+
+    Of an item that the client does not know, the kind is shown.
+    """
     mcp = {
         "type": "mcp_call",
         "id": "m",
@@ -379,7 +382,8 @@ def test_the_answer_of_a_response(server: ScriptedServer, observed: Observed, *,
         "output": "6",
     }
     picture = {"type": "image_generation_call", "id": "i", "status": "completed", "result": "A" * 400}
-    final = wire_responses.response(output=[*wire_responses.output(), mcp, picture])
+    unknown = {"type": "hologram", "id": "h", "status": "completed"}
+    final = wire_responses.response(output=[*wire_responses.output(), mcp, picture, unknown])
     if streamed:
         server.script(event_stream(*wire_responses.events(final)))
         with client_for(server, is_async=False) as client:
@@ -403,6 +407,7 @@ def test_the_answer_of_a_response(server: ScriptedServer, observed: Observed, *,
         result("m", "mcp", output="6"),
         hosted("i", "image_generation", "image_generation"),
         result("i", "image_generation", image=blob),
+        {"type": "hologram", "id": "h"},
     ]
     assert shown(observed, "output.messages") == [
         {"role": "assistant", "finish_reason": "tool_calls", "parts": parts}
