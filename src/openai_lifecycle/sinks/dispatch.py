@@ -94,7 +94,8 @@ class _Worker:
     def __init__(self, destination: Destination, meter_provider: Any) -> None:
         self._destination = destination
         self._meter_provider = meter_provider
-        # The parent's, and those of threads that hang. Never dropped: closing one would end another's connection.
+        # Sinks of the parent process and of threads that hang. They are kept, because a sink that is dropped may close
+        # a connection that the parent or such a thread still uses.
         self._kept: list[EventSink | None] = []
         self._sink: EventSink | None = None
         self._reset()
@@ -106,7 +107,7 @@ class _Worker:
         self._in_hand = 0  # events taken out of the queue and not settled yet
         self._hurry = False  # somebody waits: no lingering
         self._thread: threading.Thread | None = None
-        self._stop = _Stop()  # the orders to the thread
+        self._stop = _Stop()  # what the thread is told
         self._losses = _Losses(self._destination.name, self._meter_provider)
 
     def after_fork(self) -> None:
@@ -180,68 +181,81 @@ class _Worker:
     # -------------------------------------------------------------- the thread's side
     def _run(self, stop: _Stop) -> None:
         with suppress_instrumentation():
-            while batch := self._next(stop):
-                self._deliver(batch, stop)
+            while True:
+                if batch := self._next(stop):
+                    self._deliver(batch, stop)
+                elif self._finish(stop):
+                    return
 
     def _next(self, stop: _Stop) -> list[LifecycleEvent]:
-        """Return the next batch; an empty one when the thread must end."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._hurry or stop.asked)
-                if stop.abandoned:
-                    return []
-                if self._queue:
-                    self._changed.wait_for(
-                        lambda: len(self._queue) >= BATCH or self._hurry or stop.asked, timeout=_LINGER
-                    )
-                    batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
-                    self._in_hand = len(batch)
-                    return batch
-            # Nothing is left to write.
-            self._call("flush", stop)
-            if stop.asked:
-                self._call("close", stop)
-            with self._changed:
-                if not self._queue and not stop.abandoned:
-                    self._hurry = False
-                    self._changed.notify_all()
-                    if stop.asked:
-                        self._thread = None
-                        return []
+        """Wait for events and return the next batch; an empty one if there are none and somebody waits for that."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._hurry or stop.asked)
+            if self._queue:
+                self._changed.wait_for(
+                    lambda: len(self._queue) >= BATCH or self._hurry or stop.asked, timeout=_LINGER
+                )
+            if stop.abandoned:  # what is queued now is for another thread
+                return []
+            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            self._in_hand = len(batch)
+            return batch
+
+    def _finish(self, stop: _Stop) -> bool:
+        """Flush the sink, and close it if the thread was asked to end; return whether it must end now."""
+        ends = stop.asked  # read once: if it is asked later, it has to come here again
+        self._call("flush", stop)
+        if ends:
+            self._call("close", stop)
+        with self._changed:
+            if stop.abandoned:
+                return True
+            if self._queue:  # events came meanwhile
+                return False
+            self._hurry = False
+            self._changed.notify_all()
+            if ends:
+                self._thread = None
+            return ends
 
     def _deliver(self, batch: list[LifecycleEvent], stop: _Stop) -> None:
-        """Write ``batch``; if the sink rejects it, its halves, so that one bad event does not lose the others."""
+        """Write ``batch``, again and again until the sink has taken it or it counts as lost.
+
+        If the sink rejects it, its halves are written instead, so that one bad event does not lose the others.
+        """
         pause, deadline = _FIRST_PAUSE, time.monotonic() + _PATIENCE
         while not stop.abandoned:  # join, which abandoned us, has counted the rest
-            try:
-                sink = self._opened(stop)
-                if sink is None:
-                    return
-                sink.write(batch)
-            except Rejected as error:
-                if len(batch) > 1 and not error.permanent:
-                    middle = len(batch) // 2
-                    self._deliver(batch[:middle], stop)
-                    self._deliver(batch[middle:], stop)
-                    return
-                reason, final = str(error), True
-            except BaseException as error:  # noqa: BLE001 - a sink may raise anything, CancelledError too; the thread must live
-                reason, final = _described(error), time.monotonic() > deadline or stop.asked
-                if isinstance(error, Unavailable):
-                    pause = max(pause, error.after or 0.0)
-            else:
+            error = self._try_to_write(batch, stop)
+            if error is None:
                 self._settle(len(batch), stop)
                 return
-            if final:
-                if self._settle(len(batch), stop):
-                    self._losses.add(len(batch), reason)
+            if isinstance(error, Rejected) and not error.permanent and len(batch) > 1:
+                middle = len(batch) // 2
+                self._deliver(batch[:middle], stop)
+                self._deliver(batch[middle:], stop)
                 return
-            # So that processes spread out; from the system, because ``random`` may be seeded by the application.
+            if isinstance(error, Rejected) or stop.asked or time.monotonic() > deadline:
+                if self._settle(len(batch), stop):
+                    self._losses.add(len(batch), _described(error))
+                return
+            if isinstance(error, Unavailable):
+                pause = max(pause, error.after or 0.0)
+            # At random, so that processes spread out; from the system, because the application may seed ``random``.
             self._pause(pause * random.SystemRandom().uniform(1.0, 1.4), stop)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
+    def _try_to_write(self, batch: list[LifecycleEvent], stop: _Stop) -> BaseException | None:
+        """Write ``batch``, and return what the sink raised, if anything."""
+        try:
+            sink = self._opened(stop)
+            if sink is not None:
+                sink.write(batch)
+        except BaseException as error:  # noqa: BLE001 - a sink may raise anything, CancelledError too; the thread must live
+            return error
+        return None
+
     def _opened(self, stop: _Stop) -> EventSink | None:
-        """Return the sink, opened if need be; ``None`` if abandoned meanwhile: another thread has a sink of its own."""
+        """Return the sink, opened if need be; ``None`` if abandoned meanwhile: any later thread opens its own."""
         sink = self._sink
         if sink is None:
             sink = self._destination.open()
@@ -278,7 +292,7 @@ class _Worker:
 
 
 class _Stop:
-    """Orders to a worker's thread.
+    """What a worker tells its thread.
 
     ``asked``: end when the queue is empty. ``abandoned``: ``join`` timed out, and has counted what was left as lost.
     """
