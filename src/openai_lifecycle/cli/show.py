@@ -51,6 +51,8 @@ WIDTHS: Final = {
     "trace_id": 8,
 }
 _NUMBERS: Final = ("duration_ms", "input_tokens", "output_tokens")
+_BEFORE_TEXT: Final = sum(size + 1 for size in WIDTHS.values())  # columns
+_WIDE: Final = _BEFORE_TEXT + 10  # a narrower terminal does not get all columns
 
 
 def cells(event: LifecycleEvent, longest: int | None = None) -> dict[str, str]:
@@ -85,29 +87,31 @@ def row(event: LifecycleEvent, width: int) -> str:
     shown = cells(event)
     if not width:
         return "\t".join(shown.values())
-    text, colour = shown.pop("text"), COLOURS[type(event)]
-    fitted = {name: _fit(value, WIDTHS[name]) for name, value in shown.items()}
     for name in _NUMBERS:
-        fitted[name] = fitted[name].strip().rjust(len(fitted[name]))
-    left = width - sum(size + 1 for size in WIDTHS.values())
-    if left < 10:  # too narrow for all columns
-        return style(_fit(f"{_start_of_narrow_row(event, fitted, width)} {text}", width), fg=colour)
+        shown[name] = _fit_number(shown[name], WIDTHS[name])
+    return _narrow_row(event, shown, width) if width < _WIDE else _wide_row(event, shown, width)
+
+
+def _wide_row(event: LifecycleEvent, shown: dict[str, str], width: int) -> str:
+    """Return all that is ``shown`` in columns; the text gets what is left of ``width``."""
+    text = shown.pop("text")
+    fitted = {name: _fit(value, WIDTHS[name]) for name, value in shown.items()}
     fitted["trace_id"] = shown["trace_id"][:8].ljust(8)  # the first digits of a trace identify it
     fitted["time"] = style(fitted["time"], dim=True)
-    fitted["event"] = style(fitted["event"], fg=colour)
-    return " ".join((*fitted.values(), _fit(text, left).rstrip()))
+    fitted["event"] = style(fitted["event"], fg=COLOURS[type(event)])
+    return " ".join((*fitted.values(), _fit(text, width - _BEFORE_TEXT).rstrip()))
 
 
-def _start_of_narrow_row(event: LifecycleEvent, fitted: dict[str, str], width: int) -> str:
-    """Return time, type and model, shortened, and as many of the numbers as leave 30 columns to the text."""
-    model = _fit(clean(event.model_id), min(20, width // 4))
-    start = f"{_short_time(event.time):11} {SHORT_TAGS[type(event)]:6} {model}"
+def _narrow_row(event: LifecycleEvent, shown: dict[str, str], width: int) -> str:
+    """Return time, type and model, shortened, as many numbers as leave 30 columns to the text, and the text."""
+    model = _fit(shown["model"], min(20, width // 4))
+    line = f"{_short_time(event.time):11} {SHORT_TAGS[type(event)]:6} {model}"
     for name in _NUMBERS:
-        longer = f"{start} {fitted[name]}"
+        longer = f"{line} {shown[name]}"
         if cell_len(longer) + 31 > width:
             break
-        start = longer
-    return start
+        line = longer
+    return style(_fit(f"{line} {shown['text']}", width), fg=COLOURS[type(event)])
 
 
 def _short_time(time: datetime) -> str:
@@ -121,6 +125,12 @@ def _short_time(time: datetime) -> str:
 def _fit(text: str, size: int) -> str:
     """Return ``text`` in exactly ``size`` columns of a terminal."""
     return set_cell_size(_cut(text, size), size)
+
+
+def _fit_number(text: str, size: int) -> str:
+    """Return ``text`` in exactly ``size`` columns of a terminal, at their right."""
+    cut = _cut(text, size)
+    return " " * (size - cell_len(cut)) + cut
 
 
 def _cut(text: str, size: int) -> str:
