@@ -258,10 +258,10 @@ def test_a_new_database_is_private(tmp_path: Path) -> None:
 
 
 def test_a_database_without_a_folder_is_tried_again(tmp_path: Path) -> None:
-    """A file that cannot be made is a database that is not available for now."""
+    """A file that cannot be made is a database that is not available for now, and the error says why."""
     path = f"sqlite:///{tmp_path}/later/events.db"
     sink = SqlSink(path)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match=r"^No such file or directory$"):
         sink.write(EVENTS)
     (tmp_path / "later").mkdir()
     sink.write(EVENTS)
@@ -279,7 +279,7 @@ def test_a_database_that_is_away_is_asked_once(tmp_path: Path, monkeypatch: pyte
         return connect(path, **options)
 
     monkeypatch.setattr(sqlite3.dbapi2, "connect", spy)
-    sink = SqlSink(f"sqlite:///{tmp_path}/missing/events.db")
+    sink = SqlSink(f"sqlite:///file:{tmp_path}/missing/events.db?uri=true")
     with pytest.raises(Unavailable):
         sink.write(EVENTS)
     sink.close()

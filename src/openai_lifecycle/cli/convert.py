@@ -13,7 +13,7 @@ from typing import Final, TextIO
 from openai_lifecycle.cli.terminal import cell
 from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.records import COLUMNS, to_json, to_row
-from openai_lifecycle.sinks import SinkError, Unavailable
+from openai_lifecycle.sinks import SinkError
 
 _BATCH: Final = 500
 
@@ -60,23 +60,11 @@ def to_sqlite(events: Iterable[LifecycleEvent], path: str) -> tuple[int, int]:
     sink = SqlSink(url)
     before, count = _rows(path), 0
     # An empty batch last, so that the table is there without any event too, as the heading of a CSV is.
-    try:
-        for batch in itertools.chain(_batches(iter(events)), [[]]):
-            sink.write(batch)
-            count += len(batch)
-    except Unavailable as error:
-        raise SinkError(_obstacle(path) or str(error)) from None
+    for batch in itertools.chain(_batches(iter(events)), [[]]):
+        sink.write(batch)
+        count += len(batch)
     sink.close()
     return count, _rows(path) - before
-
-
-def _obstacle(path: str) -> str:
-    """Return the system's reason why a file cannot be opened, which SQLite does not tell; nothing if it can be."""
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
-        return error.strerror or type(error).__name__
-    return ""
 
 
 def _rows(path: str) -> int:

@@ -6,7 +6,6 @@ with its span's id and microseconds. The columns are for queries; ``entry`` is t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -78,11 +77,17 @@ def sqlite_file(url: URL) -> str | None:
 
 
 def _make_private(url: URL) -> None:
-    """Create the file of an SQLite database for its owner alone; SQLite itself would only follow the umask."""
+    """Create the file of an SQLite database for its owner alone; SQLite itself would only follow the umask.
+
+    Raises:
+        Unavailable: the file cannot be opened. It says why, which SQLite would not.
+    """
     path = sqlite_file(url)
     if path is not None:
-        with contextlib.suppress(OSError):  # the connection reports it
+        try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise Unavailable(error.strerror or type(error).__name__) from None
 
 
 class SqlSink:
