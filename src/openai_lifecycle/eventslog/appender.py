@@ -22,7 +22,7 @@ from openai_lifecycle.eventslog.format import END
 
 _ROTATION_PAUSE: Final = 60.0  # seconds until a rotation that failed is tried again
 _WRITERS_PATIENCE: Final = 0.1  # seconds to wait for other writers to finish
-_TRIES: Final = 100  # so often it is tried, and as often again while nobody moves the file
+_TRIES: Final = 100  # to append to a file that keeps being moved away; then as many while nobody may move it
 
 
 class Appender:
@@ -48,7 +48,8 @@ class Appender:
         self._written = 0  # bytes that the file has taken of what _put writes
         self._torn = False  # whether a pipe or terminal holds a partial entry
         self._seems_torn = False  # whether the file ended in a partial entry when last looked at
-        # Seconds to wait for a lock, a pipe's reader, other writers: none after a wait in vain, until a try succeeds.
+        # Seconds to wait for a lock, for a pipe's reader, and for other writers. A wait in vain sets it to 0 until a try
+        # succeeds, so that a process that hangs delays one entry and not every one.
         self._patience = self._lock_patience = self._reader_patience = patience
         self._alone_patience = min(patience, _WRITERS_PATIENCE)
         self._rotate_after = 0.0  # as time.monotonic counts
@@ -58,9 +59,9 @@ class Appender:
         """Whether the target takes an entry in pieces: a pipe, socket, terminal or device."""
         if self._is_stream is not None:
             return self._is_stream
-        try:  # who asks may have interrupted the opening
+        try:  # a signal handler that asks may have interrupted the opening
             return _inherited(self.path) is not None or not _is_file(self.path)
-        except OSError:  # a standard stream that was never open, as the opening will say
+        except OSError:  # a standard stream that was never open: opening it will raise the same
             return False
 
     def append(self, data: bytes) -> None:
@@ -80,7 +81,7 @@ class Appender:
             os.fsync(descriptor)
 
     def _append(self, data: bytes) -> int | None:
-        """Return the descriptor that has taken ``data``; ``None`` if the file was moved as often as it was opened."""
+        """Append ``data`` and return the descriptor; ``None`` if the file was moved away each time it was opened."""
         for _ in range(_TRIES):
             descriptor = self._open()
             if self._is_stream:
@@ -92,12 +93,12 @@ class Appender:
 
     @contextlib.contextmanager
     def _unmoved(self) -> Iterator[None]:
-        """Keep other processes from rotating, which many that share a small log do faster than one can follow."""
+        """Keep other processes from rotating: many that share a small log do so faster than this one can reopen it."""
         directory = locks.locked_directory_of(os.path.realpath(self.path), locks.SHARED, self._patience)
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):  # it may be searchable only, not readable
                 stack.enter_context(directory)
-            # Nor does this process rotate, so the file may grow by an entry beyond its size.
+            # This process does not rotate either, so the file may exceed its size by one entry.
             self._rotate_after = max(self._rotate_after, time.monotonic() + _WRITERS_PATIENCE)
             yield
 
@@ -111,7 +112,7 @@ class Appender:
     def _open(self) -> int:
         descriptor = self._descriptor
         if descriptor is not None:
-            try:  # the application may have closed it, and the number mean a file or socket of its own
+            try:  # the application may have closed it, and opened something else under the same number
                 if os.path.samestat(os.fstat(descriptor), self._file):
                     return descriptor
             except OSError:
@@ -137,10 +138,13 @@ class Appender:
 
     # -------------------------------------------------------------- a file
     def _try_to_append(self, descriptor: int, data: bytes) -> bool:
-        """Return whether all of ``data`` is in the file; if not, the caller opens or checks it again."""
-        # Every writer holds it shared, so that nothing is moved meanwhile. Without locks, or when a holder is stuck,
-        # the entry is written anyway.
+        """Write what ``progress`` says is left of ``data``, unless the file has to be opened or looked at again first.
+
+        Return whether all of it is in the file now; if not, the caller calls again.
+        """
         try:
+            # Writers share this lock; who moves the file holds it alone. Where there are no locks, or its holder does
+            # not let go of it, the entry is written without it.
             if not (self._seems_torn and self._lock_alone(descriptor)):
                 self._lock(descriptor, locks.SHARED)
             status = self._status(descriptor)
@@ -151,20 +155,19 @@ class Appender:
             if self._max_bytes and self._is_full(size, more) and time.monotonic() >= self._rotate_after:
                 self._rotate(descriptor, more)
                 return False
-            # Another process has written, perhaps half an entry before it was killed: begin on a fresh line.
             prefix = b"" if size in (self._end, 0) else _fresh_line(descriptor, size)
-            if prefix and not self._seems_torn:
-                # Or it is still writing: a file grows page by page. Look again when it has finished.
-                self._seems_torn = True
+            # Half an entry at the end is of a process that was killed, or that is still writing, as a file grows page
+            # by page. So look a second time, when nobody is writing, before beginning on a fresh line.
+            self._seems_torn = bool(prefix) and not self._seems_torn
+            if self._seems_torn:
                 return False
-            self._seems_torn = False
             return self._write(descriptor, data, prefix, size)
-        finally:  # also when a signal handler has raised before it was known whether the lock was acquired
+        finally:  # whether the lock was acquired or not: a signal handler may have raised before that was known
             if self._descriptor is not None:
                 locks.unlock(descriptor)
 
     def _status(self, descriptor: int) -> os.stat_result | None:
-        """Return the status of the open file, ``None`` if it is no longer the one at ``path``: opening will say why."""
+        """Return the status of the open file; ``None`` if ``path`` no longer leads to it, and it must be reopened."""
         try:
             status = os.stat(self.path)
         except PermissionError:  # the process may no longer search the directory
@@ -192,21 +195,21 @@ class Appender:
         return True
 
     def _put(self, descriptor: int, rest: bytes) -> None:
-        """Write ``rest`` and set ``_written``, also when this raises."""
+        """Write ``rest``, and count in ``_written`` what the file has taken, also when this raises."""
         position = os.lseek(descriptor, 0, os.SEEK_CUR)
         try:
             self._written = os.write(descriptor, rest)
             if self._written < len(rest):
                 self._put_pieces(descriptor, rest)
         except BaseException:
-            # A signal handler may raise right after the call, before its result is stored: only the position,
-            # which nobody else moves, says what happened.
+            # A signal handler may raise between the system call and the assignment of its result. Then only the
+            # position, which nobody else moves, tells that something was written: nearly always all of it.
             if not self._written and os.lseek(descriptor, 0, os.SEEK_CUR) != position:
                 self._written = len(rest)
             raise
 
     def _put_pieces(self, descriptor: int, rest: bytes) -> None:
-        """Write the rest of a partial write, as long as nobody else has written behind it."""
+        """Write the rest after a partial write, but only while nobody else has appended anything."""
         self._lock(descriptor, locks.EXCLUSIVE)  # keeps others from writing between the pieces
         while self._written < len(rest) and os.lseek(descriptor, 0, os.SEEK_CUR) == _size(descriptor):
             self._written += os.write(descriptor, rest[self._written :])
@@ -219,7 +222,7 @@ class Appender:
     def _lock_alone(self, descriptor: int) -> bool:
         """Return whether no other process is writing, and none will until the lock is released.
 
-        It waits as :meth:`_lock` does: not again after a timeout, as one process may be stopped in mid-write.
+        It waits like :meth:`_lock`: after a timeout not again, because the writer may be a stopped process.
         """
         alone = locks.lock(descriptor, locks.EXCLUSIVE, self._alone_patience)
         self._alone_patience = min(self._patience, _WRITERS_PATIENCE) if alone else 0.0
@@ -241,7 +244,7 @@ class Appender:
             self.close()
 
     def _move(self, descriptor: int, more: int) -> bool:
-        """Return whether the file was moved aside, by this process or another; False when a lock is taken."""
+        """Return whether the file was moved aside, by this process or another; False if a lock was not acquired."""
         path = os.path.realpath(self.path)
         with locks.locked(descriptor, locks.EXCLUSIVE, _WRITERS_PATIENCE) as alone:
             if not alone:
@@ -256,8 +259,8 @@ class Appender:
     def _pour(self, descriptor: int, data: bytes) -> None:
         """Write to a target that may take the data in pieces and cannot be inspected afterwards."""
         rest = memoryview(b"\n\n" + data if self._torn else data)
-        # A full pipe takes a part of an entry: no other process may write before the rest.
-        # Only on a FIFO, which is open for us alone: what is duplicated shares its lock with the application's own.
+        # A pipe that is nearly full takes a part of an entry, and no other process may write before the rest of it. Only
+        # a FIFO is locked: what else this writes to may be a duplicate, which shares its lock with the application's.
         is_fifo = stat.S_ISFIFO(self._file.st_mode)
         try:
             if is_fifo:
@@ -288,7 +291,7 @@ class Appender:
 
 def _inherited(path: str) -> int | None:
     """Return the number of the descriptor that ``path`` names or links to, if it does."""
-    for _ in range(40):
+    for _ in range(40):  # links in a row, which is all that Linux follows
         number = inherited(path, "stdout", "stderr")
         if number is not None:
             return number
@@ -308,7 +311,7 @@ def _is_file(path: str) -> bool:
 
 
 def _open_again(number: int) -> int:
-    # Its own open file of a pipe: it does not block, and its lock is not shared with forked processes.
+    # A pipe is opened anew, so that O_NONBLOCK and the lock are ours alone, not those of every process that shares it.
     if stat.S_ISFIFO(os.fstat(number).st_mode):
         with contextlib.suppress(OSError):
             return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK)
@@ -318,10 +321,10 @@ def _open_again(number: int) -> int:
 
 
 def _open_path(path: str) -> int:
-    # Without O_NONBLOCK, opening a FIFO without a reader would block.
+    # O_NONBLOCK: opening a FIFO that nobody reads would block.
     flags = os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
     if _is_file(path):
-        with contextlib.suppress(PermissionError):  # reading, to see how the file ends, may be forbidden
+        with contextlib.suppress(PermissionError):  # it is read to see how it ends, which may be forbidden
             return os.open(path, flags | os.O_RDWR, 0o600)
     return os.open(path, flags | os.O_WRONLY, 0o600)
 
@@ -331,7 +334,7 @@ def _size(descriptor: int) -> int:
 
 
 def _fresh_line(descriptor: int, size: int) -> bytes:
-    """Return the line breaks needed so that the next entry starts after an empty line."""
+    """Return the line breaks that are needed for the next entry to follow an empty line."""
     try:
         end = os.pread(descriptor, 2, max(0, size - 2))
     except OSError:  # opened for writing only
