@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from openai_lifecycle.events import LifecycleEvent
@@ -41,8 +42,8 @@ _BEGUN: Final = re.compile(rb"\s*\[\d")  # a header, perhaps a torn one
 _LONGEST_HEADER: Final = 64
 _POLL: Final = 0.2  # seconds between two polls of a followed file
 _SETTLE: Final = 0.02  # seconds to wait for the last entry to be completed
-_LOOK: Final = 1 << 16  # bytes read at once to see how a file begins
-_LOOKS: Final = 10  # how often files are opened that are moved meanwhile
+_TRIES: Final = 10  # to open all files of a log while none of them is moved
+_HEAD: Final = 1 << 16  # bytes read at once to see how a file begins
 _LONGEST_HEAD: Final = 1 << 20  # bytes that identify a file whose first entry is longer
 #: What reading a compressed file raises where it breaks off.
 _BROKEN: Final = (EOFError, zlib.error, gzip.BadGzipFile)
@@ -250,44 +251,48 @@ class _Log(Generic[T]):
 
     def _open_all(self, stack: ExitStack, *, rotated: bool) -> list[_File[T]]:
         """Open the log, and return its rotated files that were not read yet, oldest first; ``stack`` closes them."""
-        previous = self._file
+        previous, self._file = self._file, None
         if previous is not None:
             stack.callback(previous.close)
             self._known.append(previous.fingerprint())
-        # Nothing moves while the files are opened; once open, they can be read whatever happens to them.
+        # Whoever follows a log has to know its rotated files even if their entries are not wanted.
+        needs_rotated = rotated or self.follow
+        # The lock keeps files in their place while they are opened; open ones can be read whatever happens to them.
+        # Another program may move them without the lock, so it is checked afterwards that they are still the same.
         with ExitStack() as unmoved:
             with suppress(OSError):  # the directory may be searchable only, not readable
                 unmoved.enter_context(locks.locked_directory_of(self._path, locks.SHARED))
-            for look in range(_LOOKS):
-                if look:  # another program moves them, without the lock
-                    self.close()
-                found = rotation.backups(self._path) if rotated or self.follow else []
+            for _ in range(_TRIES):
+                self.close()  # the log as the last try opened it
+                found = rotation.backups(self._path) if needs_rotated else []
                 unread = self._open_found(stack, found, previous)
-                if not (rotated or self.follow) or self._is_unmoved(found):
+                if not needs_rotated or self._is_unmoved(found):
                     break
         return unread[::-1]
 
     def _open_found(
         self, stack: ExitStack, found: list[rotation.Backup], previous: _File[T] | None
     ) -> list[_File[T]]:
-        """Open the log, and return those of its rotated files ``found`` that were not read yet, newest first."""
-        number = 0
-        unread: list[_File[T]] = []
+        """Open the log, and return those of its rotated files ``found`` that were not read yet, newest first.
+
+        A file that has just been moved away is left out. ``previous`` is the log as it was read until now.
+        """
         try:
             self._file = _File(self._path, self._decode, self._report)
-        except FileNotFoundError:  # just moved: its successor is looked for later
+        except FileNotFoundError:
             if not (found or self.follow):
                 raise
-            self._file = None
+        number = 0
+        unread: list[_File[T]] = []
         for backup in found:
-            with suppress(FileNotFoundError):  # just moved too
+            with suppress(FileNotFoundError):
                 file = _File(backup.path, self._decode, self._report)
                 stack.callback(file.close)
                 is_previous = previous is not None and is_same_file(backup.path, previous.descriptor)
                 if is_previous or file.fingerprint() in self._known:
                     break  # it was read, and so were all older ones
                 if backup.number == number and file.begins_as(unread[-1]):
-                    continue  # logrotate is compressing: until it has finished there are both
+                    continue  # the same entries again: logrotate is compressing, and will then delete the plain file
                 number = backup.number
                 unread.append(file)
         return unread
@@ -347,7 +352,7 @@ class _File(Generic[T]):
         self._raw.seek(0)
         content = self._unpacked()
         with suppress(*_BROKEN):  # reading will report it
-            while END not in head and len(head) < _LONGEST_HEAD and (chunk := _read_some(content, _LOOK)):
+            while END not in head and len(head) < _LONGEST_HEAD and (chunk := _read_some(content, _HEAD)):
                 head += chunk
         self._raw.seek(position)
         return head[:_LONGEST_HEAD].partition(END)[0]
@@ -437,7 +442,7 @@ class _File(Generic[T]):
         starts = [match.start() for match in HEADER.finditer(raw)]
         before = raw[: starts[0]] if starts else raw
         self._skip_text(before, offset, reason if _BEGUN.match(before) else "no entry begins here")
-        for start, following in zip(starts, [*starts[1:], len(raw)], strict=False):
+        for start, following in pairwise([*starts, len(raw)]):
             brace = raw.find(b"\n}", start, following)
             end = following if brace < 0 else brace + 2
             try:
