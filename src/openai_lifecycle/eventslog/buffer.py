@@ -51,7 +51,7 @@ class Buffer:
         if self._thread is None and self._of_greenlets != threads.are_greenlets():
             self._reset()  # nothing is queued without a thread
         self._entries.append(entry)
-        if self._closed or len(self._entries) > _LIMIT or not self._has_thread():
+        if self._closed or len(self._entries) > _LIMIT or not self._ensure_thread():
             self.flush(None)
         elif not self._awake:
             self._awake = True
@@ -62,7 +62,7 @@ class Buffer:
         if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             return False
         try:
-            if self._writer is not None:  # this very thread, which continues when the handler returns
+            if self._writer is not None:  # this very thread, which a signal handler has interrupted
                 return False
             self._empty()
         finally:
@@ -70,12 +70,12 @@ class Buffer:
         return True
 
     def save(self, timeout: float) -> None:
-        """Write everything, and every later entry of another thread at once: the process is about to end."""
+        """Write everything, and from now on each entry at once: other threads may still end calls."""
         self._closed = True
         self.flush(timeout)
 
     def close(self) -> None:
-        """Write everything, and every later entry at once: the process is about to end."""
+        """Write everything, and from now on each entry at once; end the thread."""
         self._closed = True
         self.flush(None)
         if self._thread is not None:
@@ -103,8 +103,8 @@ class Buffer:
             self._writer = None
         ending.resume()
 
-    def _has_thread(self) -> bool:
-        """Return whether a thread empties the queue, after trying to start one."""
+    def _ensure_thread(self) -> bool:
+        """Start the thread that empties the queue unless it runs; return False if that is impossible."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None:

@@ -46,13 +46,14 @@ class EventsFile(Locked):
         super().__init__()  # at last: from now on, a fork resets what is set above
 
     def _new_appender(self, *, inner: bool = False) -> Appender:
+        """Return an appender; an ``inner`` one is for a moment when this thread is in the middle of using the other."""
         options = self._options
         return Appender(
             self.path,
             max_bytes=0 if inner else options.max_bytes,
             backups=options.backups,
             sync=options.durability == "fsync",
-            patience=0.0 if inner else _PATIENCE,  # this thread may already hold the lock
+            patience=0.0 if inner else _PATIENCE,  # the other one may hold the lock
         )
 
     def _reset(self) -> None:
@@ -116,31 +117,32 @@ class EventsFile(Locked):
                 self._report()
 
     def _write_in_between(self, entries: deque[bytes]) -> None:
-        """Write ``entries`` of a call that ended while this very thread was writing; what it was at continues later."""
-        if self._appender.is_stream:  # half of the interrupted entry may be in the pipe
+        """Write ``entries`` of a call that ended while this very thread was writing others, which it does later."""
+        if self._appender.is_stream:  # the rest of the interrupted entry has to come first
             self._waiting.extend(entries)
             entries.clear()
             return
-        with contextlib.closing(self._new_appender(inner=True)) as appender:  # the other one is in mid-work
+        with contextlib.closing(self._new_appender(inner=True)) as appender:
             self._append(appender, entries)
 
     def _append(self, appender: Appender, entries: deque[bytes]) -> None:
-        """Append ``entries`` together, and then, one by one, those that were not written; give up what cannot be."""
-        # A full pipe would take some of them whole and one in part.
-        data = entries[0] if appender.is_stream else b"".join(entries)
-        if 0 < self._options.max_bytes < len(data):  # together they would not fit into one file
+        """Append ``entries`` together, and then one by one what is left of them; those that cannot be written are lost."""
+        data = b"".join(entries)
+        # Not together into a pipe, which when nearly full takes some of them and a part of one, nor into a file that
+        # must not become so large.
+        if appender.is_stream or 0 < self._options.max_bytes < len(data):
             data = entries[0]
         may_reopen = True
         while entries:
             try:
                 try:
                     appender.append(data)
-                finally:  # also when a signal handler raises: the rest can be written later
+                finally:  # also when a signal handler raises: only the rest must be written again
                     written, appender.progress = appender.progress, 0
                     taken = _take(entries, written)
             except OSError as error:
                 appender.close()
-                if written == len(data):  # they are in the file, but not synced
+                if written == len(data):  # they are in the file, but it could not be synced
                     self._lost += [(entry, error) for entry in taken]
                 elif may_reopen and error.errno in _REOPEN:
                     may_reopen = False
