@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _PATIENCE: Final = 30.0  # seconds that a call waits for another that joins a provider
-#: ``id(provider)`` → its processor. The SDK cannot remove a processor: each provider gets one, whose exporter can be
-#: swapped. By identity, because a provider may have no hash: Logfire's is a dataclass
-#: (``logfire/_internal/tracer.py``, ``ProxyTracerProvider``). Weak, because the exporter's options name the provider.
+#: ``id(provider)`` → its processor. The SDK cannot remove a processor, so each provider gets one for ever, whose exporter
+#: can be swapped. The id, because a provider may have no hash: Logfire's is a dataclass
+#: (``logfire/_internal/tracer.py``, ``ProxyTracerProvider``). Weak values, because a processor's exporter has the
+#: options, and these the provider, which would never be freed.
 _processors: weakref.WeakValueDictionary[int, EventsLogProcessor] = weakref.WeakValueDictionary()
 
 
@@ -64,7 +65,7 @@ class Pipeline(Locked):
         """Return the tracer of the current provider, joining that provider when it is new."""
         provider = self._wanted()
         lock = self.lock
-        # Not for ever: a log handler that asks a model may hold what the thread that joins waits for.
+        # With a time limit: the thread that joins may log, and wait for a log handler that is itself asking a model here.
         if provider is not self._provider and lock.acquire(timeout=_PATIENCE):
             try:
                 if provider is not self._provider:
@@ -74,7 +75,7 @@ class Pipeline(Locked):
         return self._tracer
 
     def start_span(self, name: str, kind: trace.SpanKind, attributes: Mapping[str, Any]) -> trace.Span:
-        """Start a span of the current provider; of our own if a processor of the application raises."""
+        """Start a span of the current provider, or of one of our own if a processor of the application raises."""
         try:
             return self.tracer().start_span(name, kind=kind, attributes=attributes)
         except Exception as error:  # noqa: BLE001 - cheaper than a with statement
@@ -82,7 +83,7 @@ class Pipeline(Locked):
         return self._spare_tracer().start_span(name, kind=kind, attributes=attributes)
 
     def end_span(self, span: trace.Span) -> None:
-        """End a span that :meth:`start_span` returned, and see to its entries whatever its processors raise."""
+        """End a span that :meth:`start_span` returned; its entries are written even if one of its processors raises."""
         try:
             span.end()
         finally:
@@ -147,10 +148,10 @@ class Pipeline(Locked):
         return False
 
     def _tracer_of(self, provider: Any) -> trace.Tracer:
-        """Return our tracer of an attached provider, changed to record everything and to take no random numbers."""
+        """Return our tracer of an attached provider. Only it is changed, not the provider or its other tracers."""
         tracer: trace.Tracer = provider.get_tracer(semconv.SCOPE, __version__, semconv.SCHEMA_URL)
         LOCKING_CODE.update(_methods_of_processors(provider))
-        inner = getattr(tracer, "tracer", tracer)  # Logfire's tracer has the SDK's in it
+        inner = getattr(tracer, "tracer", tracer)  # Logfire's is a wrapper around the SDK's
         _lift_event_limit(inner)
         _leave_random_numbers(inner)
         if self._exporter is not None:
@@ -188,7 +189,7 @@ class Pipeline(Locked):
         processor = _processors.get(id(provider))
         if processor is None:
             processor = EventsLogProcessor()
-            # Its id may be another's later, while the processor lives on in a provider that it only wrapped.
+            # A later provider may get the same id while this processor lives on in the provider that this one wrapped.
             weakref.finalize(provider, _processors.pop, id(provider), None).atexit = False
             provider.add_span_processor(processor)
             _processors[id(provider)] = processor  # not before: it may have raised
@@ -197,8 +198,9 @@ class Pipeline(Locked):
             self._joined.append(processor)
 
     def _record_unsampled(self, tracer: Any) -> None:
+        """Let ``tracer`` also record the spans that its sampler drops."""
         sampler: Any = getattr(tracer, "sampler", None)
-        # The SDK takes any object with this method. It gives the same tracer again, which may have been changed.
+        # The SDK takes any object with this method. A provider may return a tracer that was changed here before.
         if hasattr(sampler, "should_sample") and not isinstance(sampler, RecordAll):
             self._samplers.append((tracer, sampler))
             tracer.sampler = RecordAll(sampler)
@@ -214,7 +216,10 @@ def _methods_of_processors(provider: Any) -> Iterator[CodeType]:
 
 
 def _leave_random_numbers(tracer: Any) -> None:
-    """Let our spans have ids that are not made of the application's random numbers, unless it makes ids in its own way."""
+    """Take the ids of our spans from another source than ``random``, which the application may have seeded.
+
+    A generator of the application's own is kept.
+    """
     if type(getattr(tracer, "id_generator", None)) is RandomIdGenerator:
         tracer.id_generator = OwnRandomIds()
 

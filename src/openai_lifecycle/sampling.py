@@ -38,8 +38,9 @@ class RecordAll(Sampler):
         except Exception as error:  # noqa: BLE001 - cheaper than a with statement
             SHIELD.swallow(error)
             result = ALWAYS_OFF.should_sample(parent_context, trace_id, name, kind, attributes, links)
-        # A span starts with what its sampler returns: nothing where it drops, and a composite sampler only what it adds
-        # (``opentelemetry/sdk/trace/_sampling_experimental/_sampler.py``, ``should_sample``).
+        # A span starts with the attributes that its sampler returns. One that drops the span returns none, and a
+        # composite one only those that it adds (``opentelemetry/sdk/trace/_sampling_experimental/_sampler.py``,
+        # ``should_sample``).
         decision = Decision.RECORD_ONLY if result.decision is Decision.DROP else result.decision
         return SamplingResult(decision, {**(attributes or {}), **result.attributes}, result.trace_state)
 

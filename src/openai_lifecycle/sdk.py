@@ -162,6 +162,7 @@ def tracer_provider() -> TracerProvider:
 
     Parts that fail because of a wrong variable are reported and left out.
     """
+    # No limits, for when SpanLimits() raises because of a wrong variable.
     unlimited = dict.fromkeys(inspect.signature(SpanLimits).parameters, SpanLimits.UNSET)
     limits = SpanLimits(**unlimited)
     with _without("span limits"):
@@ -175,7 +176,7 @@ def tracer_provider() -> TracerProvider:
 
 
 def _forking_quietly(provider: type[_Provider]) -> type[_Provider]:
-    """Return ``provider``, changed to do nothing in a child that is forked under gevent.
+    """Return a subclass of ``provider`` that does nothing in a child that is forked under gevent.
 
     The SDK's providers detect the child's resource in a thread pool (``opentelemetry/sdk/trace/__init__.py``,
     ``_handle_fork``). Waiting for a greenlet would run the application's other greenlets, in a child that mostly
@@ -253,7 +254,7 @@ def start_globally() -> None:
         with_file = is_configured_by_file()
         if with_file or len(list(loaded(TRACES))) == len(exporter_names(TRACES)):
             _configure(with_file=with_file)
-        # Otherwise that is reported, and our own provider uses the exporters that load.
+        # Otherwise loaded() has reported why, and our own provider will use the exporters that can be loaded.
 
 
 def is_configured_by_file() -> bool:
