@@ -36,16 +36,24 @@ def instant(event: LifecycleEvent) -> datetime:
     This is its ``timestamp``. If that is missing or broken, it is the header's time, taken as local time. The
     result can always be converted to UTC, which has no years before 1 or after 9999.
     """
-    with contextlib.suppress(KeyError, ValueError, OverflowError):
-        return _aware(datetime.fromisoformat(event.metadata.custom_fields["timestamp"]))
-    return zoned(event.time)
+    return parse_time(event.metadata.custom_fields.get("timestamp", "")) or zoned(event.time)
+
+
+def parse_time(text: str) -> datetime | None:
+    """Return the time that ``text`` (RFC 3339) states, as an aware datetime: local when it names no zone.
+
+    ``None`` if it states none, or one that cannot be converted to UTC.
+    """
+    try:
+        return _aware(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        return None
 
 
 def zoned(moment: datetime) -> datetime:
     """Return ``moment`` as an aware datetime that can be converted to UTC.
 
-    It is local when it has no zone; what neither that nor its zone can convert, at the edge of the calendar,
-    counts as UTC.
+    It is local when it has no zone. Where it cannot be converted, at either end of the calendar, it counts as UTC.
     """
     with contextlib.suppress(ValueError, OverflowError):
         return _aware(moment)

@@ -11,13 +11,14 @@ import warnings
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 from genai_prices import Usage, calc_price
 from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
+
+from openai_lifecycle.records import parse_time
 
 _MILLION: Final = Decimal(1_000_000)
 _KEYS: Final = ("input", "cached", "output")
@@ -117,11 +118,10 @@ class Prices:
         return tuple(own) or tuple(price for price in listed if price is not None)
 
     def _rate(self, model: ModelInfo, timestamp: str, input_tokens: int) -> Rate | None:
-        try:
-            when = datetime.fromisoformat(timestamp)
-        except ValueError:
+        when = parse_time(timestamp)
+        if when is None:
             return None
-        price = model.get_prices(when if when.tzinfo else when.replace(tzinfo=timezone.utc))
+        price = model.get_prices(when)
         tiers = _tiers(price)
         tier = bisect_left(tiers, input_tokens)
         key = (id(price), tier)  # prices live as long as genai-prices' data

@@ -7,7 +7,6 @@ is markup. Its content security policy allows only the two scripts whose digests
 from __future__ import annotations
 
 import base64
-import contextlib
 import gzip
 import hashlib
 import html
@@ -29,7 +28,7 @@ from openai_lifecycle.cli.show import cells
 from openai_lifecycle.cli.stats import Entry, Group, Numbers, cost, decode, measures
 from openai_lifecycle.cli.terminal import clean
 from openai_lifecycle.eventslog.format import parse
-from openai_lifecycle.records import decimal, zoned
+from openai_lifecycle.records import decimal, parse_time
 from openai_lifecycle.version import __version__
 
 _TEXT: Final = 500  # characters of an entry's text
@@ -218,10 +217,9 @@ class Report:
 
 def _seconds(entry: Entry, raw: bytes) -> float:
     """Return when ``entry`` happened, in seconds since 1970, as ``records.instant`` does; the earliest if it does not say."""
-    for text in (entry.metadata.custom_fields.timestamp, raw[1:20].decode("ascii", "replace")):
-        with contextlib.suppress(ValueError):
-            return zoned(datetime.fromisoformat(text)).timestamp()
-    return -math.inf
+    timestamp, header = entry.metadata.custom_fields.timestamp, raw[1:20].decode("ascii", "replace")
+    moment = parse_time(timestamp) or parse_time(header)
+    return -math.inf if moment is None else moment.timestamp()
 
 
 def _leading(numbers: Numbers, models: list[str], of: Callable[[Group], float]) -> list[float]:

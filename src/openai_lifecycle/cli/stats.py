@@ -6,12 +6,11 @@ except percentiles (``sketch.py``).
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import timezone
 from decimal import Decimal
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from openai_lifecycle.cli.select import Filter
 from openai_lifecycle.cli.sketch import Sketch
 from openai_lifecycle.eventslog.format import KEYS as EVENT_KEYS
 from openai_lifecycle.eventslog.format import parse
-from openai_lifecycle.records import whole, zoned
+from openai_lifecycle.records import parse_time, whole
 
 _NOBODY: Final = frozenset(kind.placeholder_user for kind in EVENT_KEYS)
 
@@ -136,10 +135,8 @@ def hour(timestamp: str) -> str:
 
 def _in_order(name: str, part: str) -> str:
     """Return what a part of a group's key is sorted by: an hour in UTC, because offsets differ with the season and place."""
-    if name == "hour":
-        with contextlib.suppress(ValueError):  # a call without a time
-            return zoned(datetime.fromisoformat(part)).astimezone(timezone.utc).isoformat()
-    return part
+    moment = parse_time(part) if name == "hour" else None  # nor has every call a time
+    return part if moment is None else moment.astimezone(timezone.utc).isoformat()
 
 
 #: What calls can be grouped by.
