@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distributions, entry_points, version
 from signal import Signals
 from typing import Final, Literal, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.dependencies import get_dist_dependency_conflicts
@@ -23,6 +23,7 @@ from opentelemetry.instrumentation.dependencies import get_dist_dependency_confl
 from openai_lifecycle import environment_variables as env
 from openai_lifecycle import options, sdk, sinks
 from openai_lifecycle.redaction import address
+from openai_lifecycle.sinks.jsonl import jsonl_file
 from openai_lifecycle.version import __version__
 
 Level: TypeAlias = Literal["ok", "note", "problem"]
@@ -264,7 +265,7 @@ def _unwritable_database(url: str) -> str:
 
 #: Scheme of a sink → what says why nothing can be written there, and what is said if all is well.
 _TRIALS: Final[dict[str, tuple[Callable[[str], str], str]]] = {
-    "jsonl": (lambda url: _unwritable(unquote(urlsplit(url).path)), "is writable"),
+    "jsonl": (lambda url: _unwritable(jsonl_file(url)), "is writable"),
     "sqlite": (_unwritable_database, "is writable"),
     "webhook+http": (_unreachable, "accepts connections"),
     "webhook+https": (_unreachable, "accepts connections"),

@@ -23,7 +23,7 @@ class JsonLinesSink:
     """
 
     def __init__(self, url: str) -> None:
-        self._path = _path(url)
+        self._path = jsonl_file(url)
         self.absolute_url = f"jsonl:{quote(self._path, errors='surrogateescape')}"
         self._descriptor: int | None = None
         self._file = os.stat_result((0,) * 10)  # the open file
@@ -78,7 +78,12 @@ class JsonLinesSink:
             close_own(descriptor, self._file)
 
 
-def _path(url: str) -> str:
+def jsonl_file(url: str) -> str:
+    """Return the absolute path of the file that ``url`` names.
+
+    Raises:
+        ValueError: it names none.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:  # its text quotes the URL
