@@ -15,8 +15,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import entry_points
+from pkgutil import resolve_name
 from typing import Final, Protocol
 
 from openai_lifecycle.events import LifecycleEvent
@@ -30,9 +30,9 @@ ALLOWED: Final = (
     f"or a scheme of the entry-point group {GROUP}"
 )
 _OWN: Final = {
-    "jsonl": ("openai_lifecycle.sinks.jsonl", "JsonLinesSink"),
-    "webhook+http": ("openai_lifecycle.sinks.webhook", "WebhookSink"),
-    "webhook+https": ("openai_lifecycle.sinks.webhook", "WebhookSink"),
+    "jsonl": "openai_lifecycle.sinks.jsonl:JsonLinesSink",
+    "webhook+http": "openai_lifecycle.sinks.webhook:WebhookSink",
+    "webhook+https": "openai_lifecycle.sinks.webhook:WebhookSink",
 }
 
 
@@ -85,7 +85,7 @@ class Unavailable(SinkError):  # noqa: N818 - as above
 class Destination:
     """A sink to be opened: ``name`` for logs and metrics, without credentials; ``open`` makes a new sink.
 
-    It returns the same one again if that was passed to ``instrument()``: a forked child shares it.
+    A sink that was passed to ``instrument()`` as an object is returned each time, so a forked child shares it.
     """
 
     name: str
@@ -118,23 +118,24 @@ def destination(given: str | EventSink) -> Destination:
     if not isinstance(given, str):
         return Destination(type(given).__qualname__, lambda: given)
     kind = _kind(given)
-    # One that is not valid raises now, not in a thread later. A path is absolute from now on: the application may
-    # change its directory.
+    # Made once here, so that a URL that is not valid raises now, not later in a thread. A path in it becomes absolute,
+    # because the application may change its directory.
     url: str = getattr(kind(given), "absolute_url", given)
     return Destination(address(given), lambda: kind(url))
 
 
 def _kind(url: str) -> Callable[[str], EventSink]:
+    """Return the class of the sink that the scheme of ``url`` names."""
     scheme, colon, _ = url.partition(":")
     if not colon:
         raise ValueError("it is not a URL")
+    kind: Callable[[str], EventSink]
     if scheme in _OWN:
-        module, name = _OWN[scheme]
-        own: Callable[[str], EventSink] = getattr(import_module(module), name)
-        return own
+        kind = resolve_name(_OWN[scheme])
+        return kind
     for entry in entry_points(group=GROUP, name=scheme):
-        loaded: Callable[[str], EventSink] = entry.load()
-        return loaded
+        kind = entry.load()
+        return kind
     try:
         from openai_lifecycle.sinks.sql import SqlSink
     except ImportError:
