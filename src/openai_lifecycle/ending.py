@@ -34,7 +34,10 @@ class Holder(Protocol):
         """Save what is held within ``timeout`` seconds. A signal handler may call it at any point of the program."""
 
     def is_interrupted(self) -> bool:
-        """Return whether the calling handler interrupted what must be finished first, and then calls :func:`resume`."""
+        """Return whether the calling signal handler has interrupted what must be finished before ``save``.
+
+        When that is finished, it must call :func:`resume`.
+        """
 
     def after_fork(self) -> None:
         """Reset in a child process, with nothing held."""
@@ -59,7 +62,7 @@ def register_first(end: Callable[[], None]) -> None:
 
 
 def prepare() -> None:
-    """Install the hooks that save data; called again before data is held, because a fork removes them."""
+    """Install the hooks that save data. Called again before data is held: a fork may have removed them."""
     _prepare_children()
     is_main = threading.current_thread() is threading.main_thread()  # no other thread may set a handler
     if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -69,9 +72,10 @@ def prepare() -> None:
 def _prepare_children() -> None:
     """Let a child of ``multiprocessing``, or of Celery's copy of it, save what is held.
 
-    It ends with os._exit and, before Python 3.13, without atexit (multiprocessing/popen_fork.py, Popen._launch), but
-    calls its finalizers. Just before its work begins it drops those that it has inherited, or made when its main module
-    was imported, and calls what is registered for after a fork (multiprocessing/process.py, BaseProcess._bootstrap).
+    Such a child ends with os._exit and, before Python 3.13, without atexit (multiprocessing/popen_fork.py,
+    Popen._launch). It does call the finalizers of ``multiprocessing``, but those that it has inherited, or made when its
+    main module was imported, are dropped just before its work begins. Then what was registered for after a fork is
+    called (multiprocessing/process.py, BaseProcess._bootstrap), and so a finalizer is made there too.
     """
     for package in ("multiprocessing", "billiard"):
         util: Any = sys.modules.get(f"{package}.util")
@@ -82,7 +86,7 @@ def _prepare_children() -> None:
 
 
 def _add_finalizer(util: Any) -> None:
-    # Celery's copy waits for no threads.
+    # A child of Celery's copy does not wait for its threads.
     end = _close_after_threads if util.__name__ == "multiprocessing.util" else _close_all
     util.Finalize(None, end, exitpriority=-100)  # late: what other finalizers do is saved too
 
@@ -94,14 +98,14 @@ def resume() -> None:
 
 
 def _close_after_threads() -> None:
-    """Save when the threads have ended that the child still waits for: they may be making calls.
+    """Save when the threads that the child still waits for have ended, because they may be making calls.
 
-    Before Python 3.13 it waits for them after its finalizers (multiprocessing/process.py, BaseProcess._bootstrap).
+    Before Python 3.13 it waits for them only after its finalizers (multiprocessing/process.py, BaseProcess._bootstrap).
     """
     main = threading.current_thread()
     if not threads.are_greenlets() and _others(main):
         name = "openai-lifecycle end"
-        # Not a daemon, as which it would begin where a daemon forked the child.
+        # Not a daemon, which it would be by default if a daemon thread forked the child.
         end = threading.Thread(target=_wait_and_close, args=(main,), name=name, daemon=False)
         with contextlib.suppress(RuntimeError):  # no more threads
             end.start()
@@ -116,7 +120,7 @@ def _wait_and_close(main: threading.Thread) -> None:
 
 
 def _others(main: threading.Thread) -> list[threading.Thread]:
-    """Return the threads that a process waits for, without its main thread and the caller's."""
+    """Return the threads that a process waits for at its end, except its main thread and the calling one."""
     known = main, threading.current_thread()
     return [thread for thread in threading.enumerate() if not (thread.daemon or thread in known)]
 

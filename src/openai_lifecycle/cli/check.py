@@ -14,7 +14,7 @@ from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog.reader import Damage, Place
 
 #: Type of entry → what its span is, and whether the entry ends it: the log must hold one ending for each span.
-#: A tool call is not here: one that a background response is read for has no ending (``generations.py``).
+#: Tool calls are not here: those of a background response that is fetched later have no ending (``generations.py``).
 _ROLES: Final = {
     semconv.INITIALIZATION_START: ("initialization", False),
     semconv.INITIALIZATION_SUCCESS: ("initialization", True),

@@ -26,7 +26,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _logs(command: _Command) -> _Command:
-    """Let ``command`` take logs, and say in its help what one is: click has no help for arguments."""
+    """Let ``command`` take logs, and say in its help what one is, because click has no help for arguments."""
     about = "LOG is a file, a pattern, or - for standard input: see `openai-lifecycle --help`."
     command.__doc__ = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{about}"
     return click.argument("log", nargs=-1, type=str)(command)
@@ -43,7 +43,7 @@ def _format_options(command: _Command) -> _Command:
 
 
 class _Count(click.IntRange):
-    """A whole number, 0 or more; one that no computer counts to is the highest that it can."""
+    """A whole number, 0 or more. A larger one than Python can count to (``sys.maxsize``) means all, so it is that."""
 
     name = "N"
 

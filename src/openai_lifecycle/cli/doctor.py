@@ -196,7 +196,7 @@ _ASKING: Final = {sdk.TRACES: "OTEL_EXPORTER_OTLP_ENDPOINT", sdk.METRICS: "OTEL_
 
 
 def _unnamed(signal: sdk.Signal, *, has_distro: bool) -> Finding:
-    """Say what is exported where no exporter of ``signal`` is named."""
+    """Say what happens where no variable asks for an exporter of ``signal``."""
     if os.environ.get(signal.variable, "").strip().lower() == "none":
         return Finding("ok", "exporter", f"{signal.name}: none, as {signal.variable} says")
     if has_distro:  # opentelemetry-distro sets the variable to otlp when opentelemetry-instrument loads it
@@ -216,7 +216,7 @@ def _reachable(signal: sdk.Signal, name: str) -> Finding:
 
 
 def _tried(topic: str, what: str, obstacle: str, fine: str) -> Finding:
-    """Return what a trial of ``what`` has found: an ``obstacle``, or else that all is ``fine``."""
+    """Return the finding about ``what`` was tried: the ``obstacle``, or ``fine`` if there is none."""
     return Finding("problem" if obstacle else "ok", topic, f"{what} {obstacle or fine}")
 
 
@@ -263,7 +263,7 @@ def _unwritable_database(url: str) -> str:
     return "" if path is None else _unwritable(path)
 
 
-#: Scheme of a sink → what says why nothing can be written there, and what is said if all is well.
+#: Scheme of a sink → a function that says why nothing can be written there, and what to say if it says nothing.
 _TRIALS: Final[dict[str, tuple[Callable[[str], str], str]]] = {
     "jsonl": (lambda url: _unwritable(jsonl_file(url)), "is writable"),
     "sqlite": (_unwritable_database, "is writable"),
@@ -328,7 +328,7 @@ def run(command: Sequence[str], log: str) -> int:
 
 
 def ended(status: int) -> str:
-    """Return how a command ended, of whose ``status`` a negative one is a signal."""
+    """Return how a command ended; a negative ``status`` is that of a signal."""
     if status >= 0:
         return f"exit status {status}"
     try:

@@ -33,7 +33,7 @@ class Unreadable(click.ClickException):
 VARIABLE = env.OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG
 STDIN = "/dev/stdin"
 _SOON = 20_000_000  # bytes that are read before a progress bar would show
-#: What is raised not by reading, but by an ``on_idle`` that prints.
+#: Errors that do not come from reading, but from an ``on_idle`` that prints.
 _OF_WRITING = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SHOWN = 5  # damaged places reported one by one
 _OPEN = 10_240  # files at once: macOS allows no more, and says that it has no limit
@@ -171,11 +171,11 @@ def reading(
 
 
 def _allow_many_files() -> None:
-    """Raise the limit of open files, if it is low: a log's rotated files are all opened before they move."""
+    """Raise a low limit of open files: all rotated files of a log are opened at once, before they can be moved."""
     limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN if most == resource.RLIM_INFINITY else min(_OPEN, most)
     if limit < wanted and limit != resource.RLIM_INFINITY:
-        with contextlib.suppress(OSError, ValueError):  # a sandbox, or a smaller limit of the system
+        with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it, or the system allows fewer
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 

@@ -114,7 +114,7 @@ class EventsFile(Locked):
         # Logging, stderr and metrics have locks of their own: take none of them while holding ours.
         if self._lost or self._failures or self._appender.has_rotated or self._appender.rotation_error:
             with SHIELD:
-                self._report()
+                self._follow_up()
 
     def _write_in_between(self, entries: deque[bytes]) -> None:
         """Write ``entries`` of a call that ended while this very thread was writing others, which it does later."""
@@ -151,7 +151,8 @@ class EventsFile(Locked):
             data = entries[0] if entries else b""
 
     # -------------------------------------------------------------- what went wrong, and what follows a rotation
-    def _report(self) -> None:
+    def _follow_up(self) -> None:
+        """Report what went wrong, send lost entries to stderr, and compress what was rotated."""
         with self.lock:
             lost, self._lost = self._lost, []
         if lost:

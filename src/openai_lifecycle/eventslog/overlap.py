@@ -1,9 +1,9 @@
 """Keeps one entry per call when another instrumentation traces the same call.
 
-Instrumentations that wrap the resource methods (``chat.completions.create``) enclose ours, which wraps the request
-beneath: their span is the parent of ours. One that wrapped the request before us, as Logfire does, is enclosed: its
-spans are children of ours. Those that are told of a call afterwards, such as LiteLLM's callback, make a span of another
-trace that has the same response id and covers the same time. Ours has more attributes, so theirs gets no entry.
+Three kinds of them are recognized. One that wraps the resource methods (``chat.completions.create``) encloses ours,
+which wraps the request beneath: its span is the parent of ours. One that wrapped the request before us, as Logfire does,
+is enclosed: its span is a child of ours. One that is told of a call afterwards, such as LiteLLM's callback, makes a span
+in another trace, with the same response id and in the same time. Ours has more attributes, so theirs gets no entry.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Overlap:
     """Remembers the spans, their parents and the response ids of our most recent generations, up to 4096 each."""
 
     def __init__(self) -> None:
-        # The model is part of the key: a span around several calls, such as another provider's stream within which
-        # we are called, does not duplicate ours, nor does what another client is asked within our call.
+        # The model is part of the key, because a parent or child with another one is another call: another provider's
+        # stream during which we are called, or another client that is called within our call.
         self._own: OrderedDict[tuple[int, str], None] = OrderedDict()
         self._parents: OrderedDict[tuple[int, str], None] = OrderedDict()
         self._responses: OrderedDict[str, tuple[int, int]] = OrderedDict()  # start and end of our span
@@ -54,17 +54,17 @@ class Overlap:
         encloses = context is not None and _key(context, attributes) in self._parents
         if not encloses and not self._is_reported(span, str(attributes.get(semconv.RESPONSE_ID))):
             return False
-        self._note_parent(span, attributes)  # a framework's span around it covers the same call
+        self._note_parent(span, attributes)  # a framework may have one more span around it
         return True
 
     def _note_parent(self, span: ReadableSpan, attributes: SpanAttributes) -> None:
         if span.parent is not None:
             _remember(self._parents, _key(span.parent, attributes), None)
-            # Some learn the model from the response, and then name none of a call that fails.
+            # Some take the model from the response, so the span of a call that failed names none.
             _remember(self._parents, _key(span.parent, {}), None)
 
     def _is_reported(self, span: ReadableSpan, response_id: str) -> bool:
-        """Return whether ``span`` tells of a response of ours. A server may give the same id to all."""
+        """Return whether ``span`` tells of a response of ours. A server may give all the same id, so times count too."""
         (start, end), (began, ended) = times(span), self._responses.get(response_id, (0, -1))
         return start <= ended and began <= end
 

@@ -29,7 +29,7 @@ _CONTENT: Final = ("message_content", "arguments", "error")
 
 
 class Renderer:
-    """Makes entries of events, with what ``transform`` makes of these."""
+    """Turns events into entries, each changed by ``transform`` first if there is one."""
 
     def __init__(self, transform: Transform | None) -> None:
         self._transform = transform
@@ -38,15 +38,15 @@ class Renderer:
     def render(self, events: list[LifecycleEvent], entries: list[Entry]) -> None:
         """Add the entries of ``events`` to ``entries``.
 
-        What interrupts the hook, such as a time limit or ``SystemExit``, is raised; the entries that it has not made by
-        then are added without their content.
+        What interrupts the hook, such as a time limit or ``SystemExit``, is raised. The events that it has not returned
+        by then are added without their content.
         """
         transform = self._transform
         if transform is None:
             entries += [(event, render(event)) for event in events]
             return
         intact = list(map(_copied, events))  # the hook may change in place what it is given
-        made: list[Entry | None] = []  # its length alone says which are still to be made
+        made: list[Entry | None] = []  # None for an event that the hook drops
         try:
             for event, copy in zip(events, intact, strict=True):
                 made.append(self._transformed(transform, event, copy))
@@ -80,7 +80,7 @@ class Renderer:
 
 
 def _copied(event: LifecycleEvent) -> LifecycleEvent:
-    """Return a copy of ``event`` that has nothing in common with it that could be changed."""
+    """Return a copy of ``event`` that changes in place do not reach."""
     metadata = dataclasses.replace(event.metadata, custom_fields=dict(event.metadata.custom_fields))
     return dataclasses.replace(event, metadata=metadata)
 
