@@ -13,7 +13,6 @@ import os
 import select
 import stat
 import time
-from collections.abc import Iterator
 from typing import Final
 
 from openai_lifecycle.eventslog import locks, rotation
@@ -72,7 +71,10 @@ class Appender:
         """
         descriptor = self._append(data)
         if descriptor is None:
-            with self._unmoved():
+            # Many processes that share a small log rotate it faster than this one can reopen it. Nor does this one rotate
+            # it for now, so the file may exceed its size by an entry.
+            with locks.unmoved(os.path.realpath(self.path), self._patience):
+                self._rotate_after = max(self._rotate_after, time.monotonic() + _WRITERS_PATIENCE)
                 descriptor = self._append(data)
         if descriptor is None:
             # Reached only on a file system that keeps changing the inode number of the same file.
@@ -90,17 +92,6 @@ class Appender:
             if self._try_to_append(descriptor, data):
                 return descriptor
         return None
-
-    @contextlib.contextmanager
-    def _unmoved(self) -> Iterator[None]:
-        """Keep other processes from rotating: many that share a small log do so faster than this one can reopen it."""
-        directory = locks.locked_directory_of(os.path.realpath(self.path), locks.SHARED, self._patience)
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):  # it may be searchable only, not readable
-                stack.enter_context(directory)
-            # This process does not rotate either, so the file may exceed its size by one entry.
-            self._rotate_after = max(self._rotate_after, time.monotonic() + _WRITERS_PATIENCE)
-            yield
 
     def close(self) -> None:
         """Close the descriptor if it is still ours; the next entry opens the file again."""

@@ -91,3 +91,12 @@ def locked_directory_of(path: str, kind: int, patience: float = 1.0) -> Iterator
             yield held
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def unmoved(path: str, patience: float = 1.0) -> Iterator[None]:
+    """Keep other processes from moving or replacing files of the log at ``path``, where they can be kept from it."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # the directory may be searchable only, not readable
+            stack.enter_context(locked_directory_of(path, SHARED, patience))
+        yield

@@ -257,11 +257,9 @@ class _Log(Generic[T]):
             self._known.append(previous.fingerprint())
         # Whoever follows a log has to know its rotated files even if their entries are not wanted.
         needs_rotated = rotated or self.follow
-        # The lock keeps files in their place while they are opened; open ones can be read whatever happens to them.
-        # Another program may move them without the lock, so it is checked afterwards that they are still the same.
-        with ExitStack() as unmoved:
-            with suppress(OSError):  # the directory may be searchable only, not readable
-                unmoved.enter_context(locks.locked_directory_of(self._path, locks.SHARED))
+        # Files must not be moved while they are opened; open ones can be read whatever happens to them. Another program
+        # may move them all the same, so it is checked afterwards that they are still in their place.
+        with locks.unmoved(self._path):
             for _ in range(_TRIES):
                 self.close()  # the log as the last try opened it
                 found = rotation.backups(self._path) if needs_rotated else []
