@@ -561,6 +561,25 @@ def test_follow_when_the_log_is_gone_just_after_it_was_seen(
 
 
 @pytest.mark.usefixtures("_quick")
+def test_a_descriptor_beside_a_followed_log_is_read_once() -> None:
+    """What ends by itself is not opened again while a log is followed: a named pipe would block that for ever."""
+    other = Path("other.log")
+    other.write_text(entry(1))
+    append(entry(2))
+
+    def go_on() -> None:
+        with other.open("a") as file:
+            file.write(entry(9))
+        append(entry(3))
+
+    with other.open("rb", buffering=0) as given:
+        paths = (f"/dev/fd/{given.fileno()}", LOG)
+        stream = read_entries(paths, parse, follow=True, on_idle=go_on)
+        assert numbers(event for event, _ in islice(stream, 3)) == [1, 2, 3]
+        stream.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("_quick")
 def test_follow_without_the_past_goes_across_rotation() -> None:
     """Without the rotated files only the log itself is read, and then what comes, also when it is rotated."""
     Path("events.log.1").write_text(entry(0))

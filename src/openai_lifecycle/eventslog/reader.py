@@ -140,9 +140,10 @@ def read_entries(
             yield from log.read()
             if not log.follow:
                 log.close()
-        while any(log.follow for log in logs):
+        followed = [log for log in logs if log.follow]  # not what has ended by itself: see _Log.read
+        while followed:
             advanced = False
-            for log in logs:
+            for log in followed:
                 advanced |= yield from log.advance()
             if not advanced:
                 if on_idle is not None:
