@@ -7,7 +7,7 @@ from opentelemetry.metrics import Counter, MeterProvider, get_meter, get_meter_p
 from openai_lifecycle import semconv
 from openai_lifecycle.version import __version__
 
-_started: MeterProvider | None = None
+_started: MeterProvider | None = None  # by this package, because the application has none
 #: The latest provider and its counter. Not one for each loss: the API's proxy keeps every meter that it makes.
 _latest: tuple[MeterProvider, Counter] | None = None
 

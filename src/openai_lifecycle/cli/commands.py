@@ -124,6 +124,7 @@ def tail(log: Sequence[str], *, follow: bool, lines: int, wanted: Filter, form: 
     printing = False
 
     def catch_up() -> None:
+        """Print what was kept; from now on, each entry is printed at once."""
         nonlocal last, printing
         for line in _lines(iter(last), form):
             click.echo(line)

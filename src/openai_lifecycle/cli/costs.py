@@ -43,7 +43,7 @@ _PREFIXES: Final[Mapping[str, str]] = {"gcp.vertex_ai": "google/", "gcp.gemini":
 class Rate:
     """Dollars for one token of each kind, and for a call besides its tokens.
 
-    Cached tokens are the input tokens that the provider had cached, reasoning tokens the output tokens that it hides.
+    Cached tokens are input tokens that the provider had in its cache, reasoning tokens output tokens that it hides.
     """
 
     input: Decimal
@@ -70,8 +70,8 @@ class Rate:
         )
 
 
-#: Providers that count tokens of reasoning in the total alone, or, as Perplexity, not even there. Others may have something
-#: else in the total: Mistral has the tokens of audio, which is priced by the minute.
+#: Providers whose output tokens lack those of reasoning, which only the total has, or, with Perplexity, not even that.
+#: What others have in the total alone may be something else: with Mistral it is audio, which is priced by the minute.
 _BESIDE: Final = frozenset({"gcp.gemini", "gcp.vertex_ai", "perplexity", "x_ai"})
 
 

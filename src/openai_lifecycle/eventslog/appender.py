@@ -175,7 +175,7 @@ class Appender:
         self._written = 0
         try:
             self._put(descriptor, rest)
-        finally:
+        finally:  # of a partial write only whole entries count: the next try repeats the one that was cut
             if self._written == len(rest):
                 self.progress = len(data)
             elif (last := rest.rfind(END, 0, self._written)) >= 0:

@@ -41,7 +41,7 @@ class Buffer:
         self._lock = threading.RLock()
         self._wake: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._of_greenlets = threads.are_greenlets()
-        self._awake = False
+        self._awake = False  # whether the thread was told to write and has not begun
         self._writer: int | None = None  # the thread that is writing, by its ident
         self._closed = False
         self._thread: threading.Thread | None = None

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _OVERLAP: Final = Overlap()
 #: Where entries go → the processor of ``instrument()`` that writes them.
 _OWNERS: weakref.WeakValueDictionary[str, EventsLogProcessor] = weakref.WeakValueDictionary()
-#: The mark of our ended span that has come to whoever writes its entries.
+#: The mark of a span of ours that was given to an exporter once it had ended.
 _TAKEN: Final = "_openai_lifecycle_taken"
 
 
@@ -62,7 +62,7 @@ class EventsLogExporter(SpanExporter):
         self._sinks = _dispatcher(self._options) if self._options.sinks else None
         self._renderer = Renderer(self._options.transform)
         self.place = self._file.path if self._file else "sinks"  # where entries go
-        # The marks of a span whose entries are there: the exporter may also be configured through OTEL_TRACES_EXPORTER.
+        # Marks of a span whose entries are there already. Several exporters may get it and write to the same place.
         self._file_mark = f"_openai_lifecycle_written {self.place}"
         sinks = (sink if isinstance(sink, str) else id(sink) for sink in self._options.sinks)
         self._sinks_mark = f"_openai_lifecycle_sent {hash(tuple(sinks))}"  # no URL: it may hold a password
@@ -92,16 +92,13 @@ class EventsLogExporter(SpanExporter):
             self.take(span)
 
     def _leave_to_owner(self, span: ReadableSpan) -> bool:
-        """Return whether ``instrument()``'s processor writes the entries of ``span``.
-
-        That processor is also given a span of a provider that it does not watch.
-        """
+        """Return whether ``instrument()``'s processor writes the entries of ``span``; if need be, hand the span to it."""
         owner = _OWNERS.get(self.place)
         if owner is None:
             return False
         if codec.is_ours(span):  # the owner's exporter gets it by itself, also after uninstrument()
             return True
-        if owner.is_joined:  # though perhaps not to the provider of this span
+        if owner.is_joined:  # perhaps to another provider than that of this span, so it would not get it
             owner.on_end(span)
         return owner.is_joined
 
@@ -178,7 +175,7 @@ class EventsLogProcessor(SpanProcessor):
         _OWNERS[exporter.place] = self
 
     def leave(self) -> None:
-        """Stop taking spans. Calls of ours that are open go on, and :meth:`EventsLogExporter.complete` writes them."""
+        """Stop taking spans; :meth:`EventsLogExporter.complete` writes those of our calls that are still open."""
         self.is_joined = False
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002

@@ -57,7 +57,7 @@ class EventsFile(Locked):
         )
 
     def _reset(self) -> None:
-        self._busy = False
+        self._busy = False  # whether the thread that holds the lock is writing
         self._waiting: deque[bytes] = deque()  # entries that interrupted a write to a pipe
         self._lost: list[tuple[bytes, OSError]] = []  # entries on their way to stderr
         self._appender = self._new_appender()
