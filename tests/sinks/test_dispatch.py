@@ -10,8 +10,9 @@ import random
 import signal
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
@@ -142,6 +143,32 @@ def test_a_thread_that_hung_leaves_the_next_sink_alone(where: str) -> None:
     (new,) = [sink for sink in opened if EVENTS[1] in sink.taken]
     assert new.taken == EVENTS[1:3]
     assert old not in new.threads
+
+
+def test_a_thread_that_is_given_up_takes_nothing_more(
+    dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that is put after a thread was given up is for the next one, also if the first was waiting for more."""
+    monkeypatch.setattr(dispatch, "_LINGER", HANGS)
+    sink, lingers = Sink(), threading.Event()
+    dispatching = dispatcher(sink=sink)
+    changed = dispatching._workers[0]._changed
+    wait_for = changed.wait_for
+
+    def spy(predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+        if timeout == HANGS:
+            lingers.set()
+        return wait_for(predicate, timeout)
+
+    monkeypatch.setattr(changed, "wait_for", spy)
+    dispatching.put(EVENTS[0])
+    assert lingers.wait(HANGS)
+    with changed:  # neither thread goes on before both events are where they belong
+        dispatching.close(0)
+        dispatching.put(EVENTS[1])
+    assert dispatching.flush(HANGS)
+    assert sink.taken == EVENTS[1:2]
+    assert dispatcher.lost() == {"sink": 1}
 
 
 def test_a_sink_that_fails_is_tried_again(dispatcher: Dispatch) -> None:
