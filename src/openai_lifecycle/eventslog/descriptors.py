@@ -1,4 +1,4 @@
-"""Open files by number: which one a path names, how to keep it off the standard streams, whether a path is it."""
+"""File descriptors: the one that a path such as ``/dev/stdout`` names, and how to keep, compare and close our own."""
 
 from __future__ import annotations
 
