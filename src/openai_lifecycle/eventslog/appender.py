@@ -282,7 +282,7 @@ class Appender:
 
 def _inherited(path: str) -> int | None:
     """Return the number of the descriptor that ``path`` names or links to, if it does."""
-    for _ in range(40):  # links in a row, which is all that Linux follows
+    for _ in range(40):  # as many links in a row as Linux follows
         number = inherited(path, "stdout", "stderr")
         if number is not None:
             return number
