@@ -120,7 +120,8 @@ def test_what_is_written_is_nobody_elses_file(run: Run, log: Path, tmp_path: Pat
 def test_convert_says_what_is_wrong(run: Run, log: Path, tmp_path: Path) -> None:
     """A missing file name, a folder, a file that is no database and a name that is no text are one error each."""
     assert "needs a file" in run("convert", "--to", "sqlite", log, status=2).stderr
-    assert "Is a directory" in run("convert", "--to", "csv", "-o", tmp_path, log, status=1).stderr
+    refused = run("convert", "--to", "csv", "-o", tmp_path, log, status=1).stderr
+    assert refused == f"Error: {tmp_path}: Is a directory\n"
     (tmp_path / "no.db").write_text(
         "this is no database, and it is longer than a header of one hundred bytes" * 3
     )
@@ -169,16 +170,18 @@ def test_a_database_without_entries_has_the_table(run: Run, log: Path, tmp_path:
 
 
 def test_what_fails_leaves_the_old_file(run: Run, log: Path, tmp_path: Path) -> None:
-    """A conversion that cannot read its log leaves the file of the one before as it was, and nothing beside it."""
+    """A conversion that cannot read its last log leaves the older file as it was, and nothing beside it."""
     (tmp_path / "folder").mkdir()
-    run("convert", "--to", "csv", "-o", tmp_path / "out.csv", log)
-    (tmp_path / "out.csv").chmod(0o644)
-    before = (tmp_path / "out.csv").read_bytes()
-    run("convert", "--to", "csv", "-o", tmp_path / "out.csv", tmp_path / "folder", status=2)
-    assert (tmp_path / "out.csv").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.log", "folder", "out.csv"]
-    run("convert", "--to", "csv", "-o", tmp_path / "out.csv", log)
-    assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o644  # whom it was shared with
+    run("convert", "--to", "csv", "-o", tmp_path / "out", log)
+    (tmp_path / "out").chmod(0o644)
+    before = (tmp_path / "out").read_bytes()
+    run("convert", "--to", "jsonl", "-o", tmp_path / "out", log, tmp_path / "folder", status=2)
+    assert (tmp_path / "out").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.log", "folder", "out"]
+    for form in ("jsonl", "csv"):
+        run("convert", "--to", form, "-o", tmp_path / "out", log)
+    assert (tmp_path / "out").read_bytes() == before  # nothing is left of the longer one
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o644  # whom it was shared with
 
 
 def test_a_database_of_others_gets_a_table(run: Run, log: Path, tmp_path: Path) -> None:
