@@ -300,8 +300,9 @@ def streamless(**values: Any) -> None:
         os.close(descriptor)
     file = EventsFile(options(**values))
     file.write(entry(0))
-    with contextlib.suppress(OSError):
-        os.write(1, b"printed by the application\n")
+    for descriptor in (0, 1, 2):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b"printed by the application\n")
     file.write(entry(1))
 
 

@@ -441,21 +441,29 @@ def test_a_file_that_is_never_the_same(
 
 
 def test_a_file_that_its_server_has_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A descriptor that NFS calls stale is closed before the file is opened again."""
+    """A descriptor that NFS calls stale is closed, whatever NFS says to that, before the file is opened again."""
     file = EventsFile(child.options())
     file.write(entry(0))
-    fstat = os.fstat
-    answers = [OSError(errno.ESTALE, os.strerror(errno.ESTALE))]
+    fstat, close = os.fstat, os.close
+    answers = [OSError(errno.ESTALE, os.strerror(errno.ESTALE)) for _ in ("to write", "to close")]
 
-    def stale_once(descriptor: int) -> os.stat_result:
+    def stale_twice(descriptor: int) -> os.stat_result:
         if answers:
             raise answers.pop()
         return fstat(descriptor)
 
-    monkeypatch.setattr(os, "fstat", stale_once)
+    def close_stale(descriptor: int) -> None:
+        is_log = os.path.samestat(fstat(descriptor), os.stat("events.log"))
+        close(descriptor)
+        if is_log:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(os, "fstat", stale_twice)
+    monkeypatch.setattr(os, "close", close_stale)
     file.write(entry(1))
     assert descriptors() == 1
     file.close()
+    assert descriptors() == 0
     assert written() == {"": [0, 1]}
 
 

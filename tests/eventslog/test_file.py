@@ -357,13 +357,13 @@ def test_no_standard_stream_becomes_the_log() -> None:
     assert written() == {"": [0, 1]}
 
 
-def play(role: str, stdout: int, **arguments: Any) -> str:
-    """Let a process whose output is ``stdout`` play ``role``; return what it told on standard error."""
+def play(role: str, stdout: int, stderr: int = subprocess.PIPE, **arguments: Any) -> str:
+    """Let a process whose output is ``stdout`` play ``role``; return what it told on standard error, if that is a pipe."""
     ended = subprocess.run(
         [sys.executable, "-m", "tests.eventslog.child", role, json.dumps(arguments)],
         env={**os.environ, "PYTHONPATH": str(child.ROOT)},
         stdout=stdout,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         check=True,
         timeout=HANGS,
@@ -371,16 +371,17 @@ def play(role: str, stdout: int, **arguments: Any) -> str:
     return ended.stderr
 
 
-def test_a_standard_output_that_was_never_open() -> None:
-    """Where the process was started without it, entries go to stderr, not to the file that has got its number."""
-    program = """
+@pytest.mark.parametrize(("number", "name"), [(1, "stdout"), (2, "stderr")])
+def test_a_standard_stream_that_was_never_open(number: int, name: str) -> None:
+    """Where the process was started without it, entries go to stderr, if that is open, not to the file that has got its number."""
+    program = f"""
 own = open("own", "xb")
-assert own.fileno() == 1
+assert own.fileno() == {number}
 from tests.eventslog.child import EventsFile, entry, options
-EventsFile(options(events_log="/dev/stdout")).write(entry(0))
+EventsFile(options(events_log="/dev/{name}")).write(entry(0))
 """
     ended = subprocess.run(
-        ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", program],
+        ["sh", "-c", f'exec "$@" {number}>&-', "sh", sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": str(child.ROOT)},
         stderr=subprocess.PIPE,
         text=True,
@@ -388,7 +389,7 @@ EventsFile(options(events_log="/dev/stdout")).write(entry(0))
         timeout=HANGS,
     )
     assert Path("own").read_bytes() == b""
-    assert ended.stderr.endswith(f": Bad file descriptor\n{entry(0)}")
+    assert name == "stderr" or ended.stderr.endswith(f": Bad file descriptor\n{entry(0)}")
 
 
 @pytest.mark.parametrize(
@@ -405,7 +406,7 @@ def test_no_other_program_has_the_file_open(log: str, closed: list[int]) -> None
 
 
 def prints(stdout: int, **values: Any) -> None:
-    play("prints", stdout, **{"events_log": "/dev/stdout", **values})
+    play("prints", stdout, subprocess.STDOUT, **{"events_log": "/dev/stdout", **values})
 
 
 PRINTED = "".join(f"line {number}\n{entry(number)}" for number in range(20)) + "done\n"
@@ -466,9 +467,9 @@ def test_standard_output_is_a_pipe_that_nobody_reads() -> None:
 
 
 @pytest.mark.parametrize("max_bytes", [0, 4000])
-@pytest.mark.parametrize("target", ["/dev/stdout", "/proc/self/fd/1"])
-def test_a_link_to_standard_output(target: str, max_bytes: int) -> None:
-    """A link to it is what it links to: nothing is overwritten, and no file of the application is rotated."""
+@pytest.mark.parametrize("target", ["/dev/stdout", "/dev/stderr", "/proc/self/fd/1"])
+def test_a_link_to_a_standard_stream(target: str, max_bytes: int) -> None:
+    """A link to one is what it links to: nothing is overwritten, and no file of the application is rotated."""
     os.symlink(target, "events.log")
     with Path("out").open("wb") as out:
         prints(out.fileno(), events_log="events.log", max_bytes=max_bytes)
