@@ -1081,9 +1081,10 @@ def test_a_span_processor_that_raises(
     assert "gen_ai.client.operation.duration" in observed.metrics()
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_provider_that_makes_no_tracer(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the application's provider raises instead of making a tracer, each call has its entry all the same."""
+def test_a_provider_that_makes_no_tracer(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the application's provider raises instead of making a tracer, each thread's call has its entry, and a line says why."""
 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError
@@ -1091,12 +1092,18 @@ def test_a_provider_that_makes_no_tracer(server: ScriptedServer, monkeypatch: py
     provider = TracerProvider(shutdown_on_exit=False)
     monkeypatch.setattr(provider, "get_tracer", broken)
     monkeypatch.setattr(SHIELD, "reraise", False)
+    monkeypatch.setattr(SHIELD, "_reported", set())
+    monkeypatch.setattr("openai_lifecycle.pipeline._PATIENCE", 0)  # no thread has to wait for one before it
     openai_lifecycle.instrument(tracer_provider=provider)
     server.script(WHOLE)
     with client_for(server, is_async=False) as client:
         for _ in range(2):
-            client.chat.completions.create(**wire.REQUEST)
+            thread = threading.Thread(target=client.chat.completions.create, kwargs=wire.REQUEST)
+            thread.start()
+            thread.join(HANGS)
     assert len([entry for entry in entries() if isinstance(entry, LLMGenerationSuccess)]) == 2
+    (message,) = caplog.messages
+    assert "RuntimeError at test_hostile.py" in message
     provider.shutdown()
 
 
