@@ -839,11 +839,16 @@ def test_metrics(server: ScriptedServer, observed: Observed, form: str) -> None:
     assert [point.sum > 0 for point in per_chunk] == [True] * (form == "stream")
 
 
-def test_metrics_of_a_provider_that_was_passed(
-    server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("whose", ["passed", "global"])
+def test_metrics_of_a_provider_of_the_application(
+    server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch, whose: str
 ) -> None:
-    """A MeterProvider that was passed gets the metrics, also where the environment asks for an exporter of our own."""
+    """The application's MeterProvider gets the metrics, also where the environment asks for an exporter of our own."""
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
+    if whose == "global":
+        openai_lifecycle.uninstrument()
+        monkeypatch.setattr("opentelemetry.metrics._internal._METER_PROVIDER", observed.meters)
+        openai_lifecycle.instrument(tracer_provider=observed.provider)
     server.script(WHOLE)
     once(server)
     assert "gen_ai.client.operation.duration" in observed.metrics()

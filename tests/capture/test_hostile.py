@@ -1045,6 +1045,7 @@ def test_a_log_handler_that_raises(
     with Raises(), client_for(server, is_async=False) as client:
         client.chat.completions.create(**wire.REQUEST)
         assert recorded_whole(observed)
+        assert len(observed.spans(None)) == 2  # the client's and the call's, where the application wants them
         monkeypatch.setattr("openai_lifecycle.capture.routes.find", None)
         assert client.chat.completions.create(**wire.REQUEST).id == "chatcmpl-1"
 
@@ -1105,6 +1106,45 @@ def test_a_provider_that_makes_no_tracer(
     (message,) = caplog.messages
     assert "RuntimeError at test_hostile.py" in message
     provider.shutdown()
+
+
+@pytest.mark.parametrize("is_joined", [False, True])
+def test_a_provider_that_another_thread_holds(
+    server: ScriptedServer,
+    observed: Observed,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    is_joined: bool,
+) -> None:
+    """While a thread stands still in what only one may do, another's call is answered, without a span, and nothing else fails."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("openai_lifecycle.pipeline._PATIENCE", 0.01)
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    monkeypatch.setattr(SHIELD, "_reported", set())
+    if is_joined:  # a provider of our own is what remains to be made
+        client_for(server, is_async=False).close()
+        monkeypatch.setattr(processor := SpanProcessor(), "on_start", broken)
+        observed.provider.add_span_processor(processor)
+        observed.clear()
+    server.script(WHOLE)
+    answers: list[str] = []
+
+    def call() -> None:
+        with client_for(server, is_async=False) as client:
+            answers.append(client.chat.completions.create(**wire.REQUEST).id)
+
+    pipeline, thread = SWITCH._pipeline, threading.Thread(target=call)
+    assert pipeline is not None
+    with pipeline.lock:
+        thread.start()
+        thread.join(HANGS)
+        assert answers == ["chatcmpl-1"]
+    assert not observed.spans(None)
+    assert len(caplog.messages) == is_joined
 
 
 def test_a_limit_of_few_attributes(server: ScriptedServer, observed: Observed) -> None:
