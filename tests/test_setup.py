@@ -506,11 +506,16 @@ def test_metrics_beside_the_applications_spans() -> None:
 
 
 def test_nothing_keeps_running_when_it_is_off_again() -> None:
-    """The exporters that it started stop when it is switched off, however often."""
+    """The exporters that it started stop when it is switched off, however often, and whoever got the spans in the end."""
     program = """
 import threading, openai, openai_lifecycle
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 for _ in range(3):
+    trace._TRACER_PROVIDER = None
     openai_lifecycle.instrument()
+    openai.OpenAI(api_key="sk-test-0123456789")
+    trace._TRACER_PROVIDER = TracerProvider()
     openai.OpenAI(api_key="sk-test-0123456789")
     openai_lifecycle.uninstrument()
 print([thread.name for thread in threading.enumerate()])
