@@ -761,7 +761,7 @@ threading.Thread(target=serve).start()
 
 @pytest.mark.parametrize("handler", ["", "logging.getLogger().addHandler(Raises())"])
 def test_a_provider_that_takes_no_processor(handler: str) -> None:
-    """Beside such a provider entries are written, and one line says so, whatever a log handler raises at it."""
+    """Beside such a provider entries are written and metrics sent, and one line says so, whatever a log handler raises at it."""
     program = f"""
 import logging, os, openai, openai_lifecycle
 from opentelemetry import trace
@@ -776,8 +776,9 @@ trace.set_tracer_provider(Foreign())
 openai_lifecycle.instrument()
 """
     said = "the TracerProvider, a Foreign, accepts no span processor and is left alone\n"
-    done = start(program + CALL)
+    done = start(program + CALL, OTEL_METRICS_EXPORTER="console")
     assert (done.returncode, done.stderr) == (0, "" if handler else said)
+    assert "gen_ai.client.operation.duration" in done.stdout
     assert written() == ENTRIES
 
 

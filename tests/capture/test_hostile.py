@@ -39,6 +39,7 @@ from opentelemetry import context, trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, Sampler, SamplingResult
 
 import openai_lifecycle
@@ -1214,6 +1215,26 @@ def test_a_provider_within_another(server: ScriptedServer, observed: Observed, *
         client.chat.completions.create(**wire.REQUEST)
     assert recorded_whole(observed)
     assert len(observed.spans()) == is_sampled
+
+
+def test_a_provider_that_is_closed_to_us(server: ScriptedServer) -> None:
+    """Where a provider takes no processor and has an exporter of entries, what that gets of others is transformed too."""
+    inner = TracerProvider(shutdown_on_exit=False)
+    inner.add_span_processor(SimpleSpanProcessor(openai_lifecycle.EventsLogExporter()))
+
+    class Closed(trace.TracerProvider):
+        def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
+            return inner.get_tracer(*args, **kwargs)
+
+    def transform(event: LifecycleEvent) -> LifecycleEvent:
+        return dataclasses.replace(event, provider="transformed")
+
+    openai_lifecycle.instrument(tracer_provider=Closed(), transform=transform)
+    client_for(server, is_async=False).close()
+    inner.get_tracer("another").start_span("chat", attributes={"gen_ai.operation.name": "chat"}).end()
+    inner.shutdown()
+    assert [entry.tag for entry in entries()] == ["INIT_START", "INIT_SUCCESS", "GENERATION_SUCCESS"]
+    assert {entry.provider for entry in entries()} == {"transformed"}
 
 
 class SpansOnly:
