@@ -16,7 +16,7 @@ from openai_lifecycle.capture.facts import Reply, ToolCall
 from openai_lifecycle.capture.operations.responses import FETCH, RESPONSES
 from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
 from tests import wire_responses as wire
-from tests.capture.application import client_for, closing, each, entered, fitting, settle
+from tests.capture.application import client_for, closing, each, entered, fitting, http, settle
 from tests.observed import Observed, entries
 from tests.scripted_server import ScriptedServer, Step, event_stream, reply
 from tests.wire import ANSWERED_BY, MODEL, TIME, WEATHER
@@ -587,10 +587,17 @@ def test_reading_that_raises(server: ScriptedServer, observed: Observed) -> None
     assert observed.attributes("fetch_response")["gen_ai.response.id"] == "resp_9"
 
 
+@pytest.fixture
+def _streams_again() -> None:
+    from openai.resources.responses import Responses
+
+    if "stream" not in inspect.signature(Responses.retrieve).parameters:
+        pytest.skip("this version of openai cannot stream a response again")
+
+
+@pytest.mark.usefixtures("_streams_again")
 def test_reading_as_a_stream(server: ScriptedServer, observed: Observed) -> None:
     """A response can be streamed again: chunks are timed, tokens are not counted, tool calls told once."""
-    if "stream" not in inspect.signature(openai.resources.responses.Responses.retrieve).parameters:
-        pytest.skip("this version of openai cannot stream a response again")
     create(server, wire.pending(), background=True)
     for last in ("response.in_progress", "response.output_item.done function_call", "response.completed"):
         server.script(event_stream(*wire.events()))
@@ -608,6 +615,23 @@ def test_reading_as_a_stream(server: ScriptedServer, observed: Observed) -> None
     assert "gen_ai.response.time_to_first_chunk" in full
     assert not [name for name in full if "usage" in name]
     assert kinds() == ["GENERATION_SUCCESS", "TOOL_CALL_DETECTED", "TOOL_CALL_DETECTED"]
+
+
+@pytest.mark.usefixtures("_streams_again")
+def test_reading_as_a_stream_that_is_cut(server: ScriptedServer, observed: Observed) -> None:
+    """What a reading that failed had received is not told of; the tool calls are when a reading succeeds."""
+    create(server, wire.pending(), background=True)
+    server.script(event_stream(*wire.events()[:-1], end=["cut"]))
+    with (
+        client_for(server, is_async=False) as client,
+        client.responses.retrieve("resp_1", stream=True) as stream,
+        pytest.raises((openai.APIConnectionError, http.TransportError)),  # the latter of older clients
+    ):
+        list(stream)
+    assert kinds() == ["GENERATION_SUCCESS", "GENERATION_ERROR"]
+    read(server, wire.response(), wire.response())
+    assert kinds()[2:] == ["TOOL_CALL_DETECTED", "TOOL_CALL_DETECTED"]
+    assert calls(observed) == CALLS
 
 
 def test_cancelling(server: ScriptedServer, observed: Observed) -> None:
@@ -641,12 +665,14 @@ def test_compacting(server: ScriptedServer, observed: Observed) -> None:
 
 
 def test_memory_of_responses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many responses are made, only so many are remembered: the oldest are forgotten."""
+    """Of all responses that can be read again, only so many are remembered: the oldest are forgotten."""
     monkeypatch.setattr(generations, "LIMIT", 3)
     seen = generations.Generations()
     call: Any = type("Call", (), {"operation": RESPONSES})
     for number in range(5):
         call.reply = Reply(id=f"resp_{number}", pending=True)
+        assert seen.entries(call, None).success
+    for call.reply in (Reply(id="chatcmpl-1"), Reply(pending=True)):
         assert seen.entries(call, None).success
     assert list(seen._responses) == [*map(hash, ["resp_2", "resp_3", "resp_4"])]
     call.operation, call.reply = FETCH, Reply(id="resp_0", pending=False)
@@ -658,13 +684,14 @@ def test_tool_calls_are_remembered_while_a_response_is_pending() -> None:
     seen = generations.Generations()
     call: Any = type("Call", (), {"operation": RESPONSES})
 
-    def kept(*, pending: bool) -> frozenset[int]:
-        call.reply = Reply(id="resp_1", pending=pending, tool_calls={0: ToolCall(id="call_1", time=1)})
+    def kept(response: str, *, pending: bool) -> frozenset[int]:
+        call.reply = Reply(id=response, pending=pending, tool_calls={0: ToolCall(id="call_1", time=1)})
         seen.entries(call, None)
-        return seen._responses[hash("resp_1")].tool_calls
+        return seen._responses[hash(response)].tool_calls
 
-    assert kept(pending=True) == {hash("call_1")}
-    assert kept(pending=False) == frozenset()
+    assert kept("resp_1", pending=True) == {hash("call_1")}
+    assert kept("resp_1", pending=False) == frozenset()
+    assert kept("resp_2", pending=False) == frozenset()
 
 
 # ------------------------------------------------------------------ routes
