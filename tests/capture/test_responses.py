@@ -443,6 +443,18 @@ def test_a_stream_left_early(server: ScriptedServer, observed: Observed) -> None
     assert "finish_reasons" not in entry.metadata.custom_fields
 
 
+def test_a_stream_cut_after_its_tool_calls(server: ScriptedServer, observed: Observed) -> None:
+    """The tool calls that had been received whole when the connection was cut have their entries beside the error's."""
+    server.script(event_stream(*wire.events()[:-1], end=["cut"]))
+    with (
+        client_for(server, is_async=False) as client,
+        pytest.raises((openai.APIConnectionError, http.TransportError)),
+    ):
+        list(client.responses.create(**wire.REQUEST, stream=True))
+    assert calls(observed) == CALLS
+    assert isinstance(observed.generation(), LLMGenerationError)
+
+
 @pytest.mark.parametrize("capture", ["no_content", "span_and_event"])
 def test_a_message_counts_when_it_is_whole(server: ScriptedServer, capture: str) -> None:
     """Of a stream that is closed in the middle of its message, none is counted, wherever content is captured."""
