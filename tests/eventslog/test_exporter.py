@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
@@ -545,6 +545,12 @@ def test_foreign_numbers_are_shown_as_ours(writing: TracerProvider, written: flo
     text = LOG.read_text()
     for key in ("top_p", "frequency_penalty", "presence_penalty"):
         assert f'"{key}": 1.0,\n' in text
+
+
+def test_a_foreign_span_without_a_context() -> None:
+    """A finished span that a program has put together by hand, without ids, has its entries."""
+    EventsLogExporter().export([ReadableSpan("chat claude", attributes=FOREIGN)])
+    assert [event.tag for event in entries()] == ["TOOL_CALL_DETECTED", "GENERATION_SUCCESS"]
 
 
 ODD: list[dict[str, Any]] = [
