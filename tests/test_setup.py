@@ -362,6 +362,8 @@ def test_a_client_without_metadata(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     assert not instrumentor.is_instrumented_by_opentelemetry
     instrumentor.instrument(skip_dep_check=True)
     assert instrumentor.is_instrumented_by_opentelemetry
+    openai_lifecycle.instrument(capture="no_content")  # only changes the options
+    assert caplog.messages == [message]
 
 
 @pytest.mark.parametrize(
