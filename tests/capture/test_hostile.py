@@ -825,7 +825,7 @@ def test_a_stream_without_end_of_names_and_choices() -> None:
         chunk["choices"][0]["index"] = 0
         chat.chunk(state, chunk)
     assert len(state.choices) < count / 2
-    assert len(state.tool_calls[0, 0].name) < count
+    assert len(state.choices[0].calls[0].name) < count
 
 
 def test_a_stream_without_end_of_tool_calls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,6 +263,10 @@ def test_calls_of_one_index_in_a_whole_body(server: ScriptedServer, form: str) -
 #: What a server puts into the fragments of a stream's calls: index, id, name, arguments.
 CALLS: dict[str, tuple[list[tuple[Any, Any, Any, str]], list[tuple[str, str, str]]]] = {
     "all have index 0": ([(0, "a", "f", "{}"), (0, "b", "g", "[1]")], [("a", "f", "{}"), ("b", "g", "[1]")]),
+    "a second call at index 0, after one at index 1": (
+        [(0, "a", "f", "{}"), (1, "b", "g", "[1]"), (0, "c", "g", "[2]")],
+        [("a", "f", "{}"), ("b", "g", "[1]"), ("c", "g", "[2]")],
+    ),
     "none has an index": (
         [(None, "a", "f", "{}"), (None, "b", "f", "{}")],
         [("a", "f", "{}"), ("b", "f", "{}")],

@@ -60,6 +60,7 @@ class Choice:
     """One choice. ``length`` counts all its text, ``kept`` the characters of ``thoughts`` and ``text``.
 
     ``thoughts``, ``parts``, ``text`` and ``calls``, a chat's tool calls, are what the span shows of it, in this order.
+    ``call_at`` has the latest of the calls at each index of a stream.
     """
 
     finish_reason: str | None = None
@@ -69,6 +70,7 @@ class Choice:
     parts: list[Json] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
+    call_at: dict[int | str, ToolCall] = field(default_factory=dict)
 
     def keep(self, said: str, limit: int, where: list[str]) -> None:
         """Append ``said`` to ``where``, ``thoughts`` or ``text``, unless ``limit`` characters are kept."""

@@ -174,7 +174,7 @@ def _choice(reply: Reply, choice: Any, position: int, where: tuple[str, str]) ->
     if reply.keep_text:
         _keep(reply, known, fields(raw))
     if message.get("tool_calls") or message.get("function_call"):
-        _tool_calls(reply, index, known, message, in_fragments=where[0] == "delta")
+        _tool_calls(reply, known, message, in_fragments=where[0] == "delta")
     if type(reason) is str and reason:
         if known.finish_reason is None:
             _complete(known)
@@ -229,31 +229,28 @@ def _keep(reply: Reply, choice: Choice, message: Fields) -> None:
 #   - f {} | - f {}                   two calls, whole, without ids or all with the same one (Gemini's endpoint)
 #
 # Nebius sends a call's last fragment, without id and name, at the next index.
-def _tool_calls(reply: Reply, index: int, choice: Choice, message: Fields, *, in_fragments: bool) -> None:
+def _tool_calls(reply: Reply, choice: Choice, message: Fields, *, in_fragments: bool) -> None:
     calls = message.get("tool_calls")
     listed = [calls] if isinstance(calls, dict) else items(calls)  # TGI 2 streams a call outside a list
     for position, fragment in enumerate(listed):
-        own = members(fragment).get("index") if in_fragments else None
-        _fragment(reply, choice, (index, own if type(own) is int else position), fragment)
+        index = members(fragment).get("index") if in_fragments else None
+        _fragment(reply, choice, index if type(index) is int else position, fragment)
     if message.get("function_call"):  # deprecated, still sent by older deployments: a call without an id
-        _fragment(reply, choice, (index, "function_call"), {"function": message["function_call"]})
+        _fragment(reply, choice, "function_call", {"function": message["function_call"]})
 
 
-def _fragment(reply: Reply, choice: Choice, key: tuple[int, object], fragment: object) -> None:
-    """Add a fragment of a tool call, or a whole one, to the call that has ``key``: its choice and its index there."""
+def _fragment(reply: Reply, choice: Choice, index: int | str, fragment: object) -> None:
+    """Add a fragment of a tool call, or a whole one, to the latest call at ``index``, or to a new one."""
     call_id, name, kind, arguments = chat_call(fragment)
-    call = reply.tool_calls.get(key)
+    call = choice.call_at.get(index)
     if call is None and choice.calls and not (call_id or name):  # Nebius, see above
         call = choice.calls[-1]
-    if call and _begins_another(call, call_id, name, arguments):
-        # The other fragments at this index will be the new call's.
-        reply.tool_calls[(*key, len(reply.tool_calls))] = reply.tool_calls.pop(key)
-        call = None
-    if call is None:
+    if call is None or _begins_another(call, call_id, name, arguments):
         call = ToolCall()
-        if not reply.add_call(key, call):
+        if not reply.add_call(len(reply.tool_calls), call):
             return
         choice.calls.append(call)
+        choice.call_at[index] = call
     if call_id and call_id != call.id:
         call.has_many_ids = bool(call.id)
         call.id = call_id
