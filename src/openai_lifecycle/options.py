@@ -196,7 +196,7 @@ OPTIONS = (
         env.OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG,
         _path,
         "a path, or none",
-        "The file that entries are appended to; `/dev/stdout` works; `none` turns it off.",
+        "The file that entries are appended to. It may be `/dev/stdout`; `none` writes no file.",
     ),
     Option(
         "model",
@@ -231,7 +231,7 @@ OPTIONS = (
         env.OTEL_PYTHON_OPENAI_LIFECYCLE_DURABILITY,
         _durability,
         "write, fsync or buffered",
-        "When an entry is written: before the call returns (`write`), also synced to disk (`fsync`), or soon after (`buffered`).",
+        "When an entry is written: before the call returns (`write`), and also synced to disk by then (`fsync`), or soon after the call (`buffered`).",
     ),
     Option(
         "max_bytes",
@@ -266,7 +266,7 @@ OPTIONS = (
         env.OTEL_PYTHON_OPENAI_LIFECYCLE_CONTENT_LIMIT,
         _natural,
         _NATURAL,
-        "How many characters are kept of `message_content`, and of each content attribute of a span.",
+        "After how many characters `message_content`, and each content attribute of a span, is cut.",
     ),
     Option(
         "propagate",
@@ -287,7 +287,7 @@ OPTIONS = (
         None,
         _function,
         "a function that takes a LifecycleEvent and returns one or None",
-        "Changes or redacts an entry before it is written; `None` drops it.",
+        "Changes or redacts an entry before it is written, or drops it by returning `None`.",
     ),
     Option(
         "sinks",

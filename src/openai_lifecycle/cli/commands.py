@@ -61,7 +61,7 @@ class _Count(click.IntRange):
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def cli() -> None:
-    """Read events.log: the calls of an application to its models.
+    """Read events.log, the record of an application's calls to its models.
 
     LOG is a file, a pattern such as 'logs/**/events.log', or - for standard input. Its rotated and compressed files are
     read too. The default is OTEL_PYTHON_OPENAI_LIFECYCLE_EVENTS_LOG, or events.log.
@@ -88,9 +88,9 @@ def _lines(events: Iterator[LifecycleEvent], form: str | None) -> Iterator[str]:
 def show_(log: Sequence[str], wanted: Filter, form: str | None) -> None:
     """Show entries, one line each.
 
-    On a narrow terminal, types are shortened to START, READY and FAILED for INIT_*, OK and ERROR for GENERATION_*, and
-    TOOL; a time without a date is today's, and a date without a year lies within the last twelve months. Duration and
-    tokens are shown where there is room.
+    On a narrow terminal, types are shortened: START, READY and FAILED stand for INIT_*, OK and ERROR for GENERATION_*,
+    and TOOL for TOOL_CALL_DETECTED. A time without a date is of today, and a date without a year of the last twelve
+    months. Duration and tokens are shown if there is room.
 
     In a pipe, the fields are separated by tabs: time, event, provider, model, duration_ms, input_tokens,
     output_tokens, trace_id, text.
@@ -146,7 +146,7 @@ def trace(trace_id: str, log: Sequence[str], jaeger: str | None) -> None:
     """Show all entries of one trace in order, with durations.
 
     The first digits of TRACE_ID are enough. On a terminal, texts are cut at its edge: `show --full --trace TRACE_ID`
-    has all of them.
+    prints them in full.
     """
     events = list(logs.read(logs.expand(log), Filter(trace=trace_id)))
     if not events:  # which `read` has said
@@ -220,7 +220,7 @@ def stats_(log: Sequence[str], by: tuple[str, ...], prices: Any, form: str | Non
     default="report.html",
     show_default=True,
     metavar="FILE",
-    help="The page's file.",
+    help="The file to write.",
 )
 @click.option(
     "--entries",
@@ -261,7 +261,7 @@ def report_(log: Sequence[str], output: str, entries: int, prices: Any, wanted: 
 @cli.command("convert", epilog="Example: openai-lifecycle convert --to sqlite -o events.db events.log")
 @_logs
 @click.option(
-    "--to", "form", type=click.Choice(("jsonl", "csv", "sqlite")), required=True, help="The format."
+    "--to", "form", type=click.Choice(("jsonl", "csv", "sqlite")), required=True, help="The format to write."
 )
 @click.option(
     "-o", "--output", default="-", metavar="FILE", help="The output file; standard output by default."
@@ -270,8 +270,9 @@ def report_(log: Sequence[str], output: str, entries: int, prices: Any, wanted: 
 def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None:
     """Convert entries for DuckDB, pandas or a database.
 
-    jsonl and sqlite keep every field. csv has one line per entry, control characters escaped, and a ' before anything
-    that a spreadsheet would take for a formula. An existing database keeps its rows and gets each entry once.
+    jsonl and sqlite keep every field. csv has one line per entry. In it, control characters are escaped, and a ' stands
+    before anything that a spreadsheet would take for a formula. A database that exists already keeps its rows and gets
+    each entry once.
     """
     from openai_lifecycle.cli import convert
 
@@ -300,8 +301,8 @@ def convert_(log: Sequence[str], form: str, output: str, wanted: Filter) -> None
 def check_(log: Sequence[str], form: str | None) -> None:
     """Check a log for damage, duplicates and missing endings.
 
-    An ending is missing where an INIT_START has no INIT_SUCCESS or INIT_ERROR. Findings have byte offsets. The exit
-    status is 0 if the log is whole, 1 if not, and 2 if it cannot be read or the command was used wrongly.
+    An ending is missing if an INIT_START has no INIT_SUCCESS or INIT_ERROR. Each finding has its byte offset.
+    The exit status is 0 if the log is whole, 1 if not, and 2 if it cannot be read or the command was used wrongly.
     """
     from openai_lifecycle.cli.check import Check
 
@@ -328,9 +329,9 @@ def check_(log: Sequence[str], form: str | None) -> None:
 def doctor_(command: Sequence[str]) -> None:
     """Check the installation, and optionally a command.
 
-    Shows versions, entry points, exporters, whether the OTLP endpoint, the log and sinks can be written to, other
-    instrumentations of openai, and where content may appear. COMMAND is run under opentelemetry-instrument with its own
-    temporary events.log, and what was captured is shown. The exit status is 1 if there is a problem.
+    Shows versions, entry points, exporters, other instrumentations of openai, where content may appear, and whether the
+    OTLP endpoint, the log and the sinks can be written to. COMMAND is run under opentelemetry-instrument with a
+    temporary events.log of its own, and what was captured is shown. The exit status is 1 if there is a problem.
     """
     from openai_lifecycle.cli import doctor
 

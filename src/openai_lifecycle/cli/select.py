@@ -149,7 +149,7 @@ _OPTIONS: Final = (
         "--since",
         callback=_moment,
         metavar="TIME",
-        help="Only from this time on: 2026-01-27T14:30, local without a zone, or an age such as 2h.",
+        help="Only from this time on: 2026-01-27T14:30 (local unless it has a zone), or an age such as 2h.",
     ),
     click.option("--until", callback=_moment, metavar="TIME", help="Only before this time."),
     click.option(
@@ -163,7 +163,7 @@ _OPTIONS: Final = (
         "--grep",
         callback=_regex,
         metavar="REGEX",
-        help="Only entries that match, as shown or as in the file, keys included; a lower-case pattern ignores case.",
+        help="Only entries that match as `show` prints them or as they are in the file; a lower-case pattern ignores case.",
     ),
 )
 
