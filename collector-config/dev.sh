@@ -4,7 +4,8 @@
 #   ./dev.sh
 #
 # Applications send to http://127.0.0.1:4317 (gRPC) or :4318 (HTTP); look at http://127.0.0.1:16686.
-# The programs are `jaeger` and `otelcol` (or `otelcol-contrib`) on PATH, or what JAEGER and OTELCOL name.
+# It needs the programs `jaeger` and `otelcol` (or `otelcol-contrib`) on PATH, or where JAEGER and OTELCOL say.
+# README.md says where to get them.
 # Every port of jaeger.yaml and dev.yaml can be set in the environment.
 set -eu
 
@@ -26,7 +27,7 @@ jaeger_pid=$!
 collector_pid=$!
 trap 'kill $jaeger_pid $collector_pid 2>/dev/null; wait' EXIT
 trap 'exit 130' INT TERM
-# One alone is of no use: Jaeger ends at once where its port is taken, for instance.
+# If one ends, stop the other: Jaeger ends at once if its port is taken, for instance.
 while kill -0 $jaeger_pid 2>/dev/null && kill -0 $collector_pid 2>/dev/null; do sleep 1; done
 echo "dev.sh: jaeger or otelcol has ended; its messages say why" >&2
 exit 1
