@@ -2,9 +2,9 @@
 
     OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 python examples/existing_provider.py
 
-`instrument()` joins the provider that the application sets before or after it: the model's spans are
-children of the application's, are exported with them, and are written to `events.log` as well.
-Without an endpoint the spans are printed.
+`instrument()` uses the provider that the application sets, before or after it. The spans of calls to the
+model are children of the application's spans and are exported with them. Their events are also written to
+`events.log`. Without an endpoint the spans are printed.
 """
 
 import os

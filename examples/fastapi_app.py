@@ -3,8 +3,8 @@
     python examples/fastapi_app.py
     curl --no-buffer "http://127.0.0.1:8000/chat?question=Why"
 
-It needs `pip install fastapi uvicorn`, and reads OPENAI_API_KEY and OPENAI_BASE_URL; without a key it
-starts the offline server.
+It needs `pip install fastapi uvicorn`. If OPENAI_API_KEY is set, it uses OpenAI's server or that of
+OPENAI_BASE_URL. If not, it starts the offline server.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ async def chat(question: str) -> fastapi.responses.StreamingResponse:
             model=MODEL,
             messages=[{"role": "user", "content": question}],
             stream=True,
-            stream_options={"include_usage": True},  # or events.log has no tokens, and no cost is known
+            stream_options={"include_usage": True},  # without it, no tokens and no cost are known
         )
     except openai.APIStatusError as error:
         raise fastapi.HTTPException(error.status_code, error.message) from error

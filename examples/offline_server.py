@@ -14,8 +14,8 @@ behind it is a few rules, so every answer is predictable:
 * It writes JSON that fits a `json_schema` format, and stops at the token limit (finish reason `length`).
 * A token is up to eight characters of a word with the space before it. Ids count the requests.
 
-Models that fail, on every endpoint: `no-such-model` is answered 404, `overloaded` 500, and
-`rate-limited` 429 on the first attempt of each call (by `x-stainless-retry-count`), then normally.
+Three models fail, on every endpoint: `no-such-model` with 404, `overloaded` with 500, and `rate-limited` with 429 at
+the first attempt of each call (by `x-stainless-retry-count`); later attempts succeed.
 The key `invalid` is refused with 401, and so is a request without a key; any other key is accepted.
 """
 

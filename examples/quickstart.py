@@ -1,9 +1,9 @@
-"""Produces every lifecycle event of the OpenAI client in one run and one `events.log`.
+"""Produces every type of lifecycle event in one run, and one `events.log` with all of them.
 
     python examples/quickstart.py
 
-With OPENAI_API_KEY (and OPENAI_BASE_URL, OPENAI_MODEL) it uses that server; without a key it starts the
-offline server of this folder. `opentelemetry-instrument python examples/quickstart.py` does the same.
+If OPENAI_API_KEY is set, it uses OpenAI's server or that of OPENAI_BASE_URL. If not, it starts the offline server of
+this folder. OPENAI_MODEL names the model. `opentelemetry-instrument python examples/quickstart.py` does the same.
 """
 
 import collections
