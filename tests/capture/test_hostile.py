@@ -543,7 +543,7 @@ def test_encoded_content_of_any_depth(server: ScriptedServer, observed: Observed
 
 
 def test_arguments_nested_too_deeply(server: ScriptedServer, observed: Observed) -> None:
-    """Arguments that come as an object which the client can parse, but we cannot write, cost neither call nor reason."""
+    """Arguments in an object that the client can parse, but we perhaps cannot write, cost neither call nor reason."""
     call = wire.tool_call("c", "f", "{}")
     call["function"]["arguments"] = "deep"
     choice = {
@@ -551,12 +551,14 @@ def test_arguments_nested_too_deeply(server: ScriptedServer, observed: Observed)
         "message": {"role": "assistant", "tool_calls": [call]},
         "finish_reason": "tool_calls",
     }
-    body = json.dumps(wire.completion(choices=[choice])).replace('"deep"', '{"a":' * 700 + "1" + "}" * 700)
+    arguments = '{"a": ' * 700 + "1" + "}" * 700
+    body = json.dumps(wire.completion(choices=[choice])).replace('"deep"', arguments)
     server.script(reply(body.encode()))
     with client_for(server, is_async=False) as client:
         client.chat.completions.create(**wire.REQUEST)
     (tool,) = observed.tool_calls()
-    assert (tool.tool_name, tool.arguments) == ("f", "…")
+    assert tool.tool_name == "f"
+    assert tool.arguments in ("…", arguments)  # Python 3.14 writes it: it has no limit on the recursion of C code
     assert observed.attributes()["gen_ai.response.finish_reasons"] == ("tool_calls",)
 
 
