@@ -371,7 +371,7 @@ def test_thoughts_by_their_other_name(
 def test_the_answer_of_a_response(server: ScriptedServer, observed: Observed, *, streamed: bool) -> None:
     """A response is one message: thoughts, text, calls, hosted tools with their results, in the order received.
 
-    Of an item that the client does not know, the kind is shown.
+    Of an item that is none of these, or that the client does not know, the kind is shown.
     """
     mcp = {
         "type": "mcp_call",
@@ -383,7 +383,8 @@ def test_the_answer_of_a_response(server: ScriptedServer, observed: Observed, *,
     }
     picture = {"type": "image_generation_call", "id": "i", "status": "completed", "result": "A" * 400}
     unknown = {"type": "hologram", "id": "h", "status": "completed"}
-    final = wire_responses.response(output=[*wire_responses.output(), mcp, picture, unknown])
+    more_tools = {"type": "additional_tools", "id": "t", "role": "developer", "tools": []}
+    final = wire_responses.response(output=[*wire_responses.output(), mcp, picture, unknown, more_tools])
     if streamed:
         server.script(event_stream(*wire_responses.events(final)))
         with client_for(server, is_async=False) as client:
@@ -408,6 +409,7 @@ def test_the_answer_of_a_response(server: ScriptedServer, observed: Observed, *,
         hosted("i", "image_generation", "image_generation"),
         result("i", "image_generation", image=blob),
         {"type": "hologram", "id": "h"},
+        {"type": "additional_tools", "id": "t"},
     ]
     assert shown(observed, "output.messages") == [
         {"role": "assistant", "finish_reason": "tool_calls", "parts": parts}

@@ -114,9 +114,9 @@ def item_parts(item: object) -> Iterator[Json]:
     elif kind == "reasoning":
         for thought in (*items(i.get("summary")), *items(i.get("content"))):
             yield _part("reasoning", content=text(fields(thought).get("text")))
-    elif i.get("content") is not None or i.get("role"):
+    elif i.get("content") is not None or (i.get("role") and kind in ("message", "")):
         yield from parts(i.get("content"))
-    else:  # the client reads an item that it does not know as a message without content and role
+    else:  # an item that the client does not know has content and role there too, both null
         yield _part(kind[:64] or "generic", id=text(i.get("id")))
 
 
