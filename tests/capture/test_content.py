@@ -455,6 +455,22 @@ def test_a_refusal_left_early(server: ScriptedServer, observed: Observed) -> Non
     assert (entry.response_length, entry.choices_count) == (0, 0)
 
 
+def test_a_refusal_without_room_for_it(server: ScriptedServer, observed: Observed) -> None:
+    """When no text is kept, a refusal that is left early makes no message of its own, as other text makes none."""
+    observed.instrument(capture="span_only", content_limit=0)
+    refusal = {
+        "type": "response.refusal.delta",
+        "item_id": "msg_1",
+        "output_index": 0,
+        "content_index": 0,
+        "delta": "I can't",
+    }
+    server.script(event_stream(*wire_responses.events()[:2], refusal, end=()))
+    with client_for(server, is_async=False) as client:
+        list(client.responses.create(**wire_responses.REQUEST, stream=True))
+    assert "gen_ai.output.messages" not in observed.attributes()
+
+
 # ------------------------------------------------------------------ where
 @pytest.mark.parametrize(
     ("capture", "on_span", "on_event"),

@@ -240,7 +240,8 @@ def _text_delta(reply: Reply, event: Fields) -> None:
 
 def _refusal_delta(reply: Reply, event: Fields) -> None:
     """Only keep the text of a refusal: it does not count as the response's."""
-    _keep(reply, text(event.get("delta")))
+    if reply.keep_text:
+        _keep(reply, text(event.get("delta")))
 
 
 def _keep(reply: Reply, said: str) -> None:
