@@ -10,6 +10,7 @@ import random
 import signal
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,24 @@ def test_pauses_grow_or_are_as_long_as_asked_for(
     assert random.getstate() == state
     expected = [10, 20, 30, 100, 30]
     assert all(least <= pause <= 1.4 * least for least, pause in zip(expected, pauses, strict=True))
+
+
+def test_nothing_of_a_failed_try_is_kept(dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a sink is left alone after it has failed, what it had in hand then, such as a connection, is freed."""
+    had: list[weakref.ref[Sink]] = []
+    kept: list[Sink | None] = []
+
+    def fail() -> None:
+        if not had:
+            connection = Sink()
+            had.append(weakref.ref(connection))
+            raise OSError
+
+    monkeypatch.setattr(dispatch._Worker, "_pause", lambda *_: kept.append(had[0]()))
+    dispatching = dispatcher(sink=Sink(fail))
+    put(dispatching, EVENTS)
+    assert dispatching.flush(HANGS)
+    assert kept == [None]
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])

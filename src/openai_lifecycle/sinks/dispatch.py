@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
@@ -225,33 +225,32 @@ class _Worker:
         """
         pause, deadline = _FIRST_PAUSE, time.monotonic() + _PATIENCE
         while not stop.abandoned:  # join, which abandoned us, has counted the rest
-            error = self._try_to_write(batch, stop)
-            if error is None:
+            failure = self._try_to_write(batch, stop)
+            if failure is None:
                 self._settle(len(batch), stop)
                 return
-            if isinstance(error, Rejected) and not error.permanent and len(batch) > 1:
+            if failure.is_divisible and len(batch) > 1:
                 middle = len(batch) // 2
                 self._deliver(batch[:middle], stop)
                 self._deliver(batch[middle:], stop)
                 return
-            if isinstance(error, Rejected) or stop.asked or time.monotonic() > deadline:
+            if failure.is_final or stop.asked or time.monotonic() > deadline:
                 if self._settle(len(batch), stop):
-                    self._losses.add(len(batch), _described(error))
+                    self._losses.add(len(batch), failure.reason)
                 return
-            if isinstance(error, Unavailable):
-                pause = max(pause, error.after or 0.0)
+            pause = max(pause, failure.after)
             # At random, so that processes spread out; from the system, because the application may seed ``random``.
             self._pause(pause * random.SystemRandom().uniform(1.0, 1.4), stop)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _try_to_write(self, batch: list[LifecycleEvent], stop: _Stop) -> BaseException | None:
-        """Write ``batch``, and return what the sink raised, if anything."""
+    def _try_to_write(self, batch: list[LifecycleEvent], stop: _Stop) -> _Failure | None:
+        """Write ``batch``, and return what went wrong, if anything."""
         try:
             sink = self._opened(stop)
             if sink is not None:
                 sink.write(batch)
         except BaseException as error:  # noqa: BLE001 - a sink may raise anything, CancelledError too; the thread must live
-            return error
+            return _Failure.of(error)
         return None
 
     def _opened(self, stop: _Stop) -> EventSink | None:
@@ -301,6 +300,25 @@ class _Stop:
 
     def __init__(self) -> None:
         self.asked = self.abandoned = False
+
+
+class _Failure(NamedTuple):
+    """What a worker has to know of an exception of its sink.
+
+    The exception itself is not kept during a pause: it would hold all local variables of the sink, and what these hold.
+    """
+
+    reason: str
+    is_final: bool  # the sink has rejected the batch
+    is_divisible: bool  # perhaps because of one event, so that it may take others
+    after: float  # how many seconds it asks to wait
+
+    @classmethod
+    def of(cls, error: BaseException) -> _Failure:
+        is_rejected = isinstance(error, Rejected)
+        is_divisible = isinstance(error, Rejected) and not error.permanent
+        after = error.after if isinstance(error, Unavailable) else None
+        return cls(_described(error), is_rejected, is_divisible, after or 0.0)
 
 
 class _Losses:
