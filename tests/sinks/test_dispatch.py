@@ -99,8 +99,8 @@ def test_a_sink_that_hung_is_left_alone(dispatcher: Dispatch, *, fails: bool) ->
     assert hanging.taken in (late + EVENTS[1:], EVENTS[1:] + late)
 
 
-@pytest.mark.parametrize("where", ["open", "flush"])
-def test_a_thread_that_hung_leaves_the_next_sink_alone(where: str) -> None:
+@pytest.mark.parametrize("where", ["before", "open", "flush"])
+def test_a_thread_that_hung_leaves_the_next_sink_alone(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a thread that was given up goes on, it uses no sink that another thread has opened since."""
     release, hangs = threading.Event(), threading.Event()
     opened: list[Traced] = []
@@ -129,6 +129,14 @@ def test_a_thread_that_hung_leaves_the_next_sink_alone(where: str) -> None:
         opened.append(Traced())
         return opened[-1]
 
+    write = dispatch._Worker._try_to_write
+
+    def slowly(*given: Any) -> Any:
+        if where == "before":
+            hang()
+        return write(*given)
+
+    monkeypatch.setattr(dispatch._Worker, "_try_to_write", slowly)
     dispatching = dispatch.Dispatcher([Destination("hanging", open_sink)])
     dispatching.put(EVENTS[0])
     dispatching._workers[0].ask()

@@ -258,10 +258,10 @@ class _Worker:
         sink = self._sink
         if sink is None:
             sink = self._destination.open()
-            with self._changed:
-                if stop.abandoned:
-                    return None
-                self._sink = sink
+        with self._changed:
+            if stop.abandoned:  # it may be that of a later thread
+                return None
+            self._sink = sink
         return sink
 
     def _settle(self, count: int, stop: _Stop) -> bool:
