@@ -255,6 +255,31 @@ def test_a_sink_that_raises_what_is_no_exception(dispatcher: Dispatch, error: ty
     assert sink.taken == EVENTS
 
 
+class Unprepared(Rejected):
+    """Lacks what ``Rejected`` sets."""
+
+    def __init__(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("error", [Unprepared(), Unavailable("busy", "soon")])  # type: ignore[arg-type]
+def test_a_sink_that_raises_an_error_of_ours_in_a_wrong_way(
+    dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch, error: SinkError
+) -> None:
+    """An error that lacks what ours have, or has it as another type, is like any other: the sink is tried again."""
+
+    def fail() -> None:
+        if len(sink.calls) == 1:
+            raise error
+
+    monkeypatch.setattr(SHIELD, "reraise", False)
+    sink = Sink(fail)
+    dispatching = dispatcher(sink=sink)
+    put(dispatching, EVENTS)
+    assert dispatching.flush(HANGS)
+    assert sink.taken == EVENTS
+
+
 def test_what_a_sink_refuses_is_lost_at_once(dispatcher: Dispatch, caplog: pytest.LogCaptureFixture) -> None:
     """Events that the sink rejects are not tried again; they are counted, reported once, and the next are tried."""
 

@@ -250,7 +250,9 @@ class _Worker:
             if sink is not None:
                 sink.write(batch)
         except BaseException as error:  # noqa: BLE001 - a sink may raise anything, CancelledError too; the thread must live
-            return _Failure.of(error)
+            with SHIELD:  # a subclass of our errors may lack what they have
+                return _Failure.of(error)
+            return _Failure(type(error).__name__)
         return None
 
     def _opened(self, stop: _Stop) -> EventSink | None:
@@ -309,16 +311,16 @@ class _Failure(NamedTuple):
     """
 
     reason: str
-    is_final: bool  # the sink has rejected the batch
-    is_divisible: bool  # perhaps because of one event, so that it may take others
-    after: float  # how many seconds it asks to wait
+    is_final: bool = False  # the sink has rejected the batch
+    is_divisible: bool = False  # perhaps because of one event, so that it may take others
+    after: float = 0.0  # how many seconds it asks to wait
 
     @classmethod
     def of(cls, error: BaseException) -> _Failure:
         is_rejected = isinstance(error, Rejected)
         is_divisible = isinstance(error, Rejected) and not error.permanent
         after = error.after if isinstance(error, Unavailable) else None
-        return cls(_described(error), is_rejected, is_divisible, after or 0.0)
+        return cls(_described(error), is_rejected, is_divisible, float(after or 0.0))
 
 
 class _Losses:
