@@ -211,7 +211,7 @@ class Call:
     def abandon(self, reason: object = None) -> None:
         """End a call whose response was dropped, and record what was received.
 
-        ``reason`` is the exception that ended it, if one did; the callback of a weak reference passes that instead.
+        ``reason`` is the exception that ended it, if one did; the callback of a weak reference passes the reference.
         Called by the garbage collector, which may run in any allocation, even one inside the SDK or this
         package while this thread holds one of their locks. In that case :func:`end_abandoned` ends the call later.
         """

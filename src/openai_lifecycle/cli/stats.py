@@ -135,7 +135,7 @@ def hour(timestamp: str) -> str:
 
 def _in_order(name: str, part: str) -> str:
     """Return what a part of a group's key is sorted by: an hour in UTC, because offsets differ with the season and place."""
-    moment = parse_time(part) if name == "hour" else None  # nor has every call a time
+    moment = parse_time(part) if name == "hour" else None  # a call without a time has no hour either
     return part if moment is None else moment.astimezone(timezone.utc).isoformat()
 
 
