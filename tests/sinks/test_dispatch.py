@@ -479,6 +479,28 @@ def test_what_comes_while_a_sink_is_closed_is_delivered(dispatcher: Dispatch) ->
     assert sink.taken == EVENTS[:2]
 
 
+def test_a_sink_is_closed_also_if_that_is_asked_while_it_is_flushed(dispatcher: Dispatch) -> None:
+    """A thread that is asked to end while it flushes the sink for somebody else does not end before it has closed it."""
+    flushing, release = threading.Event(), threading.Event()
+
+    class Slow(Sink):
+        def flush(self) -> None:
+            super().flush()
+            flushing.set()
+            release.wait()
+
+    sink = Slow()
+    dispatching = dispatcher(sink=sink)
+    dispatching.put(EVENTS[0])
+    dispatching.flush(0)
+    assert flushing.wait(HANGS)
+    dispatching._workers[0].stop()
+    release.set()
+    dispatching.close(HANGS)
+    assert sink.calls[0] == "write"
+    assert sink.calls[-1] == "close"
+
+
 def test_without_a_thread_each_event_is_counted_once(
     dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
