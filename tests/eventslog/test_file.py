@@ -13,6 +13,7 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -274,6 +275,34 @@ def test_signal_handlers_may_raise(durability: str, max_bytes: int) -> None:
     numbers = written()["caller"]
     assert len(numbers) == len(set(numbers))
     assert set(numbers) >= set(result["returned"])
+
+
+@pytest.mark.parametrize("line", range(1, 10))
+def test_a_signal_handler_that_raises_costs_no_other_entry(line: int) -> None:
+    """Before whatever line of an entry's writing the exception comes, the entries before and after it are in the log."""
+    file = EventsFile(child.options())
+    left = line
+
+    def strike(frame: FrameType, kind: str, _: Any) -> Any:
+        nonlocal left
+        if kind == "line":
+            left -= 1
+            if not left:
+                raise child.Interrupt
+        return strike if frame.f_code is EventsFile._append.__code__ else None
+
+    file.write(entry(1))
+    before = sys.gettrace()
+    sys.settrace(strike)
+    try:
+        with contextlib.suppress(child.Interrupt):  # not every version of Python counts as many lines
+            file.write(entry(2))
+    finally:
+        sys.settrace(before)
+    file.write(entry(3))
+    file.close()
+    (numbers,) = written().values()
+    assert numbers in ([1, 2, 3], [1, 3])
 
 
 @pytest.mark.parametrize("pipe", [False, True])

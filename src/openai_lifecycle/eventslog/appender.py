@@ -34,7 +34,7 @@ class Appender:
 
     def __init__(self, path: str, *, max_bytes: int, backups: int, sync: bool, patience: float) -> None:
         self.path = path
-        self.progress = 0  # bytes of whole entries that append has written; the caller resets it to 0
+        self.progress = 0  # bytes of whole entries that append has written; the caller sets it to 0 before
         self.has_rotated = False
         self.rotation_error: OSError | None = None
         self._max_bytes = max_bytes

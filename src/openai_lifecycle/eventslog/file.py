@@ -134,15 +134,15 @@ class EventsFile(Locked):
             data = entries[0]
         may_reopen = True
         while entries:
+            appender.progress = 0  # beforehand: afterwards, a signal handler may raise first
             try:
                 try:
                     appender.append(data)
                 finally:  # also when a signal handler raises: only the rest must be written again
-                    written, appender.progress = appender.progress, 0
-                    taken = _take(entries, written)
+                    taken = _take(entries, appender.progress)
             except OSError as error:
                 appender.close()
-                if written == len(data):  # they are in the file, but it could not be synced
+                if appender.progress == len(data):  # they are in the file, but it could not be synced
                     self._lost += [(entry, error) for entry in taken]
                 elif may_reopen and error.errno in _REOPEN:
                     may_reopen = False
