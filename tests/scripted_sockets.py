@@ -157,6 +157,11 @@ def event(kind: str, **members: Any) -> dict[str, Any]:
     return {"type": kind, "sequence_number": 0, **members}
 
 
+def created(response_id: str = "resp_1", **members: Any) -> dict[str, Any]:
+    """Return the event with which a response begins."""
+    return event("response.created", response=response(response_id), **members)
+
+
 def delta(said: str, **members: Any) -> dict[str, Any]:
     """Return a piece of a response's text."""
     place = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "logprobs": []}
@@ -202,6 +207,16 @@ def spoken(response_id: str = "resp_1", status: str = "completed", **changes: An
 def realtime(kind: str, **members: Any) -> dict[str, Any]:
     """Return a Realtime server event."""
     return {"type": kind, "event_id": "event_1", **members}
+
+
+def spoken_created(response_id: str = "resp_1", **changes: Any) -> dict[str, Any]:
+    """Return the event with which a Realtime response begins."""
+    return realtime("response.created", response=spoken(response_id, "in_progress", **changes))
+
+
+def user_said(text: str) -> dict[str, Any]:
+    """Return an item of a conversation in which the user says ``text``."""
+    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
 
 
 def speech(said: str, response_id: str = "resp_1") -> dict[str, Any]:

@@ -66,6 +66,19 @@ def manager_of(client: Any, api: str, **options: Any) -> Any:
     return resource.connect(**options)
 
 
+@contextlib.contextmanager
+def connected(server: SocketServer, api: str) -> Iterator[Any]:
+    """Connect with a client that is closed with the connection."""
+    with client_for(server, is_async=False) as client, manager_of(client, api) as connection:
+        yield connection
+
+
+def receive_until(connection: Any, kind: str) -> None:
+    """Receive events up to the first one of ``kind``."""
+    while connection.recv().type != kind:
+        pass
+
+
 async def converse(client: Any, api: str, events: int | None = None, **options: Any) -> Trail:
     """Ask for one response; read until it ends, or only so many events. Return all that was seen."""
     trail: Trail = []
@@ -75,9 +88,7 @@ async def converse(client: Any, api: str, events: int | None = None, **options: 
             if api == "responses":
                 await settle(connection.response.create(model="gpt-5-mini", input="Hi there"))
             else:
-                part = {"type": "input_text", "text": "Hi there"}
-                item = {"type": "message", "role": "user", "content": [part]}
-                await settle(connection.conversation.item.create(item=item))
+                await settle(connection.conversation.item.create(item=ws.user_said("Hi there")))
                 await settle(connection.response.create(response={"output_modalities": ["audio"]}))
             trail.append(trace.get_current_span())
             async for event in each(connection):
@@ -97,14 +108,10 @@ ENDS = ("response.completed", "response.failed", "response.incomplete", "respons
 def turn(api: str, end: Step | None) -> list[Step]:
     """Return a script: a response that begins, says a little, and then ends with ``end``."""
     if api == "responses":
-        begin: list[Step] = ["response.create", ws.event("response.created", response=ws.response())]
+        begin: list[Step] = ["response.create", ws.created()]
         said = [ws.delta("Hel"), ws.delta("lo")]
     else:
-        begin = [
-            ws.SESSION,
-            "response.create",
-            ws.realtime("response.created", response=ws.spoken(status="in_progress")),
-        ]
+        begin = [ws.SESSION, "response.create", ws.spoken_created()]
         said = [ws.speech("Hel"), ws.speech("lo")]
     return [*begin, *said, *([] if end is None else [end])]
 
@@ -130,6 +137,11 @@ def end_of(api: str, status: str, error: dict[str, str] = BROKE) -> dict[str, An
 
 def generations() -> list[LLMGenerationSuccess | LLMGenerationError]:
     return [e for e in entries() if isinstance(e, (LLMGenerationSuccess, LLMGenerationError))]
+
+
+def by_id() -> dict[str, Any]:
+    """Return the ``GENERATION_*`` entries by the ids of their responses."""
+    return {entry.metadata.custom_fields["response_id"]: entry for entry in generations()}
 
 
 def thrice(observe: Callable[[], Observed], once: Callable[[], Any]) -> Observed:
@@ -322,13 +334,11 @@ def test_realtime_error_is_about_what_it_names(sockets: SocketServer, named: boo
         "event_id": "mine" if named else None,
     }
     sockets.script([ws.SESSION, "response.create", ws.realtime("error", error=error)])
-    with Observed() as observed, client_for(sockets, is_async=False) as client:
-        with manager_of(client, "realtime") as connection:
-            connection.response.create(**({"event_id": "mine"} if named else {}))
-            while connection.recv().type != "error":
-                pass
-            assert len(generations()) == int(named or code is not None)
-        entry = observed.generation()
+    with Observed() as observed, connected(sockets, "realtime") as connection:
+        connection.response.create(**({"event_id": "mine"} if named else {}))
+        receive_until(connection, "error")
+        assert len(generations()) == int(named or code is not None)
+    entry = observed.generation()
     assert isinstance(entry, LLMGenerationError)
     assert entry.error == "no"
 
@@ -342,12 +352,10 @@ def test_realtime_error_about_something_else(sockets: SocketServer, *, begun: bo
     script = turn("realtime", end_of("realtime", "completed"))
     script.insert(3 if begun else 2, error)
     sockets.script(script)
-    with Observed() as observed, client_for(sockets, is_async=False) as client:
-        with manager_of(client, "realtime") as connection:
-            connection.response.create()
-            while connection.recv().type != "response.done":
-                pass
-        entry = observed.generation()
+    with Observed() as observed, connected(sockets, "realtime") as connection:
+        connection.response.create()
+        receive_until(connection, "response.done")
+    entry = observed.generation()
     assert isinstance(entry, LLMGenerationSuccess)
     assert entry.response_length == len("Hello")
 
@@ -360,18 +368,15 @@ def test_response_that_the_server_begins(sockets: SocketServer, *, commits: bool
     _, _, *rest = turn("realtime", end_of("realtime", "completed"))
     commit = ["input_audio_buffer.commit"] if commits else []
     spoken = ["conversation.item.create", "input_audio_buffer.append", *commit, committed, *rest]
-    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Well?"}]}
     sockets.script([ws.SESSION, updated, *spoken, *spoken])
-    with Observed(), client_for(sockets, is_async=False) as client:
-        with manager_of(client, "realtime") as connection:
-            for _ in range(2):
-                connection.conversation.item.create(item=item)
-                connection.input_audio_buffer.append(audio="AAAA")
-                if commits:
-                    connection.input_audio_buffer.commit()
-                while connection.recv().type != "response.done":
-                    pass
-        both = [entry for entry in entries() if isinstance(entry, LLMGenerationSuccess)]
+    with Observed(), connected(sockets, "realtime") as connection:
+        for _ in range(2):
+            connection.conversation.item.create(item=ws.user_said("Well?"))
+            connection.input_audio_buffer.append(audio="AAAA")
+            if commits:
+                connection.input_audio_buffer.commit()
+            receive_until(connection, "response.done")
+    both = generations()
     said = "user: Well? | user: [audio]"
     assert [(entry.messages_count, entry.message_content) for entry in both] == [(2, said)] * 2
     assert {entry.metadata.custom_fields["response_model"] for entry in both} == {"gpt-realtime-2026"}
@@ -387,11 +392,10 @@ def test_first_token_of_a_response_that_the_server_begins(
     )  # a second between any two looks
     _, _, *rest = turn("realtime", None)
     sockets.script(rest)
-    with Observed(), client_for(sockets, is_async=False) as client:
-        with manager_of(client, "realtime") as connection:
-            for _ in range(events):
-                connection.recv()
-        (entry,) = generations()
+    with Observed(), connected(sockets, "realtime") as connection:
+        for _ in range(events):
+            connection.recv()
+    (entry,) = generations()
     assert entry.metadata.custom_fields.get("time_to_first_token_ms") == first
 
 
@@ -403,13 +407,12 @@ def test_media_of_an_item(sockets: SocketServer) -> None:
         {"type": "input_audio", "audio": "AAAA"},
         *({"type": "input_image", "image_url": url} for url in (inlined, link)),
     ]
-    with Observed(capture="span_only") as observed, client_for(sockets, is_async=False) as client:
-        with manager_of(client, "realtime") as connection:
-            connection.conversation.item.create(item={"type": "message", "role": "user", "content": sent})
-            connection.response.create()
-            for _ in range(2):
-                connection.recv()
-        (message,) = json.loads(observed.attributes()["gen_ai.input.messages"])
+    with Observed(capture="span_only") as observed, connected(sockets, "realtime") as connection:
+        connection.conversation.item.create(item={"type": "message", "role": "user", "content": sent})
+        connection.response.create()
+        for _ in range(2):
+            connection.recv()
+    (message,) = json.loads(observed.attributes()["gen_ai.input.messages"])
     assert message["parts"] == [
         {"type": "blob", "modality": "audio", "content": ""},
         {"type": "blob", "mime_type": "image/png", "modality": "image", "content": ""},
@@ -451,7 +454,7 @@ def test_steering(sockets: SocketServer, then: str, content: str, *, is_async: b
     sockets.script(
         [
             "response.create",
-            ws.event("response.created", response=ws.response()),
+            ws.created(),
             *(["response.steer"] * 2),
             ws.event("response.steer.accepted", steer=steer),
             end_of("responses", "completed"),
@@ -494,10 +497,7 @@ def test_interleaved_responses(sockets: SocketServer) -> None:
         ws.realtime("response.done", response=ws.spoken(i, usage={"input_tokens": n}, conversation_id=None))
         for i, n in (("a", 1), ("b", 2))
     ]
-    begun = [
-        ws.realtime("response.created", response=ws.spoken(i, status="in_progress", conversation_id=None))
-        for i in "ab"
-    ]
+    begun = [ws.spoken_created(i, conversation_id=None) for i in "ab"]
     sockets.script(
         [
             "response.create",
@@ -508,15 +508,14 @@ def test_interleaved_responses(sockets: SocketServer) -> None:
             *done[::-1],
         ]
     )
-    with Observed(), client_for(sockets, is_async=False) as client:
-        with manager_of(client, "realtime") as connection:
-            for said in ("first", "second"):
-                item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": said}]}
-                connection.response.create(response={"conversation": "none", "input": [item]})
-            ends = 0
-            while ends < 2:
-                ends += connection.recv().type == "response.done"
-        found = {e.metadata.custom_fields["response_id"]: e for e in generations()}
+    with Observed(), connected(sockets, "realtime") as connection:
+        for said in ("first", "second"):
+            asked = {"conversation": "none", "input": [ws.user_said(said)]}
+            connection.response.create(response=asked)
+        ends = 0
+        while ends < 2:
+            ends += connection.recv().type == "response.done"
+    found = by_id()
     assert [found[i].message_content for i in "ab"] == ["user: first", "user: second"]
     assert [found[i].metadata.custom_fields["input_tokens"] for i in "ab"] == ["1", "2"]
 
@@ -524,22 +523,17 @@ def test_interleaved_responses(sockets: SocketServer) -> None:
 def test_response_aside_takes_nothing_from_the_conversation(sockets: SocketServer) -> None:
     """What was said is part of a request outside the conversation without input of its own, and of the next within."""
     begun = [
-        ws.realtime("response.created", response=ws.spoken(i, status="in_progress", conversation_id=within))
-        for i, within in (("aside", None), ("within", "conv_1"))
+        ws.spoken_created(i, conversation_id=within) for i, within in (("aside", None), ("within", "conv_1"))
     ]
     sockets.script(["response.create", "response.create", *begun])
-    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Well?"}]}
-    with Observed() as observed, client_for(sockets, is_async=False) as client:
-        with manager_of(client, "realtime") as connection:
-            connection.conversation.item.create(item=item)
-            connection.response.create(response={"conversation": "none"})
-            connection.response.create()
-            for _ in begun:
-                connection.recv()
-        found = {e.metadata.custom_fields["response_id"]: e.message_content for e in generations()}
-        conversations = [
-            (span.attributes or {}).get("gen_ai.conversation.id") for span in observed.spans("chat")
-        ]
+    with Observed() as observed, connected(sockets, "realtime") as connection:
+        connection.conversation.item.create(item=ws.user_said("Well?"))
+        connection.response.create(response={"conversation": "none"})
+        connection.response.create()
+        for _ in begun:
+            connection.recv()
+    found = {name: entry.message_content for name, entry in by_id().items()}
+    conversations = [(span.attributes or {}).get("gen_ai.conversation.id") for span in observed.spans("chat")]
     assert found == {"aside": "user: Well?", "within": "user: Well?"}
     assert conversations == [None, "conv_1"]
 
@@ -547,33 +541,28 @@ def test_response_aside_takes_nothing_from_the_conversation(sockets: SocketServe
 def test_response_aside_while_the_server_begins_one(sockets: SocketServer) -> None:
     """A response that the server begins to speech is not taken for one that was asked for outside the conversation."""
     begun = [
-        ws.realtime("response.created", response=ws.spoken(i, status="in_progress", conversation_id=within))
-        for i, within in (("spoken", "conv_1"), ("aside", None))
+        ws.spoken_created(i, conversation_id=within) for i, within in (("spoken", "conv_1"), ("aside", None))
     ]
     committed = ws.realtime("input_audio_buffer.committed", item_id="item_0", previous_item_id=None)
     sockets.script([committed, "response.create", *begun])
-    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Classify"}]}
-    with Observed(), client_for(sockets, is_async=False) as client:
-        with manager_of(client, "realtime") as connection:
+    with Observed(), connected(sockets, "realtime") as connection:
+        connection.recv()
+        asked = {"conversation": "none", "input": [ws.user_said("Classify")]}
+        connection.response.create(response=asked)
+        for _ in begun:
             connection.recv()
-            connection.response.create(response={"conversation": "none", "input": [item]})
-            for _ in begun:
-                connection.recv()
-        found = {e.metadata.custom_fields["response_id"]: e.message_content for e in generations()}
+    found = {name: entry.message_content for name, entry in by_id().items()}
     assert found == {"spoken": "user: [audio]", "aside": "user: Classify"}
 
 
 def test_interleaved_responses_that_are_left(sockets: SocketServer) -> None:
     """When the application closes the connection early, each of its responses has what had arrived of it."""
-    begun = [ws.realtime("response.created", response=ws.spoken(i, status="in_progress")) for i in "ab"]
+    begun = [ws.spoken_created(i) for i in "ab"]
     sockets.script([*begun, ws.speech("one", "b"), ws.speech("three", "a")])
-    with Observed(), client_for(sockets, is_async=False) as client:
-        with manager_of(client, "realtime") as connection:
-            for _ in range(4):
-                connection.recv()
-        found = {e.metadata.custom_fields["response_id"]: e for e in generations()}
-    lengths = [found[i].response_length for i in "ab"]  # type: ignore[union-attr]
-    assert lengths == [len("three"), len("one")]
+    with Observed(), connected(sockets, "realtime") as connection:
+        for _ in range(4):
+            connection.recv()
+    assert [by_id()[i].response_length for i in "ab"] == [len("three"), len("one")]
 
 
 REFUSED = {"type": "error", "error": {"type": "invalid_request_error", "code": None, "message": "no"}}
@@ -585,13 +574,13 @@ REFUSED = {"type": "error", "error": {"type": "invalid_request_error", "code": N
         (
             "realtime",
             "event_id",
-            ws.realtime("response.created", response=ws.spoken(status="in_progress")),
+            ws.spoken_created(),
             {**REFUSED, "event_id": "e", "error": {**REFUSED["error"], "event_id": "b"}},  # type: ignore[dict-item]
         ),
         (
             "responses",
             "stream_id",
-            ws.event("response.created", response=ws.response(), stream_id="a"),
+            ws.created(stream_id="a"),
             {**REFUSED, "stream_id": "b"},
         ),
     ],
@@ -602,17 +591,15 @@ def test_one_of_several_requests_is_refused(
 ) -> None:
     """An error ends at once the request that it is about, and no other, also when that one was made first."""
     sockets.script(["response.create", "response.create", error, begun])
-    with Observed(), client_for(sockets, is_async=False) as client:
-        with manager_of(client, api) as connection:
-            for name in "ab":
-                part = {"type": "input_text", "text": name}
-                asked = {"input": [{"type": "message", "role": "user", "content": [part]}]}
-                parameters = {"response": asked} if api == "realtime" else asked
-                connection.send({"type": "response.create", mark: name, **parameters})
-            assert connection.recv().type == "error"
-            (refused,) = generations()
-            assert connection.recv().type == "response.created"
-        first, last = generations()
+    with Observed(), connected(sockets, api) as connection:
+        for name in "ab":
+            asked = {"input": [ws.user_said(name)]}
+            parameters = {"response": asked} if api == "realtime" else asked
+            connection.send({"type": "response.create", mark: name, **parameters})
+        assert connection.recv().type == "error"
+        (refused,) = generations()
+        assert connection.recv().type == "response.created"
+    first, last = generations()
     assert (first, isinstance(first, LLMGenerationError)) == (refused, True)
     assert (first.message_content, last.message_content) == ("user: b", "user: a")
     assert isinstance(last, LLMGenerationSuccess)
@@ -622,41 +609,34 @@ def test_one_of_several_requests_is_refused(
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_response_that_begins_twice(sockets: SocketServer, response_id: str, *, ends: bool) -> None:
     """A server that tells twice of a beginning still has one response, the one that was asked for."""
-    begun = ws.event("response.created", response=ws.response(response_id))
+    begun = ws.created(response_id)
     end = ws.event("response.completed", response=ws.finished(response_id))
     sockets.script(["response.create", begun, begun, *([end] if ends else [])])
     before = calls_in_memory()
-    with Observed(), client_for(sockets, is_async=False) as client:
-        with manager_of(client, "responses") as connection:
-            connection.response.create(model="m", input="x")
-            for _ in range(2 + ends):
-                connection.recv()
-        (entry,) = generations()
-        assert calls_in_memory() <= before + 1  # that of the connection
+    with Observed(), connected(sockets, "responses") as connection:
+        connection.response.create(model="m", input="x")
+        for _ in range(2 + ends):
+            connection.recv()
+    (entry,) = generations()
+    assert calls_in_memory() <= before + 1  # that of the connection
     assert (entry.model_id, entry.message_content) == ("m", "user: x")
     assert isinstance(entry, LLMGenerationSuccess)
     assert entry.response_length == (len("Hello") if ends else 0)
 
 
+def nested(delegation: str, event: Step) -> Step:
+    """Return the event in which a Live connection tells ``event`` of a delegated response."""
+    return {"type": "response.event", "event_id": "e", "delegation_id": delegation, "event": event}
+
+
 def test_delegations_without_ids(sockets: SocketServer) -> None:
     """Delegated responses without ids each have an entry when the application leaves, also if one with an id follows."""
     begun = [("a", ""), ("b", ""), ("a", "resp_1")]
-    outer = {"type": "response.event", "event_id": "e"}
-    sockets.script(
-        [
-            {
-                **outer,
-                "delegation_id": name,
-                "event": ws.event("response.created", response=ws.response(response_id)),
-            }
-            for name, response_id in begun
-        ]
-    )
-    with Observed(), client_for(sockets, is_async=False) as client:
-        with manager_of(client, "live") as connection:
-            for _ in begun:
-                connection.recv()
-        assert len(generations()) == len(begun)
+    sockets.script([nested(name, ws.created(response_id)) for name, response_id in begun])
+    with Observed(), connected(sockets, "live") as connection:
+        for _ in begun:
+            connection.recv()
+    assert len(generations()) == len(begun)
 
 
 def calls_in_memory() -> int:
@@ -670,13 +650,12 @@ def test_a_long_connection_keeps_no_response(sockets: SocketServer, api: str) ->
     script = turn(api, end_of(api, "completed"))
     sockets.script(script)
     before = calls_in_memory()
-    with Observed(), client_for(sockets, is_async=False) as client:
-        with manager_of(client, api) as connection:
-            connection.send({"type": "response.create", "model": "m", "input": "x"})
-            while connection.recv().type not in ENDS:
-                pass
-            assert calls_in_memory() <= before + 1  # that of the connection
-        assert len(generations()) == 1
+    with Observed(), connected(sockets, api) as connection:
+        connection.send({"type": "response.create", "model": "m", "input": "x"})
+        while connection.recv().type not in ENDS:
+            pass
+        assert calls_in_memory() <= before + 1  # that of the connection
+    assert len(generations()) == 1
 
 
 @BOTH
@@ -687,8 +666,8 @@ def test_lanes(sockets: SocketServer, *, is_async: bool) -> None:
         [
             "response.create",
             "response.create",
-            ws.event("response.created", response=ws.response("resp_b"), stream_id="b"),
-            ws.event("response.created", response=ws.response("resp_a"), stream_id="a"),
+            ws.created("resp_b", stream_id="b"),
+            ws.created("resp_a", stream_id="a"),
             ws.delta("Hello", stream_id="b"),
             ws.delta("Bye", stream_id="a"),
             ws.event("response.completed", response=ws.finished("resp_a", said="Bye"), stream_id="a"),
@@ -717,57 +696,51 @@ def test_lanes(sockets: SocketServer, *, is_async: bool) -> None:
 
     with Observed():
         assert asyncio.run(work()) == ["Bye", "Hello"]
-        found = {e.metadata.custom_fields["response_id"]: e for e in generations()}
+        found = by_id()
     assert [found[i].message_content for i in ("resp_a", "resp_b")] == ["user: to a", "user: to b"]
-    lengths = [found[i].response_length for i in ("resp_a", "resp_b")]  # type: ignore[union-attr]
-    assert lengths == [3, 5]
+    assert [found[i].response_length for i in ("resp_a", "resp_b")] == [3, 5]
 
 
 def test_a_thread_asks_while_another_lane_is_looked_for(
     sockets: SocketServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that another thread sends while an answer finds its own takes no entry from either."""
-    created = [
-        ws.event("response.created", response=ws.response(f"resp_{lane}"), stream_id=lane) for lane in "bac"
-    ]
+    created = [ws.created(f"resp_{lane}", stream_id=lane) for lane in "bac"]
     sockets.script(["response.create", "response.create", created[0], "response.create", *created[1:]])
     waiting = ["b", "a"]
-    with Observed(), client_for(sockets, is_async=False) as client:
-        with manager_of(client, "responses") as connection:
+    with Observed(), connected(sockets, "responses") as connection:
 
-            def ask() -> None:
-                while waiting:
-                    lane = waiting.pop()
-                    raw = {"type": "response.create", "model": "m", "input": f"to {lane}", "stream_id": lane}
-                    connection._connection.send(json.dumps(raw))
+        def ask() -> None:
+            while waiting:
+                lane = waiting.pop()
+                raw = {"type": "response.create", "model": "m", "input": f"to {lane}", "stream_id": lane}
+                connection._connection.send(json.dumps(raw))
 
-            def compare(one: object, other: object) -> bool:
-                ask()  # Python may switch threads wherever code of its own runs
-                return one is other
+        def compare(one: object, other: object) -> bool:
+            ask()  # Python may switch threads wherever code of its own runs
+            return one is other
 
-            ask()
-            waiting.append("c")
-            monkeypatch.setattr(call_module.Call, "__eq__", compare)
-            connection.recv()
-            ask()
-            connection.recv()
-            connection.recv()
-        found = {e.metadata.custom_fields["response_id"]: e.message_content for e in generations()}
+        ask()
+        waiting.append("c")
+        monkeypatch.setattr(call_module.Call, "__eq__", compare)
+        connection.recv()
+        ask()
+        connection.recv()
+        connection.recv()
+    found = {name: entry.message_content for name, entry in by_id().items()}
     assert found == {f"resp_{lane}": f"user: to {lane}" for lane in "abc"}
 
 
 def test_request_that_cannot_be_sent(sockets: SocketServer) -> None:
     """A request that the socket refuses to send is an error by itself, and the next one is not taken for it."""
     sockets.script(turn("responses", end_of("responses", "completed")))
-    with Observed(), client_for(sockets, is_async=False) as client:
-        with manager_of(client, "responses") as connection:
-            raw, whole = connection._connection, '{"type": "response.create", "model": "m", "input": "x"}'
-            with pytest.raises(TypeError):
-                raw.send(whole, nonsense=1)
-            raw.send(whole)
-            while connection.recv().type != "response.completed":
-                pass
-        first, last = generations()
+    with Observed(), connected(sockets, "responses") as connection:
+        raw, whole = connection._connection, '{"type": "response.create", "model": "m", "input": "x"}'
+        with pytest.raises(TypeError):
+            raw.send(whole, nonsense=1)
+        raw.send(whole)
+        receive_until(connection, "response.completed")
+    first, last = generations()
     assert isinstance(first, LLMGenerationError)
     assert first.metadata.custom_fields["error_type"] == "TypeError"
     assert isinstance(last, LLMGenerationSuccess)
@@ -918,16 +891,14 @@ def test_cancelled_receive_ends_nothing(sockets: SocketServer) -> None:
 
 def delegated(sockets: SocketServer, *script: Step) -> LLMGenerationSuccess | LLMGenerationError:
     """Return the entry of a response that a Live model delegates, told by ``script``, events that are nested."""
-    outer = {"type": "response.event", "event_id": "e", "delegation_id": "d_1"}
-    sockets.script(["session.start", *({**outer, "event": event} for event in script)])
+    sockets.script(["session.start", *(nested("d_1", event) for event in script)])
     last: Any = script[-1]
-    with Observed() as observed, client_for(sockets, is_async=False) as client:
-        with manager_of(client, "live") as connection:
-            connection.send({"type": "session.start", "session": {"model": "gpt-live-1"}})
-            for event in connection:
-                if event.type == "response.event" and event.event["type"] == last["type"]:
-                    break
-        return observed.generation()
+    with Observed() as observed, connected(sockets, "live") as connection:
+        connection.send({"type": "session.start", "session": {"model": "gpt-live-1"}})
+        for event in connection:
+            if event.type == "response.event" and event.event["type"] == last["type"]:
+                break
+    return observed.generation()
 
 
 def test_live_delegation(sockets: SocketServer) -> None:
@@ -939,17 +910,12 @@ def test_live_delegation(sockets: SocketServer) -> None:
 
 def test_live_delegations_at_once(sockets: SocketServer) -> None:
     """Two delegated responses that run at once are told apart by their delegations."""
-    begun = [ws.event("response.created", response=ws.response(name)) for name in ("a", "b")]
-    nested = [("d_a", begun[0]), ("d_b", begun[1]), ("d_a", ws.delta("Hello"))]
-    outer = {"type": "response.event", "event_id": "e"}
-    sockets.script([{**outer, "delegation_id": name, "event": event} for name, event in nested])
-    with Observed(), client_for(sockets, is_async=False) as client:
-        with manager_of(client, "live") as connection:
-            for _ in nested:
-                connection.recv()
-        found = {e.metadata.custom_fields["response_id"]: e for e in generations()}
-    lengths = [found[i].response_length for i in ("a", "b")]  # type: ignore[union-attr]
-    assert lengths == [len("Hello"), 0]
+    told = [("d_a", ws.created("a")), ("d_b", ws.created("b")), ("d_a", ws.delta("Hello"))]
+    sockets.script([nested(name, event) for name, event in told])
+    with Observed(), connected(sockets, "live") as connection:
+        for _ in told:
+            connection.recv()
+    assert [by_id()[i].response_length for i in "ab"] == [len("Hello"), 0]
 
 
 def test_live_delegation_that_fails(sockets: SocketServer) -> None:
@@ -985,8 +951,7 @@ def test_the_clients_key_is_redacted(sockets: SocketServer) -> None:
     with Observed() as observed, client_for(sockets, is_async=False).copy(api_key=key) as client:
         with manager_of(client, "responses") as connection:
             connection.response.create(model="m", input=f"my key is {key}")
-            while connection.recv().type != "response.completed":
-                pass
+            receive_until(connection, "response.completed")
         (generation,) = generations()
         spans = "".join(span.to_json() for span in observed.spans(None))
     assert isinstance(generation, LLMGenerationSuccess)
@@ -1122,13 +1087,11 @@ def test_uninstrument_leaves_nothing(sockets: SocketServer) -> None:
     managers = (responses.ResponsesConnectionManager, responses.AsyncResponsesConnectionManager)
     before = [dict(vars(cls)) for cls in (*managers, responses.ResponsesConnection)]
     sockets.script(turn("responses", end_of("responses", "completed")))
-    with Observed() as observed, client_for(sockets, is_async=False) as client:
-        with manager_of(client, "responses") as connection:
-            openai_lifecycle.uninstrument()
-            connection.response.create(model="m", input="x")
-            while connection.recv().type != "response.completed":
-                pass
-        assert not observed.spans("chat")
+    with Observed() as observed, connected(sockets, "responses") as connection:
+        openai_lifecycle.uninstrument()
+        connection.response.create(model="m", input="x")
+        receive_until(connection, "response.completed")
+    assert not observed.spans("chat")
     assert [dict(vars(cls)) for cls in (*managers, responses.ResponsesConnection)] == before
 
 
