@@ -27,6 +27,11 @@ def entries(path: str | Path = "events.log") -> list[LifecycleEvent]:
     return [parse(text + "}\n") for text in texts]
 
 
+def generations(path: str | Path = "events.log") -> list[LLMGenerationSuccess | LLMGenerationError]:
+    """Return the ``GENERATION_*`` entries of a log file."""
+    return [e for e in entries(path) if isinstance(e, (LLMGenerationSuccess, LLMGenerationError))]
+
+
 class Observed:
     """Instruments on entry, undoes it on exit; ``options`` are those of ``instrument()``."""
 
@@ -82,7 +87,7 @@ class Observed:
 
     def generation(self) -> LLMGenerationSuccess | LLMGenerationError:
         """Return the one ``GENERATION_*`` entry of the log."""
-        (entry,) = [e for e in entries() if isinstance(e, (LLMGenerationSuccess, LLMGenerationError))]
+        (entry,) = generations()
         return entry
 
     def tool_calls(self) -> list[ToolCallDetected]:

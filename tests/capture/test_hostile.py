@@ -53,7 +53,7 @@ from openai_lifecycle.switch import SWITCH
 from tests import wire, wire_responses
 from tests.capture.application import client_for, closing, http, run, settle
 from tests.limits import HANGS, until
-from tests.observed import Observed, entries
+from tests.observed import Observed, entries, generations
 from tests.raising_handler import Raises
 from tests.scripted_server import ScriptedServer, event_stream, reply
 
@@ -437,7 +437,7 @@ def test_texts_that_are_members_of_an_enum(server: ScriptedServer, observed: Obs
     for span in observed.spans():
         assert span.name == f"chat {wire.MODEL}"
         assert type((span.attributes or {})["gen_ai.request.model"]) is str
-    first = next(entry for entry in entries() if isinstance(entry, LLMGenerationSuccess))
+    first, _ = generations()
     assert first.message_content == "user: user"
     assert first.metadata.custom_fields["model_id"] == wire.MODEL
 
@@ -475,12 +475,17 @@ def test_the_http_response_itself(server: ScriptedServer, observed: Observed) ->
     assert recorded_whole(observed)
 
 
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("kind", [str, bytes, type(None)])
-def test_a_body_that_is_not_parsed(server: ScriptedServer, observed: Observed, kind: Any) -> None:
+def test_a_body_that_is_not_parsed(
+    server: ScriptedServer, observed: Observed, kind: Any, *, is_async: bool
+) -> None:
     """A call whose result is not the parsed body, but its text, its bytes or nothing, is recorded whole."""
     server.script(WHOLE)
-    with client_for(server, is_async=False) as client:
-        client.post("/chat/completions", body=wire.REQUEST, cast_to=kind)
+    client = client_for(server, is_async=is_async)
+    posted = settle(client.post("/chat/completions", body=wire.REQUEST, cast_to=kind))
+    result = asyncio.run(closing(client, posted))
+    assert kind is type(None) or json.loads(result) == wire.completion()
     assert recorded_whole(observed)
 
 
@@ -1106,7 +1111,7 @@ def test_a_provider_that_makes_no_tracer(
             thread = threading.Thread(target=client.chat.completions.create, kwargs=wire.REQUEST)
             thread.start()
             thread.join(HANGS)
-    assert len([entry for entry in entries() if isinstance(entry, LLMGenerationSuccess)]) == 2
+    assert [type(entry) for entry in generations()] == [LLMGenerationSuccess] * 2
     (message,) = caplog.messages
     assert "RuntimeError at test_hostile.py" in message
     provider.shutdown()
@@ -1300,7 +1305,7 @@ def test_a_provider_that_is_shut_down(server: ScriptedServer, observed: Observed
         observed.provider.shutdown()
         list(stream)
         list(client.chat.completions.create(**wire.REQUEST, stream=True))
-    assert len([e for e in entries() if isinstance(e, LLMGenerationSuccess)]) == 2
+    assert [type(entry) for entry in generations()] == [LLMGenerationSuccess] * 2
 
 
 # ------------------------------------------------------------------ signals

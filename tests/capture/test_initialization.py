@@ -192,8 +192,6 @@ def test_the_module_level_client(
     server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The module-level client is initialized at its first use, and its calls name the server they go to."""
-    import json
-
     server.script(reply(json.dumps(wire.completion()).encode()))
     monkeypatch.setattr(openai, "api_key", KEY)
     monkeypatch.setattr(openai, "base_url", server.base_url)

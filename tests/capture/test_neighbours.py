@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import sys
-import types
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -19,11 +19,11 @@ import wrapt
 from opentelemetry import trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from openai_lifecycle.capture.other_instrumentations import OTHERS, active
-from openai_lifecycle.events import LLMGenerationError, LLMGenerationSuccess
+from openai_lifecycle.capture.other_instrumentations import OTHERS
+from openai_lifecycle.events import LLMGenerationSuccess
 from tests import wire
 from tests.capture.application import client_for, settle
-from tests.observed import Observed, entries
+from tests.observed import Observed, entries, generations
 from tests.scripted_server import ScriptedServer, reply
 
 KEY = "sk-test-0123456789abcdef"
@@ -32,58 +32,52 @@ COMPAT = pytest.mark.compat
 WHOLE = reply(json.dumps(wire.completion()).encode())
 
 
-class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """What each of the others has."""
-
-    def instrumentation_dependencies(self) -> tuple[str, ...]:
-        return ()
-
-    def _instrument(self, **_: Any) -> None:
-        """Do nothing."""
-
-    def _uninstrument(self, **_: Any) -> None:
-        """Do nothing."""
-
-
-def generations() -> list[LLMGenerationSuccess]:
-    found = [e for e in entries() if isinstance(e, (LLMGenerationSuccess, LLMGenerationError))]
-    assert all(isinstance(e, LLMGenerationSuccess) for e in found)
-    return found  # type: ignore[return-value]
+def successes() -> list[LLMGenerationSuccess]:
+    """Return the ``GENERATION_*`` entries, none of which may be an error."""
+    found = [e for e in generations() if isinstance(e, LLMGenerationSuccess)]
+    assert found == generations()
+    return found
 
 
 @pytest.mark.parametrize("module", OTHERS)
-def test_one_warning_about_another(
-    server: ScriptedServer, module: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("state", ["on", "off", "not made"])
+def test_another_instrumentation_of_the_client_is_named(
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    module: str,
+    state: str,
 ) -> None:
-    """Another active instrumentation is named once, with the variable that turns off either."""
-    other = types.ModuleType(module)
-    other.OpenAIInstrumentor = OpenAIInstrumentor  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module, other)
+    """Where another instrumentation of the client is on, one warning names it and the variable that turns off either.
+
+    Otherwise there is none, and nothing of the others is imported to find out.
+    """
+
+    class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+        def instrumentation_dependencies(self) -> tuple[str, ...]:
+            return ()
+
+        def _instrument(self, **_: Any) -> None: ...
+
+        def _uninstrument(self, **_: Any) -> None: ...
+
     server.script(WHOLE)
     with Observed(), client_for(server, is_async=False) as client:
-        OpenAIInstrumentor().instrument()  # after ours: the order does not matter
-        try:
-            for _ in range(2):
-                client.chat.completions.create(**wire.REQUEST)
-        finally:
+        if state != "not made":
+            OpenAIInstrumentor().instrument()  # after ours: the order does not matter
+        if state == "off":
             OpenAIInstrumentor().uninstrument()
-    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert warning.startswith(f"{OTHERS[module]} instruments the OpenAI client too")
-    assert "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=openai turns" in warning
-    assert "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=openai_lifecycle" in warning
-    assert active() == []
-
-
-def test_no_warning_when_alone(
-    server: ScriptedServer, observed: Observed, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Alone, nothing is said; and nothing of the others is imported to find out."""
-    server.script(WHOLE)
-    with client_for(server, is_async=False) as client:
-        client.chat.completions.create(**wire.REQUEST)
-    assert observed.span()
-    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
-    assert not set(OTHERS) & set(sys.modules)
+        assert not set(OTHERS) & set(sys.modules)
+        other: Any = SimpleNamespace(OpenAIInstrumentor=OpenAIInstrumentor)
+        monkeypatch.setitem(sys.modules, module, other)
+        for _ in range(2):
+            client.chat.completions.create(**wire.REQUEST)
+        assert set(OTHERS) & set(sys.modules) == {module}
+    assert len(caplog.messages) == (state == "on")
+    for warning in caplog.messages:
+        assert warning.startswith(f"{OTHERS[module]} instruments the OpenAI client too")
+        assert "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=openai turns" in warning
+        assert "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=openai_lifecycle" in warning
 
 
 def _passing(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
@@ -115,7 +109,7 @@ def test_request_of_a_client_class(server: ScriptedServer, order: str, *, is_asy
             for count in (1, 2):
                 asyncio.run(call())
                 assert len(observed.spans()) == count
-                assert len(generations()) == count
+                assert len(successes()) == count
                 observed.instrument()
     finally:
         if "request" in vars(kind):
@@ -160,7 +154,7 @@ def test_langchain(base_url: str, observed: Observed, responses: bool, *, is_asy
     tracer = observed.provider.get_tracer("application")
     with tracer.start_as_current_span("chain") as chain:
         said, streamed, called = asyncio.run(work())
-    first, second, third = sorted(generations(), key=lambda e: "Say" not in e.message_content)
+    first, second, third = sorted(successes(), key=lambda e: "Say" not in e.message_content)
     by_content = {e.message_content: e for e in (first, second, third)}
     assert set(by_content) == {"user: Say it", "user: Stream it", "user: get_weather in Paris"}
     assert by_content["user: Say it"].response_length == len(str(said.text))
@@ -182,7 +176,7 @@ def test_langchain_embeddings(base_url: str, observed: Observed) -> None:
         model="text-embedding-3-small", base_url=base_url, api_key=KEY, check_embedding_ctx_length=False
     )
     assert len(model.embed_documents(["one", "two"])) == 2
-    (entry,) = generations()
+    (entry,) = successes()
     assert (entry.operation, entry.messages_count, entry.choices_count) == ("llm_embedding", 2, 2)
     assert entry.message_content == "one | two"
     assert observed.spans("embeddings")
@@ -221,7 +215,7 @@ def test_openai_agents(base_url: str, observed: Observed, api: str, streamed: bo
 
     said = asyncio.run(work())
     assert "Sunny" in said
-    first, last = generations()
+    first, last = successes()
     assert tools() == [("get_weather", "function")]
     assert first.metadata.custom_fields["finish_reasons"] == "tool_calls"
     assert last.response_length == len(said)
@@ -257,7 +251,7 @@ def test_instructor(base_url: str, observed: Observed, *, is_async: bool) -> Non
             return instructor.from_openai(client).chat.completions.create(**question)
 
     assert isinstance(asyncio.run(work()), Person)
-    (entry,) = generations()
+    (entry,) = successes()
     assert tools() == [("Person", "function")]
     assert entry.message_content.endswith("user: Ada is 36")
     assert len(observed.spans()) == 1
@@ -288,7 +282,7 @@ def test_litellm(base_url: str, observed: Observed, stream: bool, *, is_async: b
         return _text(answer) if not stream else "".join([_delta(part) async for part in answer])
 
     said = asyncio.run(work())
-    (entry,) = generations()
+    (entry,) = successes()
     assert entry.message_content == "user: Say it"
     assert entry.response_length == len(said) > 0
     assert int(entry.metadata.custom_fields["output_tokens"]) > 0
@@ -351,7 +345,7 @@ def test_beside_another_instrumentation(base_url: str, module: str, caplog: pyte
     assert said == plain.choices[0].message.content
     assert len(ours) == 2
     assert theirs
-    assert [entry.response_length for entry in generations()] == [len(said)] * 2
+    assert [entry.response_length for entry in successes()] == [len(said)] * 2
     warnings = [
         r.getMessage()
         for r in caplog.records

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import inspect
 import json
 import weakref
 from typing import Any
@@ -688,22 +687,6 @@ def test_a_raw_stream_from_memory_that_is_not_parsed(observed: Observed, *, is_a
     custom = observed.generation().metadata.custom_fields
     assert custom["output_tokens"] == "10"
     assert "time_to_first_token_ms" not in custom  # all came at once
-
-
-@BOTH
-def test_a_call_by_hand_for_text(server: ScriptedServer, observed: Observed, *, is_async: bool) -> None:
-    """A response that the application wants as text is read all the same."""
-    server.script(whole())
-
-    async def application() -> str:
-        client = client_for(server, is_async=is_async)
-        answered = client.post("/chat/completions", cast_to=str, body=wire.REQUEST)
-        text: str = await answered if inspect.isawaitable(answered) else answered
-        await settle(client.close())
-        return text
-
-    assert json.loads(asyncio.run(application())) == wire.completion()
-    assert observed.generation().metadata.custom_fields["output_tokens"] == "10"
 
 
 @BOTH

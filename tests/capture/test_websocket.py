@@ -29,7 +29,7 @@ from openai_lifecycle.shield import SHIELD
 from tests import scripted_sockets as ws
 from tests.capture.application import each, entered, seen, settle
 from tests.limits import HANGS
-from tests.observed import Observed, entries
+from tests.observed import Observed, entries, generations
 from tests.scripted_sockets import SocketServer, Step, serving_sockets
 
 Trail = list[Any]
@@ -133,10 +133,6 @@ def end_of(api: str, status: str, error: dict[str, str] = BROKE) -> dict[str, An
         "cancelled": {"type": "cancelled", "reason": "turn_detected"},
     }.get(status)
     return ws.realtime("response.done", response=ws.spoken(status=status, status_details=details))
-
-
-def generations() -> list[LLMGenerationSuccess | LLMGenerationError]:
-    return [e for e in entries() if isinstance(e, (LLMGenerationSuccess, LLMGenerationError))]
 
 
 def by_id() -> dict[str, Any]:
