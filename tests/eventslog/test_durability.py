@@ -18,8 +18,8 @@ from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.reader import Damage, read_events
 from openai_lifecycle.shield import SHIELD
 from tests.eventslog import child
+from tests.eventslog.logs import LOG, written
 from tests.eventslog.samples import entry
-from tests.eventslog.test_file import LOG, written
 from tests.limits import HANGS, until
 
 

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import gc
 import io
-import json
 import logging
 import os
 import resource
@@ -27,11 +26,10 @@ from openai_lifecycle.eventslog import file as log_file
 from openai_lifecycle.eventslog import locks
 from openai_lifecycle.eventslog.appender import Appender
 from openai_lifecycle.eventslog.file import EventsFile
-from openai_lifecycle.eventslog.reader import Damage, read_events
 from openai_lifecycle.shield import SHIELD
 from tests.eventslog import child
+from tests.eventslog.logs import LOG, read, written
 from tests.eventslog.samples import entry
-from tests.eventslog.test_file import LOG, written
 from tests.limits import HANGS
 from tests.raising_handler import Raises
 
@@ -251,8 +249,7 @@ def test_a_full_disk(durability: str, meter: Meter, capsys: pytest.CaptureFixtur
                 file.flush(HANGS)
                 ballast.unlink()
         file.close()
-        damage: list[Damage] = []
-        in_file = [getattr(e, "messages_count") for e in read_events(log, on_damage=damage.append)]  # noqa: B009
+        in_file, damage = read(log)
     Path("stderr.log").write_text(capsys.readouterr().err, encoding="utf-8")
     on_stderr = written("stderr.log")[""]
     assert sorted([*in_file, *on_stderr]) == list(range(100))
@@ -510,56 +507,38 @@ def test_a_partial_write_is_finished(parts: list[int], kernel: Kernel) -> None:
     assert LOG.read_text(encoding="utf-8") == entry(0) + entry(5) + entry(6)
 
 
-def test_a_partial_write_with_somebody_else_in_between(kernel: Kernel) -> None:
-    """When another process has written behind the first piece, the entry is written again as a whole."""
-    file = EventsFile(child.options())
-    file.write(entry(0))
-    other = entry(7).encode()
-
-    def intrude() -> None:
-        with LOG.open("ab", buffering=0) as log:
-            log.write(other)
-
-    lock = file._appender._lock
-
-    def lock_late(descriptor: int, kind: int) -> None:
-        if kind == locks.EXCLUSIVE:
-            intrude()
-        lock(descriptor, kind)
-
-    file._appender._lock = lock_late  # type: ignore[method-assign]
-    kernel.script = [300]
-    file.write(entry(5))
-    file.close()
-    damage: list[Damage] = []
-    numbers = [getattr(e, "messages_count") for e in read_events(LOG, on_damage=damage.append)]  # noqa: B009
-    assert numbers == [0, 7, 5]
-    assert len(damage) == 1
-
-
-@pytest.mark.parametrize("left", [0, 200], ids=["after an entry", "after half an entry"])
-def test_two_entries_with_somebody_else_in_between(left: int, kernel: Kernel) -> None:
+@pytest.mark.parametrize(
+    ("left", "entries", "found"),
+    [(0, [5], [0, 7, 5]), (0, [5, 6], [0, 5, 7, 6]), (200, [5, 6], [0, 5, 7, 6])],
+    ids=["one entry", "two entries", "two entries after half an entry"],
+)
+def test_a_partial_write_with_somebody_else_in_between(
+    left: int, entries: list[int], found: list[int], kernel: Kernel
+) -> None:
     """When another process has written behind the first piece, only the entry that is not whole is written again."""
     file = EventsFile(child.options())
     file.write(entry(0))
-    with LOG.open("ab") as log:
-        log.write(entry(8).encode()[:left])
+
+    def append(text: str) -> None:
+        with LOG.open("a", encoding="utf-8") as log:
+            log.write(text)
+
+    append(entry(8)[:left])
     lock = file._appender._lock
 
     def lock_late(descriptor: int, kind: int) -> None:
         if kind == locks.EXCLUSIVE:
-            with LOG.open("ab") as log:
-                log.write(entry(7).encode())
+            append(entry(7))
         lock(descriptor, kind)
 
     file._appender._lock = lock_late  # type: ignore[method-assign]
     line_breaks = 2 if left else 0  # so that the first begins on a fresh line
-    kernel.script = [line_breaks + len(entry(5).encode()) + 300]
-    file.write(entry(5), entry(6))
+    whole = sum(len(entry(number).encode()) for number in entries[:-1])
+    kernel.script = [line_breaks + whole + 300]
+    file.write(*map(entry, entries))
     file.close()
-    damage: list[Damage] = []
-    numbers = [getattr(e, "messages_count") for e in read_events(LOG, on_damage=damage.append)]  # noqa: B009
-    assert numbers == [0, 5, 7, 6]
+    numbers, damage = read()
+    assert numbers == found
     assert [part.length for part in damage] == [*([left + line_breaks] if left else []), 300]
 
 
@@ -573,14 +552,12 @@ def test_the_entry_after_a_torn_one_is_readable(
     file.write(entry(5))
     file.write(entry(6))
     file.close()
-    damage: list[Damage] = []
-    numbers = [getattr(e, "messages_count") for e in read_events(LOG, on_damage=damage.append)]  # noqa: B009
-    assert numbers[-1] == 6
+    assert read()[0][-1] == 6
     assert "\n[2025-01-27 14:30:25] [EVENT: " in LOG.read_text(encoding="utf-8")
     assert capsys.readouterr().err == entry(5)
 
 
-def test_half_an_entry_of_a_process_that_died(kernel: Kernel) -> None:
+def test_half_an_entry_of_a_process_that_died() -> None:
     """What another process left without an end does not join with the next entry."""
     file = EventsFile(child.options())
     file.write(entry(0))
@@ -603,8 +580,7 @@ def test_a_batch_that_is_taken_in_part(kernel: Kernel, capsys: pytest.CaptureFix
     kernel.script = [whole + 50, "ENOSPC", "ENOSPC"]
     file.flush(HANGS)
     file.close()
-    damage: list[Damage] = []
-    numbers = [getattr(e, "messages_count") for e in read_events(LOG, on_damage=damage.append)]  # noqa: B009
+    numbers, _ = read()
     Path("stderr.log").write_text(capsys.readouterr().err, encoding="utf-8")
     on_stderr = written("stderr.log")[""] if Path("stderr.log").stat().st_size else []
     assert sorted([*numbers, *on_stderr]) == list(range(6))
@@ -710,8 +686,7 @@ def test_a_pipe_whose_reader_stands_still(
     file.close()
     Path("received").write_bytes(pending + os.read(readable, 1 << 20))
     os.close(readable)
-    damage: list[Damage] = []
-    numbers = [getattr(e, "messages_count") for e in read_events("received", on_damage=damage.append)]  # noqa: B009
+    numbers, damage = read("received")
     assert bool(damage) == (size is not None)
     assert Path("received").read_text(encoding="utf-8").endswith("\n\n" + entry(number + 1, size=size))
     assert numbers == [*range(number - 1), number + 1]
@@ -788,10 +763,3 @@ def test_stderr_may_be_anything(
     assert meter.lost() == {"ENOENT": 1}
     if isinstance(stream, io.TextIOWrapper):
         stream.close()
-
-
-def test_json_of_the_fallback_is_the_entry(capsys: pytest.CaptureFixture[str]) -> None:
-    """Standard error carries the very same text, so that a collector of container output can read it."""
-    file = EventsFile(child.options(events_log="missing/events.log"))
-    file.write(entry(1))
-    assert json.loads(capsys.readouterr().err.partition("\n")[2])["messages_count"] == 1

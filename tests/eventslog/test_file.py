@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,24 +19,13 @@ import pytest
 
 from openai_lifecycle.eventslog import locks
 from openai_lifecycle.eventslog.file import EventsFile
-from openai_lifecycle.eventslog.reader import Damage, read_events
 from tests.eventslog import child
+from tests.eventslog.logs import LOG, written
 from tests.eventslog.samples import entry
 from tests.limits import HANGS
 
-LOG = Path("events.log")
 MODES = ["write", "fsync", "buffered"]
 COUNTS = {"write": 1000, "fsync": 60, "buffered": 1000}
-
-
-def written(path: str | Path = LOG) -> dict[str, list[int]]:
-    """Return the numbers that each writer's entries have, in the order of the log, which must be undamaged."""
-    found: dict[str, list[int]] = defaultdict(list)
-    damage: list[Damage] = []
-    for event in read_events(path, on_damage=damage.append):
-        found[event.model_id].append(getattr(event, "messages_count"))  # noqa: B009
-    assert damage == []
-    return dict(found)
 
 
 # ------------------------------------------------------------------ one entry

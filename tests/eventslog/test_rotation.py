@@ -20,8 +20,8 @@ from openai_lifecycle.eventslog import locks, rotation
 from openai_lifecycle.eventslog.descriptors import is_same_file
 from openai_lifecycle.eventslog.file import EventsFile
 from tests.eventslog import child
+from tests.eventslog.logs import LOG, written
 from tests.eventslog.samples import entry
-from tests.eventslog.test_file import LOG, written
 from tests.limits import HANGS, until
 
 SIZE = len(entry(0))
@@ -35,6 +35,14 @@ def names() -> list[str]:
 def fixed(number: int) -> str:
     """Return an entry of exactly ``SIZE`` bytes."""
     return entry(0).replace('"messages_count": 0', f'"messages_count": {number}')
+
+
+def fill(count: int, **options: Any) -> None:
+    """Write as many entries, each of exactly ``SIZE`` bytes."""
+    file = EventsFile(child.options(**options))
+    for number in range(count):
+        file.write(fixed(number))
+    file.close()
 
 
 # ------------------------------------------------------------------ by this process
@@ -66,10 +74,7 @@ def test_entries_that_come_together_may_go_to_several_files() -> None:
 
 def test_batches_are_small_beside_the_size_of_a_file() -> None:
     """In ``buffered`` mode too no file grows beyond ``max_bytes``."""
-    file = EventsFile(child.options(durability="buffered", max_bytes=20 * SIZE, backups=99))
-    for number in range(500):
-        file.write(fixed(number))
-    file.close()
+    fill(500, durability="buffered", max_bytes=20 * SIZE, backups=99)
     assert max(map(os.path.getsize, names())) <= 20 * SIZE
     assert len(names()) > 24
     assert written() == {"": list(range(500))}
@@ -80,10 +85,7 @@ def test_keeps_as_many_backups_as_asked_for(backups: int) -> None:
     """The newest ``backups`` rotated files stay, older ones go, also those of a former, larger number."""
     for number in range(1, 6):
         Path(f"events.log.{number}").write_text(entry(90 + number))
-    file = EventsFile(child.options(max_bytes=SIZE, backups=backups))
-    for number in range(6):
-        file.write(fixed(number))
-    file.close()
+    fill(6, max_bytes=SIZE, backups=backups)
     assert names() == ["events.log", *(f"events.log.{number}" for number in range(1, backups + 1))]
     assert written() == {"": list(range(5 - backups, 6))}
 
@@ -111,10 +113,7 @@ def test_files_of_others_are_left_alone() -> None:
     """What has a year, a date or a zero in its name is not ours, and is neither moved, deleted, compressed nor read."""
     for name in OTHERS_FILES:
         Path(name).write_text("an archive\n")
-    file = EventsFile(child.options(max_bytes=SIZE, backups=1))
-    for number in range(4):
-        file.write(fixed(number))
-    file.close()
+    fill(4, max_bytes=SIZE, backups=1)
     rotation.compress("events.log")
     assert names() == sorted(["events.log", "events.log.1.gz", *OTHERS_FILES])
     assert {Path(name).read_text() for name in OTHERS_FILES} == {"an archive\n"}
@@ -181,10 +180,7 @@ def test_a_link_stays_a_link() -> None:
     """Where the path is a symbolic link, its target is rotated, beside itself."""
     Path("data").mkdir()
     LOG.symlink_to("data/real.log")
-    file = EventsFile(child.options(max_bytes=SIZE))
-    for number in range(3):
-        file.write(fixed(number))
-    file.close()
+    fill(3, max_bytes=SIZE)
     assert LOG.is_symlink()
     assert sorted(os.listdir("data")) == ["real.log", "real.log.1", "real.log.2"]
     assert written() == {"": [0, 1, 2]}
@@ -205,25 +201,24 @@ def test_files_that_cannot_be_moved(
         raise OSError(number, reason)
 
     monkeypatch.setattr(module, function, refuse)
-    file = EventsFile(child.options(max_bytes=SIZE))
-    for index in range(5):
-        file.write(fixed(index))
-    file.close()
+    fill(5, max_bytes=SIZE)
     assert names() == ["events.log"]
     assert written() == {"": [0, 1, 2, 3, 4]}
     (record,) = caplog.records
     assert f"cannot be rotated and keeps growing: {reason}" in record.getMessage()
 
 
-def test_somebody_who_holds_the_lock_does_not_stop_the_application() -> None:
-    """While another program keeps the file locked, entries are written and rotation waits."""
+@pytest.mark.parametrize("locked", ["events.log", "."], ids=["the log", "its directory"])
+def test_somebody_who_holds_a_lock_does_not_stop_the_application(locked: str) -> None:
+    """While another program keeps a lock, entries are written and rotation waits; soon after it is made up for."""
     file = EventsFile(child.options(max_bytes=SIZE))
     file.write(fixed(0))
-    with LOG.open() as other:
-        assert locks.lock(other.fileno(), locks.EXCLUSIVE, 0)
-        for number in range(1, 20):
-            file.write(fixed(number))
-        assert names() == ["events.log"]
+    other = os.open(locked, os.O_RDONLY)
+    assert locks.lock(other, locks.EXCLUSIVE, 0)
+    for number in range(1, 20):
+        file.write(fixed(number))
+    assert names() == ["events.log"]
+    os.close(other)
 
     def rotates() -> bool:
         file.write(fixed(20))
@@ -293,21 +288,6 @@ def test_others_that_rotate_faster_than_one_can_follow(
     assert capsys.readouterr().err == ""
 
 
-def test_the_next_attempt_comes_soon() -> None:
-    """A rotation that was kept waiting is made up for."""
-    file = EventsFile(child.options(max_bytes=SIZE))
-    file.write(fixed(0))
-    with locks.locked_directory_of("events.log", locks.EXCLUSIVE):
-        file.write(fixed(1))
-
-    def rotates() -> bool:
-        file.write(fixed(2))
-        return len(names()) > 1
-
-    until(rotates)
-    file.close()
-
-
 # ------------------------------------------------------------------ compression
 def test_backups_are_compressed() -> None:
     """Rotated files become gzip files that the ordinary tool reads, with the permissions of the log."""
@@ -367,10 +347,7 @@ def test_a_failed_compression_leaves_the_room_to_the_log(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("max_bytes", [1, 3, 4])
 def test_files_smaller_than_an_entry(max_bytes: int) -> None:
     """With the smallest sizes each entry is a file of its own, in ``buffered`` mode too."""
-    file = EventsFile(child.options(durability="buffered", max_bytes=max_bytes, backups=9))
-    for number in range(5):
-        file.write(entry(number))
-    file.close()
+    fill(5, durability="buffered", max_bytes=max_bytes, backups=9)
     assert written() == {"": list(range(5))}
 
 
