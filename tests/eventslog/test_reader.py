@@ -9,8 +9,8 @@ import os
 import resource
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,20 +23,10 @@ from openai_lifecycle.events import LifecycleEvent
 from openai_lifecycle.eventslog import locks, reader, rotation
 from openai_lifecycle.eventslog.format import parse, render
 from openai_lifecycle.eventslog.reader import Damage, read_entries, read_events
+from tests.eventslog.logs import LOG, numbers, read
 from tests.eventslog.samples import SUCCESS, entry, numbered
 from tests.eventslog.strategies import events
 from tests.limits import HANGS
-
-LOG = Path("events.log")
-
-
-def numbers(found: Iterator[LifecycleEvent]) -> list[int]:
-    return [getattr(event, "messages_count") for event in found]  # noqa: B009
-
-
-def read(path: str | Path = LOG) -> tuple[list[int], list[Damage]]:
-    damage: list[Damage] = []
-    return numbers(read_events(path, on_damage=damage.append)), damage
 
 
 # ------------------------------------------------------------------ whole logs
@@ -231,9 +221,7 @@ def test_a_place_in_a_descriptor_is_one_in_its_file() -> None:
 def test_a_log_with_other_line_ends() -> None:
     """A log that a program has converted to CR LF reads as before."""
     LOG.write_bytes("".join(map(entry, range(5))).encode().replace(b"\n", b"\r\n"))
-    damage: list[Damage] = []
-    assert [e.messages_count for e in read_events(LOG, on_damage=damage.append)] == list(range(5))  # type: ignore[union-attr]
-    assert damage == []
+    assert read() == (list(range(5)), [])
 
 
 def test_more_logs_than_descriptors() -> None:
@@ -243,7 +231,7 @@ def test_more_logs_than_descriptors() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, hard))
     try:
-        found = [e.messages_count for e in read_events(sorted(Path().glob("*.log")))]  # type: ignore[union-attr]
+        found = numbers(read_events(sorted(Path().glob("*.log"))))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert found == list(range(60))
@@ -426,34 +414,6 @@ def test_arbitrary_damage(
 
 
 # ------------------------------------------------------------------ following
-class Follower:
-    """Reads a log in a thread of its own until it is told how many entries to expect."""
-
-    def __init__(self, expected: int, **options: bool) -> None:
-        self.damage: list[Damage] = []
-        self.found: list[int] = []
-        self._event = threading.Condition()
-        stream = read_events(LOG, follow=True, on_damage=self.damage.append, **options)
-        self._thread = threading.Thread(target=self._run, args=(stream, expected), daemon=True)
-        self._thread.start()
-
-    def _run(self, stream: Iterator[LifecycleEvent], expected: int) -> None:
-        for event in islice(stream, expected):
-            with self._event:
-                self.found += numbers(iter([event]))
-                self._event.notify_all()
-        stream.close()  # type: ignore[attr-defined]
-
-    def until(self, count: int) -> None:
-        with self._event:
-            assert self._event.wait_for(lambda: len(self.found) >= count, timeout=HANGS), self.found
-
-    def result(self) -> list[int]:
-        self._thread.join(HANGS)
-        assert not self._thread.is_alive(), self.found
-        return self.found
-
-
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "_POLL", 0.005)
@@ -464,26 +424,38 @@ def append(text: str, path: Path = LOG) -> None:
         file.write(text)
 
 
+def follow(
+    count: int, *steps: Callable[[], object], paths: Any = LOG, rotated: bool = True
+) -> tuple[list[int], list[Damage]]:
+    """Follow a log until ``count`` entries are read, and return their numbers and the damage.
+
+    Whenever all that there is has been read, the next of ``steps`` is done.
+    """
+    left, damage = iter(steps), list[Damage]()
+
+    def go_on() -> None:
+        step = next(left, None)
+        assert step is not None, "after the last step nothing was read"
+        step()
+
+    stream = read_entries(paths, parse, follow=True, rotated=rotated, on_idle=go_on, on_damage=damage.append)
+    found = numbers(event for event, _ in islice(stream, count))
+    stream.close()  # type: ignore[attr-defined]
+    return found, damage
+
+
 @pytest.mark.usefixtures("_quick")
 def test_follow_waits_for_a_log_that_is_not_there() -> None:
     """Following begins when the log appears."""
-    follower = Follower(2)
-    append(entry(1))
-    follower.until(1)
-    append(entry(2))
-    assert follower.result() == [1, 2]
+    assert follow(2, lambda: append(entry(1)), lambda: append(entry(2))) == ([1, 2], [])
 
 
 @pytest.mark.usefixtures("_quick")
 def test_follow_waits_for_the_rest_of_an_entry() -> None:
     """An entry that appears in pieces is one entry and no damage."""
     append(entry(1))
-    follower = Follower(2)
-    follower.until(1)
-    append(entry(2)[:100])
-    append(entry(2)[100:])
-    assert follower.result() == [1, 2]
-    assert follower.damage == []
+    pieces = entry(2)[:100], entry(2)[100:]
+    assert follow(2, *(partial(append, piece) for piece in pieces)) == ([1, 2], [])
 
 
 @pytest.mark.usefixtures("_quick")
@@ -492,21 +464,20 @@ def test_follow_across_several_rotations_at_once(compressed: bool) -> None:
     """When the log was rotated more than once between two looks, the files in between are read too, each once."""
     Path("events.log.1").write_text(entry(0))
     append(entry(1))
-    follower = Follower(5)
-    follower.until(2)
-    contents = [entry(0), entry(1) + entry(2), entry(3)]
-    with locks.locked_directory_of("events.log", locks.EXCLUSIVE):  # as rotation does
+
+    def rotate_twice() -> None:
         os.rename("events.log.1", "events.log.3")
         append(entry(2))
         os.rename("events.log", "events.log.2")
         if compressed:
-            for number, text in zip((3, 2), contents, strict=False):
-                Path(f"events.log.{number}").unlink()
-                Path(f"events.log.{number}.gz").write_bytes(gzip.compress(text.encode()))
-        Path("events.log.1").write_text(contents[2])
+            for number in (3, 2):
+                plain = Path(f"events.log.{number}")
+                Path(f"events.log.{number}.gz").write_bytes(gzip.compress(plain.read_bytes()))
+                plain.unlink()
+        Path("events.log.1").write_text(entry(3))
         append(entry(4))
-    assert follower.result() == [0, 1, 2, 3, 4]
-    assert follower.damage == []
+
+    assert follow(5, rotate_twice) == ([0, 1, 2, 3, 4], [])
 
 
 @pytest.mark.usefixtures("_quick")
@@ -514,14 +485,11 @@ def test_follow_across_several_rotations_at_once(compressed: bool) -> None:
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
 def test_follow_files_that_begin_alike(length: int, compressed: bool) -> None:
     """Rotated files whose first entries differ only at their ends, behind a long prompt, are told apart."""
-    texts = [
-        render(dataclasses.replace(SUCCESS, message_content="x" * length, trace_id=str(n), messages_count=n))
-        for n in range(4)
-    ]
-    Path("events.log").write_text(texts[0].replace('"messages_count": 0', '"messages_count": 9'))
-    follower = Follower(4)
-    follower.until(1)
-    with locks.locked_directory_of("events.log", locks.EXCLUSIVE):  # as rotation does
+    alike = dataclasses.replace(SUCCESS, message_content="x" * length, messages_count=9)
+    texts = [render(dataclasses.replace(alike, trace_id=str(n))) + entry(n) for n in range(4)]
+    append(texts[0])
+
+    def rotate_thrice() -> None:
         os.rename("events.log", "events.log.3")
         for number, text in ((2, texts[1]), (1, texts[2])):
             if compressed:
@@ -529,7 +497,8 @@ def test_follow_files_that_begin_alike(length: int, compressed: bool) -> None:
             else:
                 Path(f"events.log.{number}").write_text(text)
         append(texts[3])
-    assert follower.result() == [9, 1, 2, 3]
+
+    assert follow(8, rotate_thrice) == ([9, 0, 9, 1, 9, 2, 9, 3], [])
 
 
 @pytest.mark.usefixtures("_quick")
@@ -538,7 +507,7 @@ def test_follow_files_that_begin_alike(length: int, compressed: bool) -> None:
 def test_follow_when_the_log_is_gone_just_after_it_was_seen(
     aside: str, monkeypatch: pytest.MonkeyPatch, *, rotated: bool
 ) -> None:
-    """A log that was moved and is not there again yet is waited for, and each entry is read once."""
+    """A log that was moved and is not there again yet is waited for; each entry is read once, also of a next but one."""
     append(entry(1))
     exists, seen_before_it_went = os.path.exists, list[bool]()
 
@@ -549,60 +518,57 @@ def test_follow_when_the_log_is_gone_just_after_it_was_seen(
         os.rename(LOG, aside)
         seen_before_it_went.append(True)
 
-    steps: list[Callable[[], None]] = [lambda: append(entry(2)), move]
-
-    def when_all_is_read() -> None:
-        steps.pop()()
+    def come_again_twice() -> None:
+        append(entry(2))
+        rotation.rotate("events.log", 9)
+        append(entry(3))
 
     monkeypatch.setattr(os.path, "exists", look)
-    stream = read_entries(LOG, parse, follow=True, rotated=rotated, on_idle=when_all_is_read)
-    assert numbers(event for event, _ in islice(stream, 2)) == [1, 2]
-    stream.close()  # type: ignore[attr-defined]
+    assert follow(3, move, come_again_twice, rotated=rotated) == ([1, 2, 3], [])
 
 
 @pytest.mark.usefixtures("_quick")
 def test_a_descriptor_beside_a_followed_log_is_read_once() -> None:
     """What ends by itself is not opened again while a log is followed: a named pipe would block that for ever."""
     other = Path("other.log")
-    other.write_text(entry(1))
+    append(entry(1), other)
     append(entry(2))
 
     def go_on() -> None:
-        with other.open("a") as file:
-            file.write(entry(9))
+        append(entry(9), other)
         append(entry(3))
 
     with other.open("rb", buffering=0) as given:
-        paths = (f"/dev/fd/{given.fileno()}", LOG)
-        stream = read_entries(paths, parse, follow=True, on_idle=go_on)
-        assert numbers(event for event, _ in islice(stream, 3)) == [1, 2, 3]
-        stream.close()  # type: ignore[attr-defined]
+        assert follow(3, go_on, paths=(f"/dev/fd/{given.fileno()}", LOG)) == ([1, 2, 3], [])
 
 
 @pytest.mark.usefixtures("_quick")
-def test_follow_without_the_past_goes_across_rotation() -> None:
-    """Without the rotated files only the log itself is read, and then what comes, also when it is rotated."""
+@pytest.mark.parametrize(
+    "go", [lambda: rotation.rotate("events.log", 9), LOG.unlink], ids=["rotated", "deleted"]
+)
+def test_follow_without_the_past(go: Callable[[], None]) -> None:
+    """Without the rotated files only the log itself is read, and then what comes, also when it is rotated or deleted."""
     Path("events.log.1").write_text(entry(0))
     append(entry(1))
-    follower = Follower(3, rotated=False)
-    follower.until(1)
-    append(entry(2))
-    os.rename("events.log.1", "events.log.2")
-    os.rename("events.log", "events.log.1")
-    append(entry(3))
-    assert follower.result() == [1, 2, 3]
+
+    def write_and_begin_again() -> None:
+        append(entry(2))
+        go()
+        append(entry(3))
+
+    assert follow(3, write_and_begin_again, rotated=False) == ([1, 2, 3], [])
 
 
 @pytest.mark.usefixtures("_quick")
 def test_follow_a_compressed_log() -> None:
     """A compressed log, whose size is not that of its content, is read once, and the next one after it."""
     LOG.write_bytes(gzip.compress("".join(map(entry, range(100))).encode()))
-    follower = Follower(101)
-    follower.until(100)
-    Path("new.log").write_text(entry(100))
-    Path("new.log").replace(LOG)
-    assert follower.result() == list(range(101))
-    assert follower.damage == []
+
+    def replace() -> None:
+        Path("new.log").write_text(entry(100))
+        Path("new.log").replace(LOG)
+
+    assert follow(101, replace) == (list(range(101)), [])
 
 
 @pytest.mark.usefixtures("_quick")
@@ -610,41 +576,44 @@ def test_follow_with_empty_files_among_the_rotated() -> None:
     """Rotated files that are empty, as one that copytruncate left is, hide no other."""
     Path("events.log.1").touch()
     append(entry(0))
-    follower = Follower(4)
-    follower.until(1)
-    with locks.locked_directory_of("events.log", locks.EXCLUSIVE):  # as rotation does
+
+    def rotate_thrice() -> None:
         os.rename("events.log.1", "events.log.4")
         os.rename("events.log", "events.log.3")
-        Path("events.log.2").touch()
-        Path("events.log.1").write_text(entry(1) + entry(2))
+        Path("events.log.2").write_text(entry(1) + entry(2))
+        Path("events.log.1").touch()
         append(entry(3))
-    assert follower.result() == [0, 1, 2, 3]
+
+    assert follow(4, rotate_thrice) == ([0, 1, 2, 3], [])
+
+
+def notice() -> None:
+    """Do nothing: that a file was truncated is noticed in one round, and what it has now is read in the next."""
 
 
 @pytest.mark.usefixtures("_quick")
-def test_follow_a_truncated_log() -> None:
-    """After ``copytruncate`` reading goes on with the new beginning."""
+@pytest.mark.parametrize("go", [lambda: os.truncate(LOG, 0), LOG.unlink], ids=["truncated", "deleted"])
+def test_follow_a_log_that_begins_again(go: Callable[[], None]) -> None:
+    """After ``copytruncate``, or when the log was deleted, reading goes on with the new beginning."""
     append(entry(1) + entry(2))
-    follower = Follower(3)
-    follower.until(2)
-    os.truncate(LOG, 0)
-    append(entry(3))
-    assert follower.result() == [1, 2, 3]
+
+    def begin_again() -> None:
+        go()
+        append(entry(3))
+
+    assert follow(3, begin_again, notice) == ([1, 2, 3], [])
 
 
 @pytest.mark.usefixtures("_quick")
 def test_follow_a_log_that_was_moved_away() -> None:
     """What a writer added before it noticed the move is shown at once, not when the next log is there."""
+    append(entry(1))
 
     def move() -> None:
-        assert LOG.exists(), "nothing was read after the move"
         os.rename(LOG, "events.log.1")
         append(entry(2), Path("events.log.1"))
 
-    append(entry(1))
-    stream = read_entries(LOG, parse, follow=True, on_idle=move)
-    assert [event for event, _ in islice(stream, 2)] == [parse(entry(1)), parse(entry(2))]
-    stream.close()  # type: ignore[attr-defined]
+    assert follow(2, move) == ([1, 2], [])
 
 
 @pytest.mark.usefixtures("_quick")
@@ -659,35 +628,28 @@ def test_follow_waits_for_writers_of_a_log_that_was_moved_away(monkeypatch: pyte
         return locked(descriptor, kind, patience)
 
     def move() -> None:
-        os.rename(LOG, "events.log.1")  # fails the second time
+        os.rename(LOG, "events.log.1")
         append(entry(3))
         monkeypatch.setattr(locks, "locked", locked_after_the_writer)
 
-    stream = read_entries(LOG, parse, follow=True, on_idle=move)
-    assert numbers(event for event, _ in islice(stream, 3)) == [1, 2, 3]
-    stream.close()  # type: ignore[attr-defined]
+    assert follow(3, move) == ([1, 2, 3], [])
 
 
 @pytest.mark.usefixtures("_quick")
-@pytest.mark.parametrize("how", ["moved", "truncated"])
-def test_follow_tells_of_an_entry_that_stays_incomplete(how: str) -> None:
+@pytest.mark.parametrize(
+    "go", [lambda: os.rename(LOG, "events.log.1"), lambda: os.truncate(LOG, 0)], ids=["moved", "truncated"]
+)
+def test_follow_tells_of_an_entry_that_stays_incomplete(go: Callable[[], None]) -> None:
     """Half an entry at the end of a file that is then moved or truncated is reported, not silently left out."""
     append(entry(1) + entry(9)[:100])
-    damage: list[Damage] = []
-    new = [entry(2)]
 
-    def replace() -> None:
-        if new:
-            if how == "moved":
-                os.rename(LOG, "events.log.1")
-            else:
-                os.truncate(LOG, 0)
-            append(new.pop())
+    def begin_again() -> None:
+        go()
+        append(entry(2))
 
-    stream = read_entries(LOG, parse, follow=True, on_idle=replace, on_damage=damage.append)
-    assert numbers(event for event, _ in islice(stream, 2)) == [1, 2]
-    stream.close()  # type: ignore[attr-defined]
-    assert [(found.offset, found.length) for found in damage] == [(len(entry(1)), 100)]
+    found, damage = follow(2, begin_again, notice)
+    assert found == [1, 2]
+    assert [(part.offset, part.length) for part in damage] == [(len(entry(1)), 100)]
 
 
 def test_an_entry_that_is_just_being_written_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -697,17 +659,6 @@ def test_an_entry_that_is_just_being_written_is_no_damage(monkeypatch: pytest.Mo
     monkeypatch.setattr(reader, "_SETTLE", HANGS)
     monkeypatch.setattr("openai_lifecycle.eventslog.reader.time.sleep", lambda _: append(rest.pop()))
     assert read() == ([1], [])
-
-
-@pytest.mark.usefixtures("_quick")
-def test_follow_a_deleted_log() -> None:
-    """When the log was deleted reading goes on with the one that takes its place."""
-    append(entry(1))
-    follower = Follower(2)
-    follower.until(1)
-    LOG.unlink()
-    append(entry(2))
-    assert follower.result() == [1, 2]
 
 
 def test_closing_early_leaves_nothing_open() -> None:
