@@ -150,6 +150,11 @@ def hostile() -> list[LifecycleEvent]:
     return found
 
 
+def success() -> LLMGenerationSuccess:
+    """Return a call that succeeded."""
+    return next(event for event in events(9) if isinstance(event, LLMGenerationSuccess))
+
+
 def write(path: Path, entries: Iterable[LifecycleEvent]) -> Path:
     """Write ``entries`` to ``path`` as the exporter would."""
     path.write_bytes("".join(map(render, entries)).encode())

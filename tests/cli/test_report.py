@@ -193,7 +193,7 @@ TIMES = [
 @pytest.mark.parametrize("header", ["0001-01-01 00:00:00", "9999-12-31 23:59:59"])
 def test_a_time_at_the_edge_stops_no_command(run: Run, tmp_path: Path, header: str, stated: str) -> None:
     """Whatever time an entry states, every command ends well and the entry is in what it shows."""
-    found = next(event for event in generated.events(9) if isinstance(event, LLMGenerationSuccess))
+    found = generated.success()
     custom = {
         **found.metadata.custom_fields,
         "span_id": "f" * 16,
@@ -226,7 +226,7 @@ def test_a_time_at_the_edge_stops_no_command(run: Run, tmp_path: Path, header: s
 
 def test_an_entry_that_states_no_time(run: Run, tmp_path: Path) -> None:
     """An entry whose exact time is missing is charted at its header's time, by which the list orders it too."""
-    call = next(event for event in generated.events(9) if isinstance(event, LLMGenerationSuccess))
+    call = generated.success()
     bare = replace(call, metadata=replace(call.metadata, custom_fields={}))
     log = generated.write(tmp_path / "events.log", [bare])
     run("report", "-o", tmp_path / "report.html", log)

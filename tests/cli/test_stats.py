@@ -30,6 +30,11 @@ from tests import generated
 Run = Callable[..., Result]
 
 
+def numbers(run: Run, *arguments: object) -> Any:
+    """Return what ``stats`` says as JSON."""
+    return json.loads(run("stats", "--json", *arguments).stdout)
+
+
 def count(log: Path) -> dict[str, Any]:
     """Count a log in the plainest way: each entry in full, all values kept."""
     endings = [e for e in read_events(log) if isinstance(e, (LLMGenerationSuccess, LLMGenerationError))]
@@ -53,7 +58,7 @@ def count(log: Path) -> dict[str, Any]:
 def test_the_numbers_are_those_of_an_independent_count(run: Run, log: Path, by: list[str]) -> None:
     """Whatever calls are grouped by, the groups add up to the total, and it to the token is what a plain count gives."""
     options = [word for name in by for word in ("--by", name)]
-    result = json.loads(run("stats", "--json", *options, log).stdout)
+    result = numbers(run, *options, log)
     expected = count(log)
     assert {name: result["total"][name] for name in expected} == expected
     for name in expected:
@@ -64,7 +69,7 @@ def test_the_numbers_are_those_of_an_independent_count(run: Run, log: Path, by: 
 
 def test_an_entry_that_is_nested_too_deeply_is_damage(run: Run, log: Path) -> None:
     """An entry whose values are nested without end is skipped and told, and counts for nothing."""
-    expected = json.loads(run("stats", "--json", log).stdout)
+    expected = numbers(run, log)
     deep = f'[2026-01-05 00:00:00] [EVENT: INIT_START]\n{{"event_type": "x", "a": {"[" * 1_000_000}{"]" * 1_000_000}\n}}\n\n'
     with log.open("a", encoding="utf-8") as file:
         file.write(deep)
@@ -75,7 +80,7 @@ def test_an_entry_that_is_nested_too_deeply_is_damage(run: Run, log: Path) -> No
 
 def test_the_real_client_s_log(run: Run, real_log: Path) -> None:
     """On the log of the real client the numbers agree too, and errors and tools go by their names."""
-    total = json.loads(run("stats", "--json", real_log).stdout)["total"]
+    total = numbers(run, real_log)["total"]
     expected = count(real_log)
     assert {name: total[name] for name in expected} == expected
     assert total["error_types"] == {"NotFoundError": 1}
@@ -89,10 +94,7 @@ def test_groups_are_told_apart(run: Run, log: Path) -> None:
 
     Tool calls, which name no operation, count with the generation that they belong to.
     """
-    users = {
-        g["user"]: g["calls"]
-        for g in json.loads(run("stats", "--json", "--by", "user", log).stdout)["groups"]
-    }
+    users = {g["user"]: g["calls"] for g in numbers(run, "--by", "user", log)["groups"]}
     named: Counter[str] = Counter()
     days: Counter[str] = Counter()
     hours: Counter[str] = Counter()
@@ -102,10 +104,10 @@ def test_groups_are_told_apart(run: Run, log: Path) -> None:
             days[f"{event.time:%Y-%m-%d}"] += 1
             hours[f"{event.time:%Y-%m-%dT%H}:00+00:00"] += 1
     assert users == named
-    by_operation = json.loads(run("stats", "--json", "--by", "operation", log).stdout)["groups"]
+    by_operation = numbers(run, "--by", "operation", log)["groups"]
     assert {group["operation"] for group in by_operation} == {"llm_generation", "llm_embedding"}
     for name, counted in (("day", days), ("hour", hours)):
-        groups = json.loads(run("stats", "--json", "--by", name, log).stdout)["groups"]
+        groups = numbers(run, "--by", name, log)["groups"]
         assert [(group[name], group["calls"]) for group in groups] == sorted(counted.items())
 
 
@@ -115,7 +117,7 @@ def test_hours_are_in_the_order_of_time(run: Run, tmp_path: Path) -> None:
         "",
         *(f"2026-10-25T{hour}" for hour in ("02:00+02:00", "02:00+01:00", "01:00-01:00", "04:00+01:00")),
     ]
-    call = next(event for event in generated.events(50) if isinstance(event, LLMGenerationSuccess))
+    call = generated.success()
 
     def at(hour: str) -> LifecycleEvent:
         time = hour and f"{hour[:13]}:30:00.000000{hour[16:]}"
@@ -123,13 +125,13 @@ def test_hours_are_in_the_order_of_time(run: Run, tmp_path: Path) -> None:
         return replace(call, metadata=replace(call.metadata, custom_fields=custom))
 
     log = generated.write(tmp_path / "events.log", map(at, sorted(passed)))
-    groups = json.loads(run("stats", "--json", "--by", "model", "--by", "hour", log).stdout)["groups"]
+    groups = numbers(run, "--by", "model", "--by", "hour", log)["groups"]
     assert [group["hour"] for group in groups] == passed
 
 
 def test_filters_apply(run: Run, log: Path) -> None:
     """``stats`` counts what the filters want."""
-    result = json.loads(run("stats", "--json", "--model", "gpt-4o", "--error", log).stdout)
+    result = numbers(run, "--model", "gpt-4o", "--error", log)
     assert [group["model"] for group in result["groups"]] == ["gpt-4o"]
     assert result["total"]["calls"] == result["total"]["errors"] > 0
     assert result["total"]["cost_usd"] == 0  # known, unlike that of a model without a price
@@ -142,12 +144,12 @@ def test_an_error_without_a_type_is_counted(run: Run, tmp_path: Path) -> None:
     log = generated.write(
         tmp_path / "events.log", [replace(event, metadata=replace(event.metadata, custom_fields={}))]
     )
-    assert json.loads(run("stats", "--json", log).stdout)["total"]["error_types"] == {"unknown": 1}
+    assert numbers(run, log)["total"]["error_types"] == {"unknown": 1}
 
 
 def test_csv_and_table_say_the_same(run: Run, log: Path) -> None:
     """``--csv`` has a line a group with the values of ``--json``; the table has them too, and a total."""
-    groups = json.loads(run("stats", "--json", log).stdout)["groups"]
+    groups = numbers(run, log)["groups"]
     lines = list(csv.DictReader(run("stats", "--csv", log).stdout.splitlines()))
     assert [(line["model"], int(line["calls"]), int(line["input_tokens"])) for line in lines] == [
         (group["model"], group["calls"], group["input_tokens"]) for group in groups
@@ -184,14 +186,14 @@ def priced(event: LifecycleEvent) -> Decimal | None:
 def test_cost_is_the_sum_of_genai_prices(run: Run, log: Path) -> None:
     """The cost of all calls is what genai-prices says for each, and those without a price are counted, not free."""
     prices = [priced(e) for e in read_events(log) if isinstance(e, LLMGenerationSuccess)]
-    total = json.loads(run("stats", "--json", log).stdout)["total"]
+    total = numbers(run, log)["total"]
     assert total["cost_usd"] == pytest.approx(float(sum(p for p in prices if p is not None)), rel=1e-12)
     assert total["unpriced_calls"] == sum(p is None for p in prices) > 0
 
 
 def test_an_unknown_price_is_not_zero(run: Run, log: Path) -> None:
     """A model without a price costs ``?``, in JSON ``null``; where some calls have one, the rest stays visible."""
-    groups = {g["model"]: g for g in json.loads(run("stats", "--json", log).stdout)["groups"]}
+    groups = {g["model"]: g for g in numbers(run, log)["groups"]}
     assert groups["house-model"]["cost_usd"] is None
     table = run("stats", log).stdout.splitlines()
     house = next(line for line in table if line.startswith("house-model"))
@@ -203,11 +205,7 @@ def test_prices_of_one_s_own_come_first(run: Run, log: Path, tmp_path: Path) -> 
     """A file gives prices to unknown models and replaces known ones, for one provider or all."""
     prices = {"house-model": {"input": 1, "output": 2.5}, "azure.ai.openai/gpt-4o": {"input": 0, "output": 0}}
     (tmp_path / "prices.json").write_text(json.dumps(prices))
-    result = json.loads(
-        run(
-            "stats", "--json", "--by", "provider", "--by", "model", "--prices", tmp_path / "prices.json", log
-        ).stdout
-    )
+    result = numbers(run, "--by", "provider", "--by", "model", "--prices", tmp_path / "prices.json", log)
     groups = {(group["provider"], group["model"]): group for group in result["groups"]}
     house = groups["openai", "house-model"]
     expected = Fraction(house["input_tokens"] * 2 + house["output_tokens"] * 5, 2_000_000)
@@ -218,7 +216,7 @@ def test_prices_of_one_s_own_come_first(run: Run, log: Path, tmp_path: Path) -> 
 
 def test_an_own_price_of_the_requested_model(run: Run, tmp_path: Path) -> None:
     """It comes before what genai-prices has for the model that answered; an own price of that one comes first."""
-    event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
+    event = generated.success()
     fields = {"response_model": "gpt-4.1-mini-2025-04-14", "input_tokens": "1000000", "output_tokens": "0"}
     custom = {**event.metadata.custom_fields, **fields, "cached_tokens": "0", "reasoning_tokens": "0"}
     asked = replace(event, model_id="gpt-4.1-mini", metadata=replace(event.metadata, custom_fields=custom))
@@ -226,8 +224,7 @@ def test_an_own_price_of_the_requested_model(run: Run, tmp_path: Path) -> None:
     prices = {"gpt-4.1-mini": {"input": 1000, "cached": 1, "output": 1}}
     for expected in (1000, 7):
         (tmp_path / "prices.json").write_text(json.dumps(prices))
-        result = run("stats", "--json", "--prices", tmp_path / "prices.json", log).stdout
-        assert json.loads(result)["total"]["cost_usd"] == expected
+        assert numbers(run, "--prices", tmp_path / "prices.json", log)["total"]["cost_usd"] == expected
         prices["gpt-4.1-mini-2025-04-14"] = {"input": 7}
 
 
@@ -282,12 +279,12 @@ def test_what_a_call_costs(
     run: Run, tmp_path: Path, provider: str, counts: dict[str, str], expected: int | None
 ) -> None:
     """A call costs what its counts say, one and all; it has no cost when they are missing or contradict each other."""
-    event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
+    event = generated.success()
     metadata = replace(event.metadata, custom_fields={"duration_ms": "1", **counts})
     event = replace(event, provider=provider, model_id="m", metadata=metadata)
     log = generated.write(tmp_path / "events.log", [event])
     (tmp_path / "prices.json").write_text('{"m": {"input": 2, "cached": 1, "output": 5}}')
-    total = json.loads(run("stats", "--json", "--prices", tmp_path / "prices.json", log).stdout)["total"]
+    total = numbers(run, "--prices", tmp_path / "prices.json", log)["total"]
     assert (total["cost_usd"], total["unpriced_calls"]) == (expected, int(expected is None))
     one = stats.cost(
         Prices(costs.load(str(tmp_path / "prices.json"))), stats.decode(log.read_bytes().rstrip())
@@ -348,7 +345,7 @@ def test_a_price_by_tier_and_date_is_that_of_the_call() -> None:
 @pytest.mark.parametrize("model", ["sonar-pro", "sonar-deep-research"])
 def test_a_price_of_the_request_and_of_reasoning_counts(run: Run, tmp_path: Path, model: str) -> None:
     """What a provider asks for each request, and for reasoning, is in the cost of each call and of all of them."""
-    event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
+    event = generated.success()
     counts = {"input_tokens": "1000", "output_tokens": "500", "reasoning_tokens": "400"}
     moment = datetime.fromisoformat(event.metadata.custom_fields["timestamp"])
     calls = [
@@ -370,7 +367,7 @@ def test_a_price_of_the_request_and_of_reasoning_counts(run: Run, tmp_path: Path
         provider_id="perplexity",
         genai_request_timestamp=moment,
     ).total_price
-    total = json.loads(run("stats", "--json", log).stdout)["total"]
+    total = numbers(run, log)["total"]
     assert total["cost_usd"] == pytest.approx(float(3 * expected), rel=1e-12)
     assert stats.cost(Prices(), stats.decode(render(calls[0]).encode())) == expected
 
@@ -432,11 +429,11 @@ def test_the_fast_decoder_refuses_what_is_torn(cut: int) -> None:
 @pytest.mark.parametrize("wrong", ["-1", "nan", "inf", "soon"])
 def test_a_wrong_duration_is_no_latency(run: Run, tmp_path: Path, wrong: str) -> None:
     """A duration that is no amount of time counts for no percentile, and stops nothing; one of zero counts."""
-    event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
+    event = generated.success()
     for duration, expected in ((wrong, None), ("0", 0)):
         metadata = replace(event.metadata, custom_fields={"duration_ms": duration})
         log = generated.write(tmp_path / "events.log", [replace(event, metadata=metadata)])
-        total = json.loads(run("stats", "--json", log).stdout)["total"]
+        total = numbers(run, log)["total"]
         assert (total["calls"], total["latency_p99_ms"]) == (1, expected)
 
 

@@ -118,7 +118,7 @@ def test_a_row_fits_the_terminal(hostile_log: Path, columns: int) -> None:
 
 def test_a_text_in_a_tree_ends_with_the_terminal(tmp_path: Path) -> None:
     """In a terminal a long prompt does not break the tree of ``trace`` apart; in a pipe it is whole."""
-    event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
+    event = generated.success()
     log = generated.write(tmp_path / "events.log", [replace(event, message_content="user: " + "漢" * 5000)])
     shown = COLOUR.sub("", in_terminal("trace", event.trace_id, str(log), columns=80)).splitlines()
     assert [cell_len(line) for line in shown if "漢" in line] in ([79], [80])
@@ -146,7 +146,7 @@ def test_a_narrow_row_says_what_and_when(columns: int) -> None:
 @pytest.mark.parametrize(("columns", "shown"), [(60, 0), (82, 1), (90, 2), (100, 3), (115, 3)])
 def test_a_narrow_row_has_the_numbers_for_which_there_is_room(columns: int, shown: int) -> None:
     """First the duration, then the tokens sent and received, and always enough of the text."""
-    event = next(e for e in generated.events(9) if isinstance(e, LLMGenerationSuccess))
+    event = generated.success()
     numbers = {"duration_ms": "1234.567", "input_tokens": "8001", "output_tokens": "92"}
     metadata = replace(event.metadata, custom_fields={**event.metadata.custom_fields, **numbers})
     event = replace(event, metadata=metadata, message_content="user: " + "x" * 200)

@@ -123,12 +123,17 @@ def stored(url: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_every_field_is_kept(url: str) -> None:
-    """Each event is a row that gives it back; columns hold numbers as numbers and the time as an instant."""
+def store(url: str) -> None:
+    """Write ``EVENTS`` with a sink of their own."""
     sink = SqlSink(url)
     sink.write(EVENTS)
     sink.flush()
     sink.close()
+
+
+def test_every_field_is_kept(url: str) -> None:
+    """Each event is a row that gives it back; columns hold numbers as numbers and the time as an instant."""
+    store(url)
     rows = stored(url)
     back = [generated.restored(json.loads(row["entry"])) for row in rows]
     assert sorted(back, key=records.event_id) == sorted(EVENTS, key=records.event_id)
@@ -170,9 +175,7 @@ def test_hostile_texts_are_only_texts(url: str) -> None:
 
 def test_time_trace_and_model_have_an_index(url: str) -> None:
     """The table can be searched by time, trace and model, and asked for sums."""
-    sink = SqlSink(url)
-    sink.write(EVENTS)
-    sink.close()
+    store(url)
     engine = create_engine(url)
     indexed = {tuple(index["column_names"]) for index in inspect(engine).get_indexes(TABLE.name)}
     assert indexed == {("timestamp",), ("trace_id",), ("model_id",)}
@@ -213,9 +216,7 @@ def test_a_table_of_another_shape_refuses(tmp_path: Path) -> None:
 def test_a_log_of_statements_shows_no_values(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An application that lets SQLAlchemy log its statements has nothing of the events in that log."""
     with caplog.at_level(logging.INFO, "sqlalchemy.engine"):
-        sink = SqlSink(f"sqlite:///{tmp_path}/events.db")
-        sink.write(EVENTS)
-        sink.close()
+        store(f"sqlite:///{tmp_path}/events.db")
     assert "INSERT INTO" in caplog.text
     assert not [event.trace_id for event in EVENTS if event.trace_id and event.trace_id in caplog.text]
 
@@ -231,9 +232,7 @@ def test_several_processes_make_the_table_at_once(url: str, monkeypatch: pytest.
             connection.execute(text(str(CreateTable(TABLE).compile(engine))))
 
     monkeypatch.setattr(TABLE.metadata, "create_all", race)
-    sink = SqlSink(url)
-    sink.write(EVENTS)
-    sink.close()
+    store(url)
     assert len(stored(url)) == len(EVENTS)
 
 
@@ -251,9 +250,7 @@ def test_a_read_only_server_is_tried_again(server: PostgreSQL) -> None:
 
 def test_a_new_database_is_private(tmp_path: Path) -> None:
     """A file that the sink creates, which holds prompts, is readable by its owner alone."""
-    sink = SqlSink(f"sqlite:///{tmp_path}/events.db")
-    sink.write(EVENTS)
-    sink.close()
+    store(f"sqlite:///{tmp_path}/events.db")
     assert (tmp_path / "events.db").stat().st_mode & 0o777 == 0o600
 
 
