@@ -218,7 +218,7 @@ def test_nothing_stays_current_after_a_failure(server: ScriptedServer, observed:
 
 # ------------------------------------------------------------------ endings
 def test_threads_may_end_abandoned_calls_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another thread may take the last abandoned call between the look and the taking."""
+    """When another thread takes the last abandoned call just after this one saw it, nothing is raised."""
 
     class Raced(deque[Any]):
         def __bool__(self) -> bool:
@@ -645,7 +645,7 @@ def test_bound_methods_follow(server: ScriptedServer) -> None:
 
 
 def test_a_provider_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No other is taken for it, though what it passed everything on to has our processor still."""
+    """Of a provider that was freed nothing is remembered by its ``id()``, which Python may give to another one."""
     provider = TracerProvider(shutdown_on_exit=False)
     key, inner = id(provider), provider._active_span_processor
     with monkeypatch.context() as patch:

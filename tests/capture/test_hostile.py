@@ -70,6 +70,11 @@ def recorded_whole(observed: Observed) -> bool:
     return generation.response_length == len("Hello, world") and len(observed.tool_calls()) == 2
 
 
+def broken(*_: object, **__: object) -> None:
+    """Raise, in the place of something of the application's."""
+    raise RuntimeError
+
+
 # ------------------------------------------------------------------ what is looked at
 def test_patched_methods_are_functions(observed: Observed) -> None:
     """A patched method is inspected, copied, pickled and weakly referenced as the function it stands for."""
@@ -137,11 +142,7 @@ def test_a_propagator_that_raises(
     server: ScriptedServer, observed: Observed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call whose trace context cannot be passed on is sent without it, and has its one ending."""
-
-    def raises(*_: Any, **__: Any) -> None:
-        raise RuntimeError("no carrier")
-
-    monkeypatch.setattr("opentelemetry.propagate.inject", raises)
+    monkeypatch.setattr("opentelemetry.propagate.inject", broken)
     monkeypatch.setattr(SHIELD, "reraise", False)
     observed.instrument(propagate=True)
     server.script(WHOLE)
@@ -687,7 +688,7 @@ CARRYING = pytest.mark.parametrize(
 def test_what_the_request_carried_is_redacted(
     server: ScriptedServer, observed: Observed, client: Callable[[str], Any]
 ) -> None:
-    """A server's 401 may quote a credential that only the request knows, and that looks like none."""
+    """A credential that only the request knows, and that looks like none, is replaced where a server's 401 quotes it."""
     server.script(reply(json.dumps({"error": {"message": f"no such key: {TOKEN}"}}).encode(), status=401))
     with pytest.raises(openai.AuthenticationError):
         client(server.base_url).chat.completions.create(**wire.REQUEST)
@@ -702,7 +703,7 @@ def test_what_the_request_carried_is_redacted(
 def test_what_a_failed_response_quotes_is_redacted(
     server: ScriptedServer, observed: Observed, client: Callable[[str], Any], form: str
 ) -> None:
-    """So may a response that says that it failed, of which the client raises nothing."""
+    """A credential that only the request knows is also replaced in the error of a response that says that it failed."""
     error = {"code": "server_error", "message": f"no such key: {TOKEN}"}
     failed = wire_responses.response(status="failed", error=error)
     event = {"type": "response.failed", "sequence_number": 1, "response": failed}
@@ -858,7 +859,7 @@ def test_a_stream_without_end_of_tool_calls(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_arguments_of_a_call_that_is_not_kept() -> None:
-    """Those of a call beyond the bound are not taken for the last kept call's."""
+    """Arguments of a call beyond the bound, which is not kept, are not added to those of the last call that is."""
     state = facts.Reply(room=2 * facts._CALL)
     for number in range(4):
         chat.chunk(state, wire.chunk(wire.fragment(number, "", id="c", name="f")))
@@ -1070,10 +1071,6 @@ def test_a_span_processor_that_raises(
     is_first: bool,
 ) -> None:
     """What a span processor of the application raises does not reach it through us; entries and metrics are complete."""
-
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError
-
     processor = SpanProcessor()
     monkeypatch.setattr(processor, method, broken, raising=False)  # old SDKs have no ``_on_ending``
     server.script(WHOLE)
@@ -1095,10 +1092,6 @@ def test_a_provider_that_makes_no_tracer(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where the application's provider raises instead of making a tracer, each thread's call has its entry, and a line says why."""
-
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError
-
     provider = TracerProvider(shutdown_on_exit=False)
     monkeypatch.setattr(provider, "get_tracer", broken)
     monkeypatch.setattr(SHIELD, "reraise", False)
@@ -1127,9 +1120,6 @@ def test_a_provider_that_another_thread_holds(
     is_joined: bool,
 ) -> None:
     """While a thread stands still in what only one may do, another's call is answered, without a span, and nothing else fails."""
-
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError
 
     monkeypatch.setattr("openai_lifecycle.pipeline._PATIENCE", 0.01)
     monkeypatch.setattr(SHIELD, "reraise", False)

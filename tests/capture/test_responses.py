@@ -36,6 +36,13 @@ def create(server: ScriptedServer, body: dict[str, Any] | None = None, **request
         return client.responses.create(**fitting(client.responses.create, {**wire.REQUEST, **request}))
 
 
+def stream(server: ScriptedServer, script: list[Step], **request: Any) -> None:
+    """Create one response that is streamed by ``script``, and read it to its end."""
+    server.script(script)
+    with client_for(server, is_async=False) as client:
+        list(client.responses.create(**wire.REQUEST, **request, stream=True))
+
+
 def calls(observed: Observed) -> list[tuple[str, str, str]]:
     """Return id, name and arguments of the tool calls in the log."""
     return [(call.tool_call_id, call.tool_name, call.arguments) for call in observed.tool_calls()]
@@ -333,9 +340,7 @@ def test_every_kind_of_tool_call(
     final = wire.response(output=[{"id": "i", "status": "completed", **item}])
     if streamed:
         done = {"type": "response.output_item.done", "output_index": 0, "item": final["output"][0]}
-        server.script(event_stream(done, {"type": "response.completed", "response": final}))
-        with client_for(server, is_async=False) as client:
-            list(client.responses.create(**wire.REQUEST, stream=True))
+        stream(server, event_stream(done, {"type": "response.completed", "response": final}))
     else:
         create(server, final)
     (call,) = observed.tool_calls()
@@ -393,9 +398,7 @@ def test_finish_reasons(
 def test_a_failed_response_is_an_error(server: ScriptedServer, observed: Observed, *, streamed: bool) -> None:
     """A response that the server says has failed is an error, though the client raises nothing."""
     if streamed:
-        server.script(event_stream(*wire.events(wire.FAILED)))
-        with client_for(server, is_async=False) as client:
-            list(client.responses.create(**wire.REQUEST, stream=True))
+        stream(server, event_stream(*wire.events(wire.FAILED)))
     else:
         assert create(server, wire.FAILED).status == "failed"
     entry = observed.generation()
@@ -415,9 +418,7 @@ def test_a_failed_response_is_an_error(server: ScriptedServer, observed: Observe
 def test_an_error_event(server: ScriptedServer, observed: Observed, code: str | None, kind: str) -> None:
     """An error event in a stream, which the client hands on like any other, makes the call an error of its code."""
     error = {"type": "error", "code": code, "message": "too bad", "param": None}
-    server.script(event_stream(*wire.events()[:3], {**error, "sequence_number": 3}))
-    with client_for(server, is_async=False) as client:
-        list(client.responses.create(**wire.REQUEST, stream=True))
+    stream(server, event_stream(*wire.events()[:3], {**error, "sequence_number": 3}))
     entry = observed.generation()
     assert isinstance(entry, LLMGenerationError)
     assert (entry.error, entry.metadata.custom_fields["error_type"]) == ("too bad", kind)
@@ -471,9 +472,7 @@ def test_a_last_event_without_output(server: ScriptedServer, observed: Observed)
     """A server that leaves the output out of the last event is believed for what it sent before."""
     events = wire.events()
     events[-1]["response"]["output"] = []
-    server.script(event_stream(*events))
-    with client_for(server, is_async=False) as client:
-        list(client.responses.create(**wire.REQUEST, stream=True))
+    stream(server, event_stream(*events))
     entry = observed.generation()
     assert isinstance(entry, LLMGenerationSuccess)
     assert calls(observed) == CALLS
@@ -538,9 +537,7 @@ def test_a_background_response(server: ScriptedServer, observed: Observed) -> No
 def test_a_background_response_whose_stream_is_left(server: ScriptedServer, observed: Observed) -> None:
     """Tool calls that were recorded while streaming are not recorded again when the response is read."""
     events = [event for event in wire.events() if event["type"] != "response.completed"]
-    server.script(event_stream(*events, end=()))
-    with client_for(server, is_async=False) as client:
-        list(client.responses.create(**wire.REQUEST, extra_body={"background": True}, stream=True))
+    stream(server, event_stream(*events, end=()), extra_body={"background": True})
     before = calls(observed)
     assert before == CALLS
     read(server, wire.pending("in_progress"), wire.response(), wire.response())
@@ -558,16 +555,14 @@ def test_a_background_response_whose_stream_is_cut_within_a_call(
         for number, event in enumerate(events)
         if event["type"] == "response.output_item.done" and event["item"]["type"] == "function_call"
     ]
-    server.script(event_stream(*events[: ends[1]], end=()))
-    with client_for(server, is_async=False) as client:
-        list(client.responses.create(**wire.REQUEST, extra_body={"background": True}, stream=True))
+    stream(server, event_stream(*events[: ends[1]], end=()), extra_body={"background": True})
     assert calls(observed) == CALLS[:1]
     read(server, wire.response(), wire.response())
     assert calls(observed) == CALLS
 
 
 def test_a_background_response_that_fails(server: ScriptedServer, observed: Observed) -> None:
-    """One that ends failed is an error on the span that finds it out, and one entry however often it is read."""
+    """A background response that fails is an error on the span that finds it out, and one entry however often it is read."""
     create(server, wire.pending(), background=True)
     read(server, wire.pending("in_progress"), wire.FAILED, wire.FAILED)
     assert kinds() == ["GENERATION_SUCCESS", "GENERATION_ERROR"]
@@ -580,7 +575,7 @@ def test_a_background_response_that_fails(server: ScriptedServer, observed: Obse
 
 
 def test_a_response_of_another_process(server: ScriptedServer, observed: Observed) -> None:
-    """One that this process did not make is told of once, when it is first seen done."""
+    """A response that another process made has its entries once, when this one first reads it as done."""
     read(server, wire.pending(), wire.response(), wire.response())
     # it was seen pending, so its making is on record somewhere
     assert kinds() == ["TOOL_CALL_DETECTED", "TOOL_CALL_DETECTED"]

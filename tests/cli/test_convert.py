@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -32,6 +33,12 @@ def any_log(request: pytest.FixtureRequest, real_log: Path, log: Path, hostile_l
     return {"real": real_log, "made up": log, "hostile": hostile_log}[request.param]
 
 
+def query(database: Path, statement: str) -> list[Any]:
+    """Return the rows that SQLite gives for ``statement``."""
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(statement).fetchall()
+
+
 def test_jsonl_keeps_every_field(run: Run, any_log: Path, tmp_path: Path) -> None:
     """The events that a JSON Lines file gives back render to the log, byte by byte."""
     run("convert", "--to", "jsonl", "-o", tmp_path / "out.jsonl", any_log)
@@ -44,9 +51,8 @@ def test_sqlite_keeps_every_field(run: Run, any_log: Path, tmp_path: Path) -> No
     """The events in the database render to the entries of the log, and its columns hold their values."""
     run("convert", "--to", "sqlite", "-o", tmp_path / "out.db", any_log)
     run("convert", "--to", "sqlite", "-o", tmp_path / "out.db", any_log)  # each event is there once
-    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
-        rows = database.execute("SELECT entry FROM openai_lifecycle_events").fetchall()
-        (tokens,) = database.execute("SELECT sum(input_tokens) FROM openai_lifecycle_events").fetchone()
+    rows = query(tmp_path / "out.db", "SELECT entry FROM openai_lifecycle_events")
+    ((tokens,),) = query(tmp_path / "out.db", "SELECT sum(input_tokens) FROM openai_lifecycle_events")
     events = list(read_events(any_log))
     assert sorted(render(generated.restored(json.loads(row[0]))) for row in rows) == sorted(
         map(render, events)
@@ -163,8 +169,7 @@ def test_convert_says_how_many(run: Run, tmp_path: Path) -> None:
 def test_a_database_without_entries_has_the_table(run: Run, log: Path, tmp_path: Path) -> None:
     """Where nothing matches, a query finds no row instead of no table; a log that cannot be read makes no database."""
     assert "out.db: 0 entries" in run("convert", "--to", "sqlite", "-o", "out.db", "--model", "x", log).stderr
-    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
-        assert database.execute("SELECT count(*) FROM openai_lifecycle_events").fetchall() == [(0,)]
+    assert query(tmp_path / "out.db", "SELECT count(*) FROM openai_lifecycle_events") == [(0,)]
     run("convert", "--to", "sqlite", "-o", "other.db", tmp_path, status=2)
     assert not (tmp_path / "other.db").exists()
 
@@ -186,13 +191,11 @@ def test_what_fails_leaves_the_old_file(run: Run, log: Path, tmp_path: Path) -> 
 
 def test_a_database_of_others_gets_a_table(run: Run, log: Path, tmp_path: Path) -> None:
     """A database that holds other things keeps them, and all events are new in it."""
-    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
-        database.execute("CREATE TABLE theirs (x)")
+    query(tmp_path / "out.db", "CREATE TABLE theirs (x)")
     count = len(list(read_events(log)))
     told = run("convert", "--to", "sqlite", "-o", "out.db", log).stderr
     assert told == f"out.db: {count} entries read, {count} new\n"
-    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
-        assert database.execute("SELECT * FROM theirs").fetchall() == []
+    assert query(tmp_path / "out.db", "SELECT * FROM theirs") == []
 
 
 # ------------------------------------------------------------------ check

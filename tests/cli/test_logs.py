@@ -114,7 +114,7 @@ def test_more_rotated_files_than_may_be_open(log: Path) -> None:
 def test_the_limit_of_open_files(
     monkeypatch: pytest.MonkeyPatch, limit: int, most: int, raised: int | None
 ) -> None:
-    """It is raised to what macOS accepts, or to what is allowed, and never lowered."""
+    """The limit of open files is raised to what macOS accepts, or to what is allowed, and never lowered."""
     limits: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, most))
     monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))

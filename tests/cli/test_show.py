@@ -256,7 +256,7 @@ def test_a_trace_that_is_not_there(run: Run, log: Path) -> None:
 
 
 def test_the_last_entry_of_a_pipe_may_be_cut(log: Path) -> None:
-    """``show | head`` ends quietly."""
+    """Where the reader of a pipe goes, as in ``show | head``, the command ends and prints no error."""
     show = subprocess.Popen([*COMMAND, "show", log], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert show.stdout is not None
     assert show.stderr is not None

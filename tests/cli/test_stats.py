@@ -130,7 +130,7 @@ def test_hours_are_in_the_order_of_time(run: Run, tmp_path: Path) -> None:
 
 
 def test_filters_apply(run: Run, log: Path) -> None:
-    """``stats`` counts what the filters want."""
+    """``stats`` counts only the entries that pass its filters."""
     result = numbers(run, "--model", "gpt-4o", "--error", log)
     assert [group["model"] for group in result["groups"]] == ["gpt-4o"]
     assert result["total"]["calls"] == result["total"]["errors"] > 0
@@ -215,7 +215,7 @@ def test_prices_of_one_s_own_come_first(run: Run, log: Path, tmp_path: Path) -> 
 
 
 def test_an_own_price_of_the_requested_model(run: Run, tmp_path: Path) -> None:
-    """It comes before what genai-prices has for the model that answered; an own price of that one comes first."""
+    """An own price of the model asked for comes before genai-prices' of the model that answered; an own one of that first."""
     event = generated.success()
     fields = {"response_model": "gpt-4.1-mini-2025-04-14", "input_tokens": "1000000", "output_tokens": "0"}
     custom = {**event.metadata.custom_fields, **fields, "cached_tokens": "0", "reasoning_tokens": "0"}

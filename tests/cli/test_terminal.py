@@ -194,17 +194,23 @@ def test_an_empty_log_is_no_error(run: Run, tmp_path: Path, command: str) -> Non
 
 
 # ------------------------------------------------------------------ where output goes
-@pytest.mark.parametrize("command", ["show", "tail", "stats", "check"])
-def test_what_an_encoding_lacks_is_escaped(log: Path, command: str) -> None:
-    """Where standard output cannot take every character, a log is shown all the same, with those escaped."""
-    first = generated.write(log, [replace(event, message_content="\u4e16") for event in _answers(log)])
-    shown = subprocess.run(
-        [*COMMAND, *command.split(), first],
-        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+def in_a_plain_locale(*arguments: object) -> subprocess.CompletedProcess[bytes]:
+    """Run the command in a locale that is not UTF-8, where standard output takes Latin-1."""
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"}
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        env={**os.environ, **plain},
         capture_output=True,
         check=True,
         timeout=HANGS,
     )
+
+
+@pytest.mark.parametrize("command", ["show", "tail", "stats", "check"])
+def test_what_an_encoding_lacks_is_escaped(log: Path, command: str) -> None:
+    """Where standard output cannot take every character, a log is shown all the same, with those escaped."""
+    first = generated.write(log, [replace(event, message_content="\u4e16") for event in _answers(log)])
+    shown = in_a_plain_locale(*command.split(), first)
     assert shown.stderr == b""
     assert (b"\\u4e16" in shown.stdout) == (command in ("show", "tail"))
 
@@ -213,13 +219,9 @@ def test_what_an_encoding_lacks_is_escaped(log: Path, command: str) -> None:
 def test_data_is_the_same_in_a_pipe_and_in_a_file(log: Path, tmp_path: Path, form: str) -> None:
     """What ``convert`` writes is UTF-8 with plain line ends, whatever the locale."""
     generated.write(log, [replace(event, message_content="\u4e16") for event in _answers(log)])
-    command = [*COMMAND, "convert", "--to", form, str(log)]
-    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    environment = {**os.environ, **ascii_only, "PYTHONIOENCODING": "latin-1"}
-    piped, _ = (
-        subprocess.run([*command, *to], env=environment, capture_output=True, check=True, timeout=HANGS)
-        for to in ([], ["-o", str(tmp_path / "out")])
-    )
+    command = ["convert", "--to", form, log]
+    piped = in_a_plain_locale(*command)
+    in_a_plain_locale(*command, "-o", tmp_path / "out")
     assert piped.stdout == (tmp_path / "out").read_bytes()
 
 
@@ -227,16 +229,7 @@ def test_data_is_the_same_in_a_pipe_and_in_a_file(log: Path, tmp_path: Path, for
 def test_data_is_utf8_in_every_locale(log: Path, command: str) -> None:
     """Entries as they are in the file are the file's bytes, and CSV is UTF-8, also where the locale has another encoding."""
     generated.write(log, [replace(event, model_id="caf\xe9 \u4e16") for event in _answers(log)])
-    latin, utf8 = (
-        subprocess.run(
-            [*COMMAND, *command.split(), log],
-            env={**os.environ, "PYTHONIOENCODING": encoding},
-            capture_output=True,
-            check=True,
-            timeout=HANGS,
-        ).stdout
-        for encoding in ("latin-1", "utf-8")
-    )
+    latin, utf8 = (encoded(encoding, *command.split(), log).stdout for encoding in ("latin-1", "utf-8"))
     assert latin == utf8
     assert "caf\xe9 \u4e16".encode() in latin
     assert latin == log.read_bytes() or command == "stats --csv"

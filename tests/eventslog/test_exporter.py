@@ -430,6 +430,12 @@ def trace_foreign(provider: TracerProvider, **attributes: Any) -> None:
     tracer.start_span("chat claude", attributes={**FOREIGN, **attributes}).end()
 
 
+def fail_foreign(provider: TracerProvider, error: str, attributes: dict[str, Any] = FOREIGN) -> None:
+    span = provider.get_tracer("foreign").start_span("chat", attributes=attributes)
+    span.set_status(Status(StatusCode.ERROR, error))
+    span.end()
+
+
 @pytest.fixture
 def writing(provider: TracerProvider) -> TracerProvider:
     provider.add_span_processor(EventsLogProcessor(EventsLogExporter()))
@@ -506,16 +512,14 @@ def test_a_foreign_error(
     """
     provider.add_span_processor(EventsLogProcessor(EventsLogExporter(**options)))
     attributes = {**FOREIGN, semconv.ERROR_TYPE: "Timeout", semconv.HTTP_STATUS_CODE: status}
-    span = provider.get_tracer("foreign").start_span("chat", attributes=attributes)
-    span.set_status(Status(StatusCode.ERROR, "gave up on Bearer abcdefgh1234"))
-    span.end()
+    fail_foreign(provider, "gave up on Bearer abcdefgh1234", attributes)
     (event,) = entries()
     assert (event.tag, getattr(event, "error")) == ("GENERATION_ERROR", error)  # noqa: B009
     assert event.metadata.custom_fields["error_type"] == "Timeout"
 
 
 def test_a_tool_that_a_foreign_server_runs(writing: TracerProvider) -> None:
-    """It has its entry too, with its kind and what it was asked, and is shown in a later request as any tool is."""
+    """A tool call that a foreign server answers has an entry with its kind and arguments, and is shown later as any call."""
     asked = {"type": "web_search", "query": "weather"}
     call = {"type": "server_tool_call", "id": "srv_1", "name": "web_search", "server_tool_call": asked}
     result = {
@@ -658,17 +662,14 @@ def test_a_foreign_prompt_is_cut(provider: TracerProvider) -> None:
     provider.add_span_processor(EventsLogProcessor(EventsLogExporter(content_limit=10)))
     trace_foreign(provider)
     assert getattr(entries()[1], "message_content").startswith("system: Be… [+")  # noqa: B009
-    span = provider.get_tracer("foreign").start_span("chat", attributes=FOREIGN)
-    span.set_status(Status(StatusCode.ERROR, "x" * 9000))
-    span.end()
+    fail_foreign(provider, "x" * 9000)
     assert getattr(entries()[2], "error") == f"{'x' * 8192}… [+808 chars]"  # noqa: B009
 
 
 def test_what_is_cut_of_a_foreign_error_is_not_searched(
-    provider: TracerProvider, monkeypatch: pytest.MonkeyPatch
+    writing: TracerProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a long error only the start is searched for credentials, and none across the cut is shown."""
-    provider.add_span_processor(EventsLogProcessor(EventsLogExporter()))
     searched: list[int] = []
     find = redaction._SECRET
 
@@ -678,9 +679,7 @@ def test_what_is_cut_of_a_foreign_error_is_not_searched(
             return find.sub(replacement, text)
 
     monkeypatch.setattr(redaction, "_SECRET", Counting())
-    span = provider.get_tracer("foreign").start_span("chat", attributes={semconv.OPERATION: "chat"})
-    span.set_status(Status(StatusCode.ERROR, "x " * 4090 + "sk-0123456789abcdefghij " * 100_000))
-    span.end()
+    fail_foreign(writing, "x " * 4090 + "sk-0123456789abcdefghij " * 100_000)
     (event,) = entries()
     assert isinstance(event, LLMGenerationError)
     assert event.error.startswith("x " * 3000)

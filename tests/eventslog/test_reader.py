@@ -225,7 +225,7 @@ def test_a_log_with_other_line_ends() -> None:
 
 
 def test_more_logs_than_descriptors() -> None:
-    """Logs are opened one after the other."""
+    """More logs are read than a process may have open: each is opened when the one before it is done."""
     for number in range(60):
         Path(f"{number:02}.log").write_text(entry(number))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -127,7 +127,7 @@ def test_what_is_no_file_is_no_backup() -> None:
 
 
 def test_a_compressed_backup_keeps_its_ending() -> None:
-    """Also where backups are no longer compressed, a name says which ones are."""
+    """A compressed backup that is moved on keeps ``.gz``, also where backups are no longer compressed."""
     Path("events.log.1.gz").write_bytes(gzip.compress(entry(1).encode()))
     LOG.write_text(entry(2))
     rotation.rotate("events.log", 5)
@@ -674,5 +674,5 @@ def test_load(durability: str) -> None:
 
 @pytest.mark.soak
 def test_load_for_long() -> None:
-    """The same with twenty times as many entries."""
+    """Of 8 processes with 4 threads that write 8000 entries each, none is lost, doubled or out of order."""
     load(processes=8, threads=4, count=8000, max_bytes=5_000_000)

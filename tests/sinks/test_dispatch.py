@@ -454,7 +454,7 @@ def test_a_loss_that_cannot_be_told_stops_no_sink(
 
 
 def test_a_closed_dispatcher_opens_again(dispatcher: Dispatch) -> None:
-    """What is put after ``close`` is delivered too."""
+    """Events that are put after ``close`` are delivered by a sink that is opened again."""
     sink = Sink()
     dispatching = dispatcher(sink=sink)
     for part in (EVENTS[:5], EVENTS[5:]):
@@ -540,6 +540,11 @@ def test_nothing_to_do_is_done_at_once(dispatcher: Dispatch) -> None:
 
 
 # ------------------------------------------------------------------ processes
+def delivered(folder: Path) -> list[str]:
+    """Return the lines that a program has written to ``out.jsonl``."""
+    return (folder / "out.jsonl").read_text().splitlines()
+
+
 FORKING = """
 import os, sys
 from tests import generated
@@ -569,7 +574,7 @@ def test_a_fork_doubles_and_loses_nothing(tmp_path: Path, arguments: list[str]) 
     """A child writes its own events with connections of its own; its parent's are written by the parent alone."""
     run(FORKING, tmp_path, *arguments)
     expected = sorted(map(records.to_json, generated.events(40)))
-    assert sorted((tmp_path / "out.jsonl").read_text().splitlines()) == expected
+    assert sorted(delivered(tmp_path)) == expected
     with contextlib.closing(sqlite3.connect(tmp_path / "out.db")) as database:
         rows = database.execute("SELECT entry FROM openai_lifecycle_events ORDER BY entry").fetchall()
     assert [row[0] for row in rows] == expected
@@ -632,8 +637,7 @@ for event in generated.events(20):
 def test_at_exit_all_is_written_within_a_deadline(tmp_path: Path) -> None:
     """A program that just ends has its events written, and a sink that hangs does not keep it."""
     ended = run(ENDING, tmp_path)
-    lines = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert lines == list(map(records.to_json, generated.events(20)))
+    assert delivered(tmp_path) == list(map(records.to_json, EVENTS))
     assert f"sink hanging: {len(EVENTS)} events lost: time was up" in ended.stderr
 
 
@@ -670,7 +674,7 @@ def test_children_of_multiprocessing_deliver_what_they_have(tmp_path: Path, meth
     (tmp_path / "children.py").write_text(CHILDREN, encoding="utf-8")
     run("children.py", tmp_path, method, made, as_file=True)
     expected = [records.to_json(event) for seed in range(3) for event in generated.events(20, seed=seed)]
-    assert sorted((tmp_path / "out.jsonl").read_text().splitlines()) == sorted(expected)
+    assert sorted(delivered(tmp_path)) == sorted(expected)
 
 
 FINALIZERS = """
@@ -725,8 +729,7 @@ threading.Event().wait(60)
 def test_sigterm_loses_nothing(tmp_path: Path, arguments: list[str], status: int) -> None:
     """On SIGTERM what waits is delivered, and the effect of the signal stays what it was."""
     run(TERMINATED, tmp_path, *arguments, status=status)
-    lines = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert lines == list(map(records.to_json, generated.events(20)))
+    assert delivered(tmp_path) == list(map(records.to_json, EVENTS))
 
 
 INTERRUPTED = """
@@ -753,8 +756,7 @@ threading.Event().wait(60)
 def test_sigterm_while_an_event_is_put(tmp_path: Path) -> None:
     """SIGTERM that strikes while an event is queued waits for that, and what waits is delivered."""
     ended = run(INTERRUPTED, tmp_path, status=-signal.SIGTERM)
-    lines = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert lines == list(map(records.to_json, generated.events(20)))
+    assert delivered(tmp_path) == list(map(records.to_json, EVENTS))
     assert ended.stderr == ""
 
 

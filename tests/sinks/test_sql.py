@@ -267,7 +267,7 @@ def test_a_database_without_a_folder_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_a_database_that_is_away_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One try is one connection: that to a server that does not answer takes minutes."""
+    """A write tries to connect once: to a server that does not answer each try would take minutes."""
     tries: list[str] = []
     connect = sqlite3.dbapi2.connect
 

@@ -129,7 +129,7 @@ def test_hosts_are_sent_as_dns_spells_them(
 
 
 def test_hostile_texts_arrive_as_they_are(receiver: Receiver) -> None:
-    """Whatever an event says, it arrives."""
+    """Hostile texts in every field of an event arrive as they are."""
     WebhookSink(receiver.url).write(generated.hostile())
     assert [generated.restored(item["data"]) for item in receiver.got[0][1]] == generated.hostile()
 
@@ -152,7 +152,7 @@ def test_the_url_s_user_is_the_authorization(receiver: Receiver, user: str, head
 
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504])
 def test_a_server_in_trouble_is_tried_again(receiver: Receiver, code: int) -> None:
-    """These answers mean: later; and ``Retry-After`` says when."""
+    """After these answers a batch is tried again, when ``Retry-After`` says, if it says anything."""
     waits = {"7": 7.0, "Wed, 21 Oct 2015 07:28:00 GMT": 0.0, "soon": None, "": None}
     receiver.answers = [status(code, Retry_After=text) for text in waits]
     for after in waits.values():
@@ -162,7 +162,7 @@ def test_a_server_in_trouble_is_tried_again(receiver: Receiver, code: int) -> No
 
 
 def test_a_server_that_says_when(receiver: Receiver) -> None:
-    """``Retry-After`` may be a date."""
+    """A date in ``Retry-After`` is the number of seconds until then."""
     receiver.answers = [
         status(503, Retry_After=format_datetime(datetime.now(timezone.utc) + timedelta(hours=1)))
     ]
@@ -173,7 +173,7 @@ def test_a_server_that_says_when(receiver: Receiver) -> None:
 
 @pytest.mark.parametrize("code", [301, 302, 307, 308, 400, 401, 403, 404, 413, 422, 501])
 def test_a_refusal_is_final(receiver: Receiver, code: int) -> None:
-    """These answers mean: never, and three of them: not these events; a redirect is not followed."""
+    """After these answers a batch is given up, after three of them only as it is put together; a redirect is not followed."""
     receiver.answers = [status(code, Location=f"http://{receiver.host}/elsewhere")]
     with pytest.raises(Rejected, match=f"^the server answered {code}$") as raised:
         WebhookSink(receiver.url).write(EVENTS)
