@@ -1120,7 +1120,6 @@ def test_a_provider_that_another_thread_holds(
     is_joined: bool,
 ) -> None:
     """While a thread stands still in what only one may do, another's call is answered, without a span, and nothing else fails."""
-
     monkeypatch.setattr("openai_lifecycle.pipeline._PATIENCE", 0.01)
     monkeypatch.setattr(SHIELD, "reraise", False)
     monkeypatch.setattr(SHIELD, "_reported", set())
