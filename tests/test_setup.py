@@ -385,6 +385,18 @@ def test_an_api_that_is_set_to_what_is_not_installed(variable: str, error: str) 
     assert not Path("events.log").exists()
 
 
+@pytest.mark.parametrize("command", [[INSTRUMENT], []], ids=["command", "by hand"])
+def test_an_sdk_that_cannot_be_imported(command: list[str]) -> None:
+    """Where the import of the SDK raises, the application runs, and one line says why nothing is recorded."""
+    program = APP if command else MANUAL.format("") + APP
+    done = start(program, *command, OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT="many")
+    assert (done.returncode, done.stdout) == (0, "chatcmpl-1\n")
+    (line,) = [line for line in done.stderr.splitlines() if line]
+    assert line.startswith("openai-lifecycle: OpenAI calls are not recorded: ValueError(")
+    assert "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT" in line
+    assert not Path("events.log").exists()
+
+
 # ------------------------------------------------------------------ providers and OTLP
 PROVIDER = """
 from opentelemetry import trace

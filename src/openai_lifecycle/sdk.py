@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from opentelemetry import metrics, trace
-from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from openai_lifecycle import threads
 from openai_lifecycle.redaction import redact
 
 if TYPE_CHECKING:
+    # Only in functions at run time: a wrong OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT makes the import of
+    # ``opentelemetry/sdk/trace/__init__.py`` raise, and `instrument()` must not.
     from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 _logger = logging.getLogger(__name__)
 _Provider = TypeVar("_Provider")
@@ -162,6 +163,8 @@ def tracer_provider() -> TracerProvider:
 
     Parts that fail because of a wrong variable are reported and left out.
     """
+    from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+
     # No limits, for when SpanLimits() raises because of a wrong variable.
     unlimited = dict.fromkeys(inspect.signature(SpanLimits).parameters, SpanLimits.UNSET)
     limits = SpanLimits(**unlimited)
@@ -210,6 +213,8 @@ def _new_provider(kind: type[_Provider], **arguments: Any) -> _Provider:
 
 
 def _batch_processor(exporter: Any) -> SpanProcessor:
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     with _shut_down_on_failure(exporter):
         return BatchSpanProcessor(exporter)
 

@@ -68,14 +68,15 @@ class Switch(Locked):
                 self.off()
                 if not isinstance(error, Exception):
                     raise
-                # The API itself cannot be used: OTEL_PROPAGATORS=b3 without its package, for instance.
+                # The API or the SDK itself cannot be used: OTEL_PROPAGATORS=b3 without its package, for instance.
                 trouble = sdk.api_trouble(error)
                 _logger.error("openai-lifecycle: OpenAI calls are not recorded: %s", trouble)  # noqa: TRY400 - one line
                 return
         self._options, self.is_on = read, True
 
     def _start(self, read: options.Options) -> None:
-        # Not earlier: what they import of the API reads OTEL_PROPAGATORS, and raises if it is wrong.
+        # Not earlier: what they import of the API and the SDK reads OTEL_PROPAGATORS and
+        # OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT, and raises if these are wrong.
         from openai_lifecycle.capture.initialization import Initializations
         from openai_lifecycle.capture.patches import Patches, on_import
         from openai_lifecycle.capture.recorder import Recorder
@@ -116,8 +117,8 @@ def instrument(**keywords: Any) -> None:
     keywords that change the options in force replace all of them, and one INFO line says so; without keywords
     nothing happens.
 
-    If the installed openai is too old, or OpenTelemetry's API is set to what is not installed (``OTEL_PROPAGATORS``),
-    nothing is recorded and one error is logged. Where packages have no metadata to check,
+    If the installed openai is too old, or OpenTelemetry cannot be used because of a wrong variable
+    (``OTEL_PROPAGATORS``, for instance), nothing is recorded and one error is logged. Where packages have no metadata to check,
     ``OpenAILifecycleInstrumentor().instrument(skip_dep_check=True)`` skips the check.
 
     Raises:
