@@ -264,10 +264,11 @@ def start_globally() -> None:
 
 def is_configured_by_file() -> bool:
     """Whether the SDK is set up by the file that ``OTEL_CONFIG_FILE`` names, and by no other variable."""
+    if not os.environ.get("OTEL_CONFIG_FILE"):
+        return False
     from opentelemetry.sdk import _configuration
 
-    # An older SDK does not know the variable.
-    return hasattr(_configuration, "OTEL_CONFIG_FILE") and bool(os.environ.get("OTEL_CONFIG_FILE"))
+    return hasattr(_configuration, "OTEL_CONFIG_FILE")  # an older SDK does not know the variable
 
 
 #: The SDK's classes that its configurator finds in its own module.

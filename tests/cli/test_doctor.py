@@ -46,10 +46,16 @@ def test_a_client_that_is_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize(
-    "variable", ["OTEL_PROPAGATORS", "OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER"]
+    ("variable", "trouble"),
+    [
+        ("OTEL_PROPAGATORS", "OTEL_PROPAGATORS=missing"),
+        ("OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_TRACER_PROVIDER=missing"),
+        ("OTEL_PYTHON_METER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER=missing"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "ValueError('OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be"),
+    ],
 )
-def test_an_api_that_is_set_to_what_is_not_installed(variable: str) -> None:
-    """A variable for which OpenTelemetry's API raises is a problem that is named with its value."""
+def test_a_variable_that_stops_opentelemetry(variable: str, trouble: str) -> None:
+    """A variable for which OpenTelemetry's API or SDK cannot be used is a problem that is named."""
     done = subprocess.run(
         [*COMMAND, "doctor"],
         env={**os.environ, variable: "missing"},
@@ -59,7 +65,7 @@ def test_an_api_that_is_set_to_what_is_not_installed(variable: str) -> None:
         timeout=HANGS,
     )
     assert done.returncode == 1
-    assert f"nothing is recorded: {variable}=missing" in done.stdout
+    assert f"nothing is recorded: {trouble}" in done.stdout
 
 
 def test_the_endpoint_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,9 +146,10 @@ def _is_disabled(instrumentation: str) -> bool:
 
 
 def _api() -> Iterator[Finding]:
-    """Load what ``instrument()`` needs of the API, which raises where a variable names what is not installed."""
+    """Load what ``instrument()`` needs of the API and the SDK, which raise because of some wrong variables."""
     try:
         import_module("opentelemetry.propagate")
+        import_module("opentelemetry.sdk.trace")
         trace.get_tracer_provider()
         metrics.get_meter_provider()
     except Exception as error:  # noqa: BLE001 - whatever a propagator's or provider's package raises
