@@ -118,8 +118,8 @@ def instrument(**keywords: Any) -> None:
     nothing happens.
 
     If the installed openai is too old, or OpenTelemetry cannot be used because of a wrong variable
-    (``OTEL_PROPAGATORS``, for instance), nothing is recorded and one error is logged. Where packages have no metadata to check,
-    ``OpenAILifecycleInstrumentor().instrument(skip_dep_check=True)`` skips the check.
+    (``OTEL_PROPAGATORS``, for instance), nothing is recorded and one error is logged. Where packages have no metadata to
+    check, ``OpenAILifecycleInstrumentor().instrument(skip_dep_check=True)`` skips the check.
 
     Raises:
         TypeError: a keyword is not an option.
