@@ -264,11 +264,10 @@ def start_globally() -> None:
 
 def is_configured_by_file() -> bool:
     """Whether the SDK is set up by the file that ``OTEL_CONFIG_FILE`` names, and by no other variable."""
-    if not os.environ.get("OTEL_CONFIG_FILE"):
-        return False
-    from opentelemetry.sdk import _configuration
+    from opentelemetry.sdk import environment_variables
 
-    return hasattr(_configuration, "OTEL_CONFIG_FILE")  # an older SDK does not know the variable
+    # An older SDK does not know the variable.
+    return hasattr(environment_variables, "OTEL_CONFIG_FILE") and bool(os.environ.get("OTEL_CONFIG_FILE"))
 
 
 #: The SDK's classes that its configurator finds in its own module.

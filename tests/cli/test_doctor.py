@@ -55,10 +55,10 @@ def test_a_client_that_is_too_old_is_a_problem(monkeypatch: pytest.MonkeyPatch, 
     ],
 )
 def test_a_variable_that_stops_opentelemetry(variable: str, trouble: str) -> None:
-    """A variable for which OpenTelemetry's API or SDK cannot be used is a problem that is named."""
+    """A variable for which OpenTelemetry's API or SDK cannot be used is a problem that is named, beside a file too."""
     done = subprocess.run(
         [*COMMAND, "doctor"],
-        env={**os.environ, variable: "missing"},
+        env={**os.environ, "OTEL_CONFIG_FILE": "sdk.yaml", variable: "missing"},
         capture_output=True,
         text=True,
         check=False,
