@@ -234,7 +234,7 @@ def _text_delta(reply: Reply, event: Fields) -> None:
     said = event.get("delta")
     if type(said) is str:
         reply.response_length = (reply.response_length or 0) + len(said)
-        if reply.keep_text:  # spares a call for each delta
+        if reply.keep_text:
             _keep(reply, said)
 
 
@@ -245,7 +245,10 @@ def _refusal_delta(reply: Reply, event: Fields) -> None:
 
 
 def _keep(reply: Reply, said: str) -> None:
-    """Keep a delta's text, for when the stream ends before its message is whole."""
+    """Keep a delta's text, for when the stream ends before its message is whole.
+
+    Only if text is kept at all: otherwise it would make a choice, and the span would have an empty answer.
+    """
     only = _only(reply)
     only.keep(said, reply.keep_text, only.text)
 
