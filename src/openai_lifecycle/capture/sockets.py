@@ -242,18 +242,13 @@ class Socket:
         whole = fields(event.get("response"))
         response_id = text(event.get("response_id")) or text(whole.get("id"))
         call = self._running.get(response_id) if response_id else self._lanes.get(lane)
-        unasked = False
-        if call is None:
-            if kind != "response.created":
-                return
-            requested = self._requested(lane, whole)
-            unasked = requested is None
-            call = requested or self._generation(whole)
+        if call is None and kind == "response.created":
+            call = self._requested(lane, whole) or self._unrequested(whole)
             self._running[response_id or f"lane {lane}"] = self._lanes[lane] = call
+        if call is None:
+            return
         call.reply.model = call.reply.model or self._model or None
         call.chunk(event)
-        if unasked:  # the call starts with this event, so the next one is its first chunk
-            call.chunks = 0
         if kind in _ENDS:
             self._finish(call)
 
@@ -295,6 +290,13 @@ class Socket:
             self._finish(running)
 
     # -------------------------------------------------------------- generations
+    def _unrequested(self, whole: Fields) -> Call:
+        """Begin the call of a response that the server has begun by itself."""
+        call = self._generation(whole)
+        # The event that begins it stands for the request: the one after it is the first chunk.
+        call.chunks = -1
+        return call
+
     def _generation(self, asked: Fields) -> Call:
         model = text(asked.get("model")) or self.peer.model or self._model
         body = {**asked, "model": model, "stream": True}
