@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 #: Calls that have not ended. Removing a call from this set is what ends it: whoever removes it records it.
 _open: set[Call] = set()
-#: Abandoned calls that the garbage collector found while it was not safe to record them, and the error of each.
+#: Calls that were abandoned when it was not safe to record that, and the error of each.
 _abandoned: deque[tuple[Call, BaseException | None]] = deque()
 #: Key of the current context: the call whose request is being made.
 _CURRENT: Final = context.create_key("openai-lifecycle-call")
@@ -124,12 +124,12 @@ class Call:
         self.retries = max(self.retries, retries)
         self.recording.response(response)
 
-    def watch(self, source: Any, dropped: Callable[[Any], None]) -> None:
+    def watch(self, source: Any, dropped: Callable[[], None]) -> None:
         """Call ``dropped`` if ``source``, what the call is read from, is collected while the call is open.
 
         Only a weak reference is kept: a strong one would keep an abandoned response alive.
         """
-        self._watched = weakref.ref(source, dropped)
+        self._watched = weakref.ref(source, lambda _: dropped())
 
     def retried(self, cause: str, delay: float) -> None:
         """Note that the client retries in ``delay`` seconds."""
@@ -194,30 +194,27 @@ class Call:
         return self in _open
 
     def end(self, error: BaseException | None = None) -> None:
-        """Record the end once: success, or the error that the application gets."""
-        if self._end(error) and _abandoned:
+        """Record the end, success or the error that the application gets, unless the call has ended already."""
+        self._end(error)
+        if _abandoned:
             end_abandoned()
 
-    def _end(self, error: BaseException | None) -> bool:
-        """Return whether the call had not ended."""
+    def _end(self, error: BaseException | None) -> None:
         try:
             _open.remove(self)
         except KeyError:
-            return False
+            return
         with SHIELD:
             self.recording.finish(self, error)
-        return True
 
-    def abandon(self, reason: object = None) -> None:
-        """End a call whose response was dropped, and record what was received.
+    def abandon(self, error: BaseException | None = None) -> None:
+        """:meth:`end` a call that nobody reads to its end, now or, if this is no safe moment, with the next that ends.
 
-        ``reason`` is the exception that ended it, if one did; the callback of a weak reference passes the reference.
-        Called by the garbage collector, which may run in any allocation, even one inside the SDK or this
-        package while this thread holds one of their locks. In that case :func:`end_abandoned` ends the call later.
+        The garbage collector may call this in any allocation, even one inside the SDK or this package while this thread
+        holds one of their locks, which recording the end needs too.
         """
         if not self.ongoing:
             return
-        error = reason if isinstance(reason, BaseException) else None
         if _holding_locks():
             _abandoned.append((self, error))
         else:
@@ -231,7 +228,7 @@ def current() -> Call | None:
 
 
 def end_abandoned() -> None:
-    """End the calls that could not be ended when their responses were collected."""
+    """End the calls that could not be ended when they were abandoned."""
     with contextlib.suppress(IndexError):  # several threads may empty it
         while True:
             call, error = _abandoned.popleft()

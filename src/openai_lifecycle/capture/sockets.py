@@ -185,7 +185,7 @@ class Socket:
         """End everything if ``connection``, the socket, is collected without having been closed."""
         self.call.watch(connection, self._dropped)
 
-    def _dropped(self, _: object) -> None:
+    def _dropped(self) -> None:
         for call in [*self._responses(), self.call]:
             call.abandon()
 
