@@ -24,7 +24,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from openai_lifecycle.eventslog import file as log_file
 from openai_lifecycle.eventslog import locks
-from openai_lifecycle.eventslog.appender import Appender
+from openai_lifecycle.eventslog.appender import _Patience
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.shield import SHIELD
 from tests.eventslog import child
@@ -524,14 +524,15 @@ def test_a_partial_write_with_somebody_else_in_between(
             log.write(text)
 
     append(entry(8)[:left])
-    lock = file._appender._lock
+    patience = file._appender._lock_patience
+    lock = patience.lock
 
-    def lock_late(descriptor: int, kind: int) -> None:
+    def lock_late(descriptor: int, kind: int) -> bool:
         if kind == locks.EXCLUSIVE:
             append(entry(7))
-        lock(descriptor, kind)
+        return lock(descriptor, kind)
 
-    file._appender._lock = lock_late  # type: ignore[method-assign]
+    patience.lock = lock_late  # type: ignore[method-assign]
     line_breaks = 2 if left else 0  # so that the first begins on a fresh line
     whole = sum(len(entry(number).encode()) for number in entries[:-1])
     kernel.script = [line_breaks + whole + 300]
@@ -665,14 +666,14 @@ def test_a_pipe_whose_reader_stands_still(
     os.mkfifo("events.log")
     readable = os.open("events.log", os.O_RDONLY | os.O_NONBLOCK)
     waits: list[float] = []
-    poll = Appender._await_reader
+    await_room = _Patience.await_room
 
-    def spy(appender: Any, descriptor: int) -> bool:
-        waits.append(appender._reader_patience)
-        appender._reader_patience = min(appender._reader_patience, 0.01)
-        return poll(appender, descriptor)
+    def spy(patience: Any, descriptor: int) -> bool:
+        waits.append(patience.seconds)
+        patience.seconds = min(patience.seconds, 0.01)
+        return await_room(patience, descriptor)
 
-    monkeypatch.setattr(Appender, "_await_reader", spy)
+    monkeypatch.setattr(_Patience, "await_room", spy)
     file = EventsFile(child.options())
     number = 0
     while not waits:

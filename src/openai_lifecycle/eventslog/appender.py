@@ -46,11 +46,11 @@ class Appender:
         self._end = -1  # where the file ends if nobody else has written
         self._written = 0  # bytes that the file has taken of what _put writes
         self._torn = False  # whether a pipe or terminal holds a partial entry
-        self._seems_torn = False  # whether the file ended in a partial entry when last looked at
-        # Seconds to wait for a lock, for a pipe's reader, and for other writers. A wait in vain sets it to 0 until a try
-        # succeeds, so that a process that hangs delays one entry and not every one.
-        self._patience = self._lock_patience = self._reader_patience = patience
-        self._alone_patience = min(patience, _WRITERS_PATIENCE)
+        self._looks_again = False  # whether the file ended in a partial entry at the first look
+        self._patience = patience
+        self._lock_patience = _Patience(patience)
+        self._alone_patience = _Patience(min(patience, _WRITERS_PATIENCE))
+        self._reader_patience = _Patience(patience)
         self._rotate_after = 0.0  # as time.monotonic counts
 
     @property
@@ -134,10 +134,10 @@ class Appender:
         Return whether all of it is in the file now; if not, the caller calls again.
         """
         try:
-            # Writers share this lock; who moves the file holds it alone. Where there are no locks, or its holder does
-            # not let go of it, the entry is written without it.
-            if not (self._seems_torn and self._lock_alone(descriptor)):
-                self._lock(descriptor, locks.SHARED)
+            # The writers' lock is shared, so that nobody moves the file; for a second look alone, so that nobody writes.
+            # Where there are no locks, or somebody does not let go of theirs, the entry is written without one.
+            if not (self._looks_again and self._alone_patience.lock(descriptor, locks.EXCLUSIVE)):
+                self._lock_patience.lock(descriptor, locks.SHARED)
             status = self._status(descriptor)
             if status is None:  # moved or deleted
                 self.close()
@@ -147,11 +147,12 @@ class Appender:
                 self._rotate(descriptor, more)
                 return False
             prefix = b"" if size in (self._end, 0) else _fresh_line(descriptor, size)
-            # Half an entry at the end is of a process that was killed, or that is still writing, as a file grows page
-            # by page. So look a second time, when nobody is writing, before beginning on a fresh line.
-            self._seems_torn = bool(prefix) and not self._seems_torn
-            if self._seems_torn:
+            if prefix and not self._looks_again:
+                # Half an entry at the end is of a process that was killed, or that is still writing, as a file grows
+                # page by page. Only if it is still there when nobody is writing, begin on a fresh line.
+                self._looks_again = True
                 return False
+            self._looks_again = False
             return self._write(descriptor, data, prefix, size)
         finally:  # whether the lock was acquired or not: a signal handler may have raised before that was known
             if self._descriptor is not None:
@@ -201,23 +202,9 @@ class Appender:
 
     def _put_pieces(self, descriptor: int, rest: bytes) -> None:
         """Write the rest after a partial write, but only while nobody else has appended anything."""
-        self._lock(descriptor, locks.EXCLUSIVE)  # keeps others from writing between the pieces
+        self._lock_patience.lock(descriptor, locks.EXCLUSIVE)  # keeps others from writing between the pieces
         while self._written < len(rest) and os.lseek(descriptor, 0, os.SEEK_CUR) == _size(descriptor):
             self._written += os.write(descriptor, rest[self._written :])
-
-    def _lock(self, descriptor: int, kind: int) -> None:
-        """Try to get the lock; after a timeout, do not wait again until a try succeeds."""
-        locked = locks.lock(descriptor, kind, self._lock_patience)
-        self._lock_patience = self._patience if locked else 0.0
-
-    def _lock_alone(self, descriptor: int) -> bool:
-        """Return whether no other process is writing, and none will until the lock is released.
-
-        It waits like :meth:`_lock`: after a timeout not again, because the writer may be a stopped process.
-        """
-        alone = locks.lock(descriptor, locks.EXCLUSIVE, self._alone_patience)
-        self._alone_patience = min(self._patience, _WRITERS_PATIENCE) if alone else 0.0
-        return alone
 
     # -------------------------------------------------------------- rotation
     def _is_full(self, size: int, more: int) -> bool:
@@ -255,12 +242,12 @@ class Appender:
         is_fifo = stat.S_ISFIFO(self._file.st_mode)
         try:
             if is_fifo:
-                self._lock(descriptor, locks.EXCLUSIVE)
+                self._lock_patience.lock(descriptor, locks.EXCLUSIVE)
             while rest:
                 try:
                     written = os.write(descriptor, rest)
                 except BlockingIOError:
-                    if not self._await_reader(descriptor):
+                    if not self._reader_patience.await_room(descriptor):
                         raise
                 else:
                     rest = rest[written:]
@@ -271,12 +258,28 @@ class Appender:
         self._torn = False
         self.progress = len(data)
 
-    def _await_reader(self, descriptor: int) -> bool:
-        """Wait until a full pipe takes more; after a timeout, do not wait again until it does."""
+
+class _Patience:
+    """How long to wait for other processes: not at all after a wait in vain, until they are ready at once.
+
+    So one that hangs, or is stopped, delays one entry and not every one.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = self._most = seconds
+
+    def lock(self, descriptor: int, kind: int) -> bool:
+        """Return whether the lock was acquired in time."""
+        locked = locks.lock(descriptor, kind, self.seconds)
+        self.seconds = self._most if locked else 0.0
+        return locked
+
+    def await_room(self, descriptor: int) -> bool:
+        """Return whether a full pipe takes more in time."""
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
-        ready = bool(poll.poll(self._reader_patience * 1000))
-        self._reader_patience = self._patience if ready else 0.0
+        ready = bool(poll.poll(self.seconds * 1000))
+        self.seconds = self._most if ready else 0.0
         return ready
 
 
