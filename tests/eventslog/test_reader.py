@@ -636,6 +636,28 @@ def test_follow_waits_for_writers_of_a_log_that_was_moved_away(monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("_quick")
+def test_follow_reads_an_empty_log_that_is_written_to_after_it_was_moved_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a writer without the lock adds to a file that had nothing in it when it was last read is not lost."""
+    LOG.touch()
+    search, late = rotation.backups, [entry(1)]
+
+    def search_after_the_writer(path: str) -> list[rotation.Backup]:
+        found = search(path)
+        if found and late:
+            append(late.pop(), Path("events.log.1"))
+        return found
+
+    def move() -> None:
+        os.rename(LOG, "events.log.1")
+        append(entry(2))
+
+    monkeypatch.setattr(rotation, "backups", search_after_the_writer)
+    assert follow(2, move) == ([1, 2], [])
+
+
+@pytest.mark.usefixtures("_quick")
 @pytest.mark.parametrize(
     "go", [lambda: os.rename(LOG, "events.log.1"), lambda: os.truncate(LOG, 0)], ids=["moved", "truncated"]
 )

@@ -243,6 +243,9 @@ class _Log(Generic[T]):
 
     def _open(self, *, rotated: bool) -> Iterator[tuple[T, Place]]:
         """Open the log as it is now, and yield the entries of rotated files that were not read yet."""
+        if self._file is not None:  # it has been read, and is a rotated file now
+            self._known.append(self._file.fingerprint())
+            self.close()
         with ExitStack() as stack:
             for file in self._open_all(stack, rotated=rotated):
                 self._known.append(file.fingerprint())
@@ -252,10 +255,6 @@ class _Log(Generic[T]):
 
     def _open_all(self, stack: ExitStack, *, rotated: bool) -> list[_File[T]]:
         """Open the log, and return its rotated files that were not read yet, oldest first; ``stack`` closes them."""
-        previous, self._file = self._file, None
-        if previous is not None:
-            stack.callback(previous.close)
-            self._known.append(previous.fingerprint())
         # Whoever follows a log has to know its rotated files even if their entries are not wanted.
         needs_rotated = rotated or self.follow
         # Files must not be moved while they are opened; open ones can be read whatever happens to them. Another program
@@ -264,31 +263,28 @@ class _Log(Generic[T]):
             for _ in range(_TRIES):
                 self.close()  # the log as the last try opened it
                 found = rotation.backups(self._path) if needs_rotated else []
-                unread = self._open_found(stack, found, previous)
+                self._open_log(is_required=not (found or self.follow))
+                unread = self._open_unread(stack, found)
                 if not needs_rotated or self._is_unmoved(found):
                     break
         return unread[::-1]
 
-    def _open_found(
-        self, stack: ExitStack, found: list[rotation.Backup], previous: _File[T] | None
-    ) -> list[_File[T]]:
-        """Open the log, and return those of its rotated files ``found`` that were not read yet, newest first.
-
-        A file that has just been moved away is left out. ``previous`` is the log as it was read until now.
-        """
+    def _open_log(self, *, is_required: bool) -> None:
         try:
             self._file = _File(self._path, self._decode, self._report)
         except FileNotFoundError:
-            if not (found or self.follow):
+            if is_required:
                 raise
+
+    def _open_unread(self, stack: ExitStack, found: list[rotation.Backup]) -> list[_File[T]]:
+        """Open those of the rotated files ``found`` that were not read yet, newest first, but none that has been moved."""
         number = 0
         unread: list[_File[T]] = []
         for backup in found:
             with suppress(FileNotFoundError):
                 file = _File(backup.path, self._decode, self._report)
                 stack.callback(file.close)
-                is_previous = previous is not None and is_same_file(backup.path, previous.descriptor)
-                if is_previous or file.fingerprint() in self._known:
+                if file.fingerprint() in self._known:
                     break  # it was read, and so were all older ones
                 if backup.number == number and file.begins_as(unread[-1]):
                     continue  # the same entries again: logrotate is compressing, and will then delete the plain file
