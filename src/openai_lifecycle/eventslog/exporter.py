@@ -5,14 +5,15 @@
 the thread that ended it, so the entry is written before the call returns, and it does not skip spans that the
 sampler dropped (``opentelemetry/sdk/trace/export/__init__.py``, ``on_end``).
 
-A span may come from several sides. Its entries are written once to each file, and once to each set of sinks:
+A span may come to an exporter in three ways, and its entries are written once to each place, a file or a set of sinks:
 
-* a span of ours comes from the processor, or from :meth:`EventsLogExporter.complete` if a processor before that raised:
-  whoever is first takes it;
-* another's comes from the processor of its provider;
-* both may also come from an exporter in the application's pipeline. One that ``OTEL_TRACES_EXPORTER`` has made leaves
-  them to the processor that writes to the same place (``_OWNERS``). Any other writes what has no mark of its file or of
-  its sinks yet (:func:`_claim`).
+* The processor gives its exporter every span of its provider that ends.
+* A span of ours does not reach the processor if one before that raises. So the pipeline calls
+  :meth:`EventsLogExporter.complete` when it has ended a span: of these two, the first takes it (``_TAKEN``).
+* The application's own pipeline may have an exporter, which gets what is sampled. One that ``OTEL_TRACES_EXPORTER`` has
+  made leaves the span to the processor that writes to the same place (``_OWNERS``).
+
+Whoever has a span writes to those of its places that the span bears no mark of yet (:func:`_claim`).
 """
 
 from __future__ import annotations
