@@ -28,7 +28,7 @@ RANKS = [
     ["version", "semconv", "environment_variables", "shield", "texts", "ending", "threads"],
     ["redaction"],
     ["events"],
-    ["options", "codec", "losses", "sampling", "ids", "sdk"],
+    ["options", "codec", "foreign", "losses", "sampling", "ids", "sdk"],
     ["eventslog", "capture"],
     ["records"],
     ["sinks"],
@@ -140,7 +140,7 @@ def test_the_readme_has_the_format_of_every_entry() -> None:
     assert [row[0] for row in _table("| member | value |")] == [
         f"`{name}`" for name in (*METADATA_KEYS, "custom_fields")
     ]
-    layouts = {kind: codec._LAYOUTS[kind.event_type] for kind in KEYS}
+    layouts = {kind: codec.LAYOUTS[kind.event_type] for kind in KEYS}
     assert _table("| tag | `user` when the request names no user | `custom_fields`, in this order |") == [
         [
             f"`{kind.tag}`",

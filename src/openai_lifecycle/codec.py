@@ -3,15 +3,14 @@
 Nothing is stored twice: what the conventions put on the span (model, usage, finish reasons, …) is read from
 the span's attributes, and a span event carries only the rest. The first part of this file builds the
 attributes of the span events of a call for the code that records it; the rest, :func:`decode`, turns a finished
-span back into the documented entries. Spans of other GenAI instrumentations carry no lifecycle events and are
-decoded from the conventions alone.
+span back into the documented entries. Spans of other GenAI instrumentations carry no lifecycle events: what they would
+be is in ``foreign.py``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import re
 import time
@@ -20,7 +19,6 @@ from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import StatusCode
 
 from openai_lifecycle import semconv
 from openai_lifecycle.events import (
@@ -34,8 +32,6 @@ from openai_lifecycle.events import (
     ToolCallDetected,
     assemble,
 )
-from openai_lifecycle.redaction import margin, redact, redact_attributes, redact_start
-from openai_lifecycle.texts import parse_json, shortened
 
 SpanAttributes: TypeAlias = Mapping[str, Any]
 
@@ -112,31 +108,33 @@ def brief_error(kind: str, status: object) -> str:
 
 
 # ------------------------------------------------------------------ span → events
-def decode(span: ReadableSpan, *, utc: bool, content: bool, content_limit: int) -> list[LifecycleEvent]:
-    """Return the entries of a finished span in chronological order; most spans have none.
+def decode(span: ReadableSpan, *, utc: bool) -> list[LifecycleEvent]:
+    """Return the entries of a finished span of ours in chronological order; none for any other span.
 
-    Never raises: missing and ill-typed attributes count as unset. ``utc`` is for the header's time. ``content``,
-    whether entries have any, and ``content_limit``, the characters of ``message_content``, apply only to spans of
-    other instrumentations; ours were recorded as configured.
+    Never raises: missing and ill-typed attributes count as unset. ``utc`` is for the header's time.
     """
-    attributes = _dict(span.attributes)
-    lifecycle = [event for event in span.events if event.name in _LAYOUTS] if is_ours(span) else ()
-    if lifecycle:
-        _derive(span, attributes)
-        found = [(event.name, _dict(event.attributes), event.timestamp) for event in lifecycle]
-    elif is_generation(attributes):
-        shown = {name: attributes[name] for name in _SHOWN_AS_IS if name in attributes}
-        attributes.update(redact_attributes(shown))
-        _derive(span, attributes)
-        found = _foreign(span, attributes, content_limit if content else None)
-    else:  # most spans of an application
+    found = [event for event in span.events if event.name in LAYOUTS] if is_ours(span) else ()
+    if not found:  # most spans of an application
         return []
-    return [_event(_LAYOUTS[name], attributes | own, time, utc=utc) for name, own, time in found]
+    recorded = [(event.name, as_dict(event.attributes), event.timestamp) for event in found]
+    return events_of(span, as_dict(span.attributes), recorded, utc=utc)
+
+
+#: A span event: its name, its attributes, and its time in nanoseconds after the epoch.
+SpanEvent: TypeAlias = tuple[str, dict[str, Any], int]
+
+
+def events_of(
+    span: ReadableSpan, attributes: dict[str, Any], recorded: Iterable[SpanEvent], *, utc: bool
+) -> list[LifecycleEvent]:
+    """Return the entries of ``span`` with these ``attributes``, which are added to, and these span events."""
+    _derive(span, attributes)
+    return [_event(LAYOUTS[name], attributes | own, time, utc=utc) for name, own, time in recorded]
 
 
 def is_generation(attributes: SpanAttributes) -> bool:
     """Return whether a span with these ``attributes`` is a call to a model."""
-    return _text(attributes.get(semconv.OPERATION)) in OPERATIONS
+    return text(attributes.get(semconv.OPERATION)) in OPERATIONS
 
 
 def is_ours(span: ReadableSpan) -> bool:
@@ -157,7 +155,7 @@ def _nanoseconds(value: object) -> int:
     return value if 0 < value < _YEAR_9999 else 0
 
 
-def _dict(attributes: SpanAttributes | None) -> dict[str, Any]:
+def as_dict(attributes: SpanAttributes | None) -> dict[str, Any]:
     """Return a copy of ``attributes`` as a dict: lookups in the SDK's own mapping take ten times as long."""
     copy = getattr(attributes, "copy", None)
     copied: dict[str, Any] = dict(attributes or {}) if copy is None else copy()
@@ -174,7 +172,7 @@ _REASONS: Final = "finish_reasons"
 _FIRST_TOKEN_MS: Final = "time_to_first_token_ms"  # noqa: S105 - no secret
 _DURATION_MS: Final = "duration_ms"
 #: The name of ``gen_ai.provider.name`` before 2025-08; older instrumentations still write it.
-_SYSTEM: Final = "gen_ai.system"
+SYSTEM: Final = "gen_ai.system"
 
 
 def _derive(span: ReadableSpan, attributes: dict[str, Any]) -> None:
@@ -184,9 +182,9 @@ def _derive(span: ReadableSpan, attributes: dict[str, Any]) -> None:
     trace_id, span_id = (context.trace_id, context.span_id) if context else (0, 0)
     attributes[_TRACE_ID] = f"{trace_id:032x}" if trace_id else ""
     attributes[_SPAN_ID] = f"{span_id:016x}" if span_id else ""
-    attributes[_OPERATION] = OPERATIONS.get(_text(get(semconv.OPERATION)), "llm_generation")
-    attributes[semconv.PROVIDER] = _text(get(semconv.PROVIDER) or get(_SYSTEM))
-    attributes[semconv.REQUEST_MODEL] = _text(get(semconv.REQUEST_MODEL))
+    attributes[_OPERATION] = OPERATIONS.get(text(get(semconv.OPERATION)), "llm_generation")
+    attributes[semconv.PROVIDER] = text(get(semconv.PROVIDER) or get(SYSTEM))
+    attributes[semconv.REQUEST_MODEL] = text(get(semconv.REQUEST_MODEL))
     streamed, reasons = get(semconv.STREAM), get(semconv.FINISH_REASONS)
     first = _double(get(semconv.TIME_TO_FIRST_CHUNK))
     ours = is_ours(span)
@@ -204,7 +202,8 @@ def _derive(span: ReadableSpan, attributes: dict[str, Any]) -> None:
 
 
 # ------------------------------------------------------------------ unvalidated values
-def _text(value: object) -> str:
+def text(value: object) -> str:
+    """Return ``value`` if it is text, else an empty one."""
     return value if isinstance(value, str) else ""
 
 
@@ -262,10 +261,10 @@ _REQUEST_METADATA: Final = (
     ("stop_sequences", semconv.STOP_SEQUENCES, _texts),
 )
 _GENERATION: Final = (
-    ("operation", _OPERATION, _text),
+    ("operation", _OPERATION, text),
     ("messages_count", semconv.MESSAGES_COUNT, _integer),
     ("temperature", semconv.TEMPERATURE, _number),
-    ("message_content", semconv.MESSAGE_CONTENT, _text),
+    ("message_content", semconv.MESSAGE_CONTENT, text),
 )
 _CLIENT: Final = {"client": semconv.CLIENT, "base_url": semconv.BASE_URL}
 _CALL: Final = {"model_id": semconv.REQUEST_MODEL, "operation_name": semconv.OPERATION}
@@ -283,7 +282,7 @@ _USAGE: Final = {
 }
 
 #: Span event → the entry that it becomes.
-_LAYOUTS: Final[Mapping[str, _Layout]] = {
+LAYOUTS: Final[Mapping[str, _Layout]] = {
     semconv.INITIALIZATION_START: _Layout(
         LLMInitializationStart,
         own=(("temperature", semconv.TEMPERATURE, _number),),
@@ -293,7 +292,7 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
     ),
     semconv.INITIALIZATION_SUCCESS: _Layout(
         LLMInitializationSuccess,
-        own=(("capabilities", semconv.CAPABILITIES, _text),),
+        own=(("capabilities", semconv.CAPABILITIES, text),),
         metadata=_REQUEST_METADATA,
         fixed={"status": "initialized"},
         custom={"capabilities": semconv.CAPABILITIES, **_CLIENT, "duration_ms": _DURATION_MS},
@@ -302,7 +301,7 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
         LLMInitializationError,
         own=(
             ("operation", _OPERATION, lambda _: _INITIALIZATION),
-            ("error", semconv.ERROR_MESSAGE, _text),
+            ("error", semconv.ERROR_MESSAGE, text),
         ),
         metadata=_REQUEST_METADATA,
         fixed={"operation": _INITIALIZATION, "status": "failed"},
@@ -330,7 +329,7 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
     ),
     semconv.GENERATION_ERROR: _Layout(
         LLMGenerationError,
-        own=(*_GENERATION, ("error", semconv.ERROR_MESSAGE, _text)),
+        own=(*_GENERATION, ("error", semconv.ERROR_MESSAGE, text)),
         metadata=_REQUEST_METADATA,
         fixed={},
         custom={
@@ -346,9 +345,9 @@ _LAYOUTS: Final[Mapping[str, _Layout]] = {
     semconv.TOOL_CALL_DETECTED: _Layout(
         ToolCallDetected,
         own=(
-            ("tool_call_id", semconv.TOOL_CALL_ID, _text),
-            ("tool_name", semconv.TOOL_NAME, _text),
-            ("arguments", semconv.TOOL_CALL_ARGUMENTS, _text),
+            ("tool_call_id", semconv.TOOL_CALL_ID, text),
+            ("tool_name", semconv.TOOL_NAME, text),
+            ("arguments", semconv.TOOL_CALL_ARGUMENTS, text),
         ),
         metadata=(),
         fixed={},
@@ -382,7 +381,7 @@ def _event(layout: _Layout, attributes: SpanAttributes, timestamp: int, *, utc: 
     fields["timestamp"] = f"{iso}.{nanoseconds // 1000:06d}{offset}"
     metadata = {
         **_NOT_SET,
-        "user": _text(get(semconv.USER_ID)) or kind.placeholder_user,
+        "user": text(get(semconv.USER_ID)) or kind.placeholder_user,
         "custom_fields": fields,
     }
     for key, name, read in in_metadata:
@@ -412,125 +411,3 @@ def _wall_clock(seconds: int, zone: tuple[str, str] | None) -> tuple[datetime, s
     naive = local.replace(tzinfo=None)
     iso = naive.isoformat()
     return naive, iso, local.isoformat().removeprefix(iso)
-
-
-#: What entries show of a span's attributes; other instrumentations do not redact it.
-_SHOWN_AS_IS: Final = {
-    semconv.PROVIDER,
-    _SYSTEM,
-    semconv.USER_ID,
-    semconv.FINISH_REASONS,
-    *(name for layout in _LAYOUTS.values() for _, name, _ in layout.metadata),
-    *(name for layout in _LAYOUTS.values() for name in layout.custom.values()),
-}
-
-
-# ------------------------------------------------------------------ spans of other instrumentations
-#: Type of a message's part → how ``message_content`` shows it; text appears verbatim.
-_SHOWN: Final[Mapping[str, Callable[[SpanAttributes], str]]] = {
-    "text": lambda part: _text(part.get("content")),
-    "tool_call": lambda part: f"[tool_call {_text(part.get('name'))}]",
-    "tool_call_response": lambda part: f"[tool_result {_text(part.get('id'))}]",
-    "server_tool_call": lambda part: f"[tool_call {_text(part.get('name'))}]",
-    "server_tool_call_response": lambda part: f"[tool_result {_text(part.get('id'))}]",
-    "blob": lambda part: f"[{_text(part.get('modality')) or 'file'}]",
-    "uri": lambda part: f"[{_text(part.get('modality')) or 'file'}]",
-    "file": lambda _: "[file]",
-}
-
-
-def _foreign(
-    span: ReadableSpan, attributes: SpanAttributes, limit: int | None
-) -> list[tuple[str, dict[str, Any], int]]:
-    """Return the span events that a GenAI-convention span would carry if it were ours: name, attributes, time.
-
-    ``limit`` is the maximum length of ``message_content`` in characters; ``None`` keeps no content at all.
-    """
-    start, end = times(span)
-    end = end or start or time.time_ns()
-    places = [attributes, *(event.attributes or {} for event in span.events)]
-    sent, received = _found(places, semconv.INPUT_MESSAGES), _found(places, semconv.OUTPUT_MESSAGES)
-    own: dict[str, Any] = {semconv.MESSAGE_CONTENT: ""}
-    if sent:
-        own[semconv.MESSAGES_COUNT] = len(sent)
-    if limit:
-        own[semconv.MESSAGE_CONTENT] = _content(_found(places, semconv.SYSTEM_INSTRUCTIONS), sent, limit)
-    if span.status.status_code is StatusCode.ERROR or attributes.get(semconv.ERROR_TYPE):
-        kind, status = _text(attributes.get(semconv.ERROR_TYPE)), attributes.get(semconv.HTTP_STATUS_CODE)
-        said = brief_error(kind, status) if limit is None else _error(span, attributes)
-        own[semconv.ERROR_MESSAGE] = _start(said, LONGEST_ERROR)
-        return [(semconv.GENERATION_ERROR, own, end)]
-    if received:
-        own[semconv.CHOICES_COUNT] = len(received)
-        own[semconv.RESPONSE_LENGTH] = sum(
-            len(_text(part.get("content"))) for part in _parts(received[0]) if part.get("type") == "text"
-        )
-    calls = [part for message in received for part in _parts(message) if part.get("type") in _CALLS]
-    return [
-        *((semconv.TOOL_CALL_DETECTED, _foreign_tool_call(call, limit), end) for call in calls),
-        (semconv.GENERATION_SUCCESS, own, end),
-    ]
-
-
-def _content(instructions: list[SpanAttributes], sent: list[SpanAttributes], limit: int) -> str:
-    """Return system instructions, if any, and messages as one redacted line of ``limit`` characters."""
-    messages = [{"role": "system", "parts": instructions}, *sent] if instructions else sent
-    return _start(" | ".join(map(_line, messages)), limit)
-
-
-def _start(text: str, limit: int) -> str:
-    """Return the redacted first ``limit`` characters of ``text``; the rest is not searched, which takes long."""
-    return shortened(redact_start(text, limit, margin(()), ()), limit, len(text))
-
-
-#: Types of the parts that are tool calls: of the application's tools, and of those that the server runs.
-_CALLS: Final = ("tool_call", "server_tool_call")
-
-
-def _foreign_tool_call(part: SpanAttributes, limit: int | None) -> dict[str, Any]:
-    kind, arguments = "function", part.get("arguments")
-    details = part.get("server_tool_call")
-    if isinstance(details, Mapping):  # the kind of a built-in tool, and what it was asked
-        kind = _text(details.get("type"))
-        arguments = {name: asked for name, asked in details.items() if name != "type"}
-    if arguments is not None and not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False, default=str)
-    return tool_call(
-        call_id=redact(_text(part.get("id"))),
-        name=redact(_text(part.get("name"))),
-        kind=redact(kind),
-        arguments="" if limit is None else redact(arguments or "{}"),
-    )
-
-
-def _error(span: ReadableSpan, attributes: SpanAttributes) -> str:
-    for event in span.events:
-        message = _text((event.attributes or {}).get(semconv.ERROR_MESSAGE))
-        if message:
-            return message
-    return span.status.description or _text(attributes.get(semconv.ERROR_TYPE))
-
-
-def _found(places: Iterable[SpanAttributes], name: str) -> list[SpanAttributes]:
-    """Return the objects under ``name`` in the first of ``places`` that has it, as values or as JSON."""
-    value: object = next((place[name] for place in places if place.get(name)), None)
-    if isinstance(value, str):
-        value = parse_json(value)
-    return [m for m in value if isinstance(m, Mapping)] if isinstance(value, (list, tuple)) else []
-
-
-def _parts(message: SpanAttributes) -> list[SpanAttributes]:
-    parts = message.get("parts")
-    if isinstance(parts, (list, tuple)):
-        return [part for part in parts if isinstance(part, Mapping)]
-    content = message.get("content")
-    return [{"type": "text", "content": content}] if isinstance(content, str) else []
-
-
-def _line(message: SpanAttributes) -> str:
-    shown = []
-    for part in _parts(message):
-        kind = _text(part.get("type"))
-        show = _SHOWN.get(kind)
-        shown.append(f"[{kind}]" if show is None else show(part))
-    return f"{_text(message.get('role'))}: {' '.join(shown)}"

@@ -23,7 +23,7 @@ from openai_lifecycle.eventslog.format import render
 from tests.benchmarks.scenarios import SCENARIOS
 
 _MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
-_decode = functools.partial(codec.decode, utc=False, content=True, content_limit=8192)
+_decode = functools.partial(codec.decode, utc=False)
 
 
 def span_of_a_chat() -> ReadableSpan:

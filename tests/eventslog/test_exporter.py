@@ -610,7 +610,7 @@ def test_the_former_name_of_the_provider(writing: TracerProvider) -> None:
     assert [event.provider for event in entries()] == ["cohere"]
 
 
-@pytest.mark.parametrize("place", ["codec.decode", "eventslog.overlap.Overlap.note"])
+@pytest.mark.parametrize("place", ["foreign.decode", "eventslog.overlap.Overlap.note"])
 def test_a_defect_of_ours_and_a_foreign_span(
     writing: TracerProvider, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:

@@ -28,7 +28,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from openai_lifecycle import codec
+from openai_lifecycle import codec, foreign
 from openai_lifecycle.eventslog.file import EventsFile
 from openai_lifecycle.eventslog.overlap import Overlap
 from openai_lifecycle.eventslog.transform import Entry, Renderer
@@ -105,7 +105,7 @@ class EventsLogExporter(SpanExporter):
 
     def _write(self, span: ReadableSpan) -> None:
         options = self._options
-        events = codec.decode(
+        events = codec.decode(span, utc=options.utc) or foreign.decode(
             span, utc=options.utc, content=options.capture.on_events, content_limit=options.content_limit
         )
         if not events:
