@@ -71,8 +71,8 @@ def test_a_hanging_sink_delays_nobody(dispatcher: Dispatch, caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["and then succeeds", "and then fails"])
-def test_a_sink_that_hung_is_left_alone(dispatcher: Dispatch, *, fails: bool) -> None:
-    """After a hanging sink was given up, what comes later goes to a new thread; what the old one had counts once."""
+def test_a_sink_that_hung_gets_what_comes_later(dispatcher: Dispatch, *, fails: bool) -> None:
+    """After a hanging sink was given up, what comes later is not lost if it goes on; what it had counts once."""
     release, hangs = threading.Event(), threading.Event()
     failures = [Rejected("too late")] if fails else []
 
@@ -99,65 +99,56 @@ def test_a_sink_that_hung_is_left_alone(dispatcher: Dispatch, *, fails: bool) ->
     assert hanging.taken in (late + EVENTS[1:], EVENTS[1:] + late)
 
 
-@pytest.mark.parametrize("where", ["before", "open", "flush"])
-def test_a_thread_that_hung_leaves_the_next_sink_alone(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When a thread that was given up goes on, it uses no sink that another thread has opened since."""
+@pytest.mark.parametrize(("where", "lost"), [("open", 1), ("write", 1), ("flush", 0)])
+def test_a_sink_that_hung_is_used_by_one_thread(
+    dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch, where: str, lost: int
+) -> None:
+    """A sink that goes on after it was given up is opened once and used by its thread alone; no close waits again."""
     release, hangs = threading.Event(), threading.Event()
     opened: list[Traced] = []
+    users: set[threading.Thread] = set()
 
-    def hang() -> None:
-        if not hangs.is_set():
+    def use(what: str) -> None:
+        users.add(threading.current_thread())
+        if what == where and not hangs.is_set():
             hangs.set()
             release.wait()
 
     class Traced(Sink):
-        def __init__(self) -> None:
-            self.threads: list[threading.Thread] = []
-            super().__init__(lambda: self.threads.append(threading.current_thread()))
-
         def flush(self) -> None:
-            if where == "flush":
-                hang()
-            self.threads.append(threading.current_thread())
+            use("flush")
 
         def close(self) -> None:
-            self.threads.append(threading.current_thread())
+            use("close")
 
     def open_sink() -> Traced:
-        if where == "open":
-            hang()
-        opened.append(Traced())
+        use("open")
+        opened.append(Traced(lambda: use("write")))
         return opened[-1]
 
-    write = dispatch._Worker._try_to_write
-
-    def slowly(*given: Any) -> Any:
-        if where == "before":
-            hang()
-        return write(*given)
-
-    monkeypatch.setattr(dispatch._Worker, "_try_to_write", slowly)
-    dispatching = dispatch.Dispatcher([Destination("hanging", open_sink)])
+    dispatching = dispatch.Dispatcher([Destination("hanging", open_sink)], dispatcher.meters)
     dispatching.put(EVENTS[0])
-    dispatching._workers[0].ask()
+    dispatching.flush(0)
     assert hangs.wait(HANGS)
-    (old,) = [thread for thread in threading.enumerate() if thread.name == "sink hanging"]
     dispatching.close(0.01)
-    for event in EVENTS[1:3]:
-        dispatching.put(event)
-        assert dispatching.flush(HANGS)
-        release.set()
-        old.join(HANGS)
+    waits: list[object] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", lambda *given: waits.append(given))
+        dispatching.close(HANGS)
+    assert waits == []
+    assert dispatching.flush(HANGS)
+    dispatching.put(EVENTS[1])
+    release.set()
+    dispatching.flush(HANGS)
     dispatching.close(HANGS)
-    (new,) = [sink for sink in opened if EVENTS[1] in sink.taken]
-    assert new.taken == EVENTS[1:3]
-    assert old not in new.threads
+    (sink,) = opened
+    assert sink.taken == EVENTS[:2]
+    assert len(users) == 1
+    assert sum(dispatcher.lost().values()) == lost
 
 
-def test_a_thread_that_is_given_up_takes_nothing_more(
-    dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An event that is put after a thread was given up is for the next one, also if the first was waiting for more."""
+def test_only_what_was_there_is_given_up(dispatcher: Dispatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that is put after a thread was given up is not lost, also if the thread was waiting for more."""
     monkeypatch.setattr(dispatch, "_LINGER", HANGS)
     sink, lingers = Sink(), threading.Event()
     dispatching = dispatcher(sink=sink)
@@ -172,7 +163,7 @@ def test_a_thread_that_is_given_up_takes_nothing_more(
     monkeypatch.setattr(changed, "wait_for", spy)
     dispatching.put(EVENTS[0])
     assert lingers.wait(HANGS)
-    with changed:  # neither thread goes on before both events are where they belong
+    with changed:  # the thread does not go on before both events are where they belong
         dispatching.close(0)
         dispatching.put(EVENTS[1])
     assert dispatching.flush(HANGS)
@@ -213,7 +204,7 @@ def test_pauses_grow_or_are_as_long_as_asked_for(
             raise error
 
     monkeypatch.setattr(dispatch, "_FIRST_PAUSE", 10.0)
-    monkeypatch.setattr(dispatch._Worker, "_pause", lambda _, seconds, __: pauses.append(seconds))
+    monkeypatch.setattr(dispatch._Worker, "_pause", lambda _, seconds: pauses.append(seconds))
     dispatching = dispatcher(sink=Sink(fail))
     state = random.getstate()
     put(dispatching, EVENTS)

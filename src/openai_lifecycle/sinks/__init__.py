@@ -40,7 +40,7 @@ class EventSink(Protocol):
     """A destination of events.
 
     All three methods are called from one thread and may take their time. When one still runs five seconds after the
-    process was asked to end, it is given up, and later events come from another thread.
+    process was asked to end, what the sink has not taken counts as lost.
     """
 
     def write(self, events: Sequence[LifecycleEvent]) -> None:

@@ -94,10 +94,10 @@ class _Worker:
     def __init__(self, destination: Destination, meter_provider: Any) -> None:
         self._destination = destination
         self._meter_provider = meter_provider
-        # Sinks of the parent process and of threads that hang. They are kept, because a sink that is dropped may close
-        # a connection that the parent or such a thread still uses.
+        # Sinks of the parent process. They are kept, because a sink that is dropped may close a connection that the
+        # parent still uses.
         self._kept: list[EventSink | None] = []
-        self._sink: EventSink | None = None
+        self._sink: EventSink | None = None  # only the thread uses it
         self._reset()
 
     def _reset(self) -> None:
@@ -107,7 +107,8 @@ class _Worker:
         self._in_hand = 0  # events taken out of the queue and not settled yet
         self._hurry = False  # somebody waits: no lingering
         self._thread: threading.Thread | None = None
-        self._stop = _Stop()  # what the thread is told
+        self._ends = False  # the thread is to end when the queue is empty
+        self._hangs = False  # the thread did not end in time, and what it has in hand was given up
         self._losses = _Losses(self._destination.name, self._meter_provider)
 
     def after_fork(self) -> None:
@@ -134,10 +135,8 @@ class _Worker:
     def _start(self) -> bool:
         """Return whether the thread could be started."""
         ending.prepare()
-        self._stop = _Stop()
-        thread = threading.Thread(
-            target=self._run, args=(self._stop,), name=f"sink {self._destination.name}", daemon=True
-        )
+        self._ends = self._hangs = False
+        thread = threading.Thread(target=self._run, name=f"sink {self._destination.name}", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the interpreter is shutting down
@@ -147,7 +146,7 @@ class _Worker:
 
     def ask(self) -> None:
         with self._changed:
-            self._hurry = self._thread is not None
+            self._hurry = self._thread is not None and not self._hangs
             self._changed.notify_all()
 
     def wait(self, deadline: float) -> bool:
@@ -159,57 +158,54 @@ class _Worker:
 
     def stop(self) -> None:
         with self._changed:
-            self._stop.asked = True
+            self._ends = True
             self._changed.notify_all()
 
     def join(self, deadline: float) -> None:
         left, thread = 0, self._thread
         if thread is not None:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if not self._hangs:  # else it has had its time
+                thread.join(max(0.0, deadline - time.monotonic()))
             with self._changed:
-                if self._thread is thread:  # it hangs: abandon it and give up its events
+                if self._thread is thread:  # it hangs: give up its events; what comes later waits for it
                     left = len(self._queue) + self._in_hand
                     self._queue.clear()
                     self._in_hand = 0
-                    self._thread = None
-                    self._stop.abandoned = True
-                    self._kept.append(self._sink)
-                    self._sink = None
+                    self._hurry = False
+                    self._hangs = True
+                    self._changed.notify_all()
         self._losses.add(left, "time was up")
         self._losses.report()
 
     # -------------------------------------------------------------- the thread's side
-    def _run(self, stop: _Stop) -> None:
+    def _run(self) -> None:
         with suppress_instrumentation():
             while True:
-                if batch := self._next(stop):
-                    self._deliver(batch, stop)
-                elif self._finish(stop):
+                if batch := self._next():
+                    self._deliver(batch)
+                elif self._finish():
                     return
 
-    def _next(self, stop: _Stop) -> list[LifecycleEvent]:
+    def _next(self) -> list[LifecycleEvent]:
         """Wait for events and return the next batch; an empty one if there are none and somebody waits for that."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._hurry or stop.asked)
+            self._changed.wait_for(lambda: self._queue or self._hurry or self._ends)
             if self._queue:
                 self._changed.wait_for(
-                    lambda: len(self._queue) >= BATCH or self._hurry or stop.asked, timeout=_LINGER
+                    lambda: len(self._queue) >= BATCH or self._hurry or self._ends, timeout=_LINGER
                 )
-            if stop.abandoned:  # what is queued now is for another thread
-                return []
             batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
             self._in_hand = len(batch)
+            self._hangs = False
             return batch
 
-    def _finish(self, stop: _Stop) -> bool:
-        """Flush the sink, and close it if the thread was asked to end; return whether it must end now."""
-        ends = stop.asked  # read once: if it is asked later, it has to come here again
-        self._call("flush", stop)
+    def _finish(self) -> bool:
+        """Flush the sink, and close it if the thread is to end; return whether it must end now."""
+        ends = self._ends  # read once: if it is asked later, it has to come here again
+        self._call("flush")
         if ends:
-            self._call("close", stop)
+            self._call("close")
         with self._changed:
-            if stop.abandoned:
-                return True
             if self._queue:  # events came meanwhile
                 return False
             self._hurry = False
@@ -218,90 +214,62 @@ class _Worker:
                 self._thread = None
             return ends
 
-    def _deliver(self, batch: list[LifecycleEvent], stop: _Stop) -> None:
+    def _deliver(self, batch: list[LifecycleEvent]) -> None:
         """Write ``batch``, again and again until the sink has taken it or it counts as lost.
 
         If the sink rejects it, its halves are written instead, so that one bad event does not lose the others.
         """
         pause, deadline = _FIRST_PAUSE, time.monotonic() + _PATIENCE
-        while not stop.abandoned:  # join, which abandoned us, has counted the rest
-            failure = self._try_to_write(batch, stop)
-            if failure is None:
-                self._settle(len(batch), stop)
-                return
+        while (failure := self._try_to_write(batch)) is not None:
             if failure.is_divisible and len(batch) > 1:
                 middle = len(batch) // 2
-                self._deliver(batch[:middle], stop)
-                self._deliver(batch[middle:], stop)
+                self._deliver(batch[:middle])
+                self._deliver(batch[middle:])
                 return
-            if failure.is_final or stop.asked or time.monotonic() > deadline:
-                if self._settle(len(batch), stop):
+            if failure.is_final or self._ends or time.monotonic() > deadline:
+                if self._settle(len(batch)):
                     self._losses.add(len(batch), failure.reason)
                 return
             pause = max(pause, failure.after)
             # At random, so that processes spread out; from the system, because the application may seed ``random``.
-            self._pause(pause * random.SystemRandom().uniform(1.0, 1.4), stop)
+            self._pause(pause * random.SystemRandom().uniform(1.0, 1.4))
             pause = min(pause * 2, _LONGEST_PAUSE)
+        self._settle(len(batch))
 
-    def _try_to_write(self, batch: list[LifecycleEvent], stop: _Stop) -> _Failure | None:
+    def _try_to_write(self, batch: list[LifecycleEvent]) -> _Failure | None:
         """Write ``batch``, and return what went wrong, if anything."""
         try:
-            sink = self._opened(stop)
-            if sink is not None:
-                sink.write(batch)
+            if self._sink is None:
+                self._sink = self._destination.open()
+            self._sink.write(batch)
         except BaseException as error:  # noqa: BLE001 - a sink may raise anything, CancelledError too; the thread must live
             with SHIELD:  # a subclass of our errors may lack what they have
                 return _Failure.of(error)
             return _Failure(type(error).__name__)
         return None
 
-    def _opened(self, stop: _Stop) -> EventSink | None:
-        """Return the sink, opened if need be; ``None`` if abandoned meanwhile: any later thread opens its own."""
-        sink = self._sink
-        if sink is None:
-            sink = self._destination.open()
+    def _settle(self, count: int) -> bool:
+        """Release ``count`` events in hand; return False if they were given up, because ``join`` has then counted them."""
         with self._changed:
-            if stop.abandoned:  # it may be that of a later thread
-                return None
-            self._sink = sink
-        return sink
-
-    def _settle(self, count: int, stop: _Stop) -> bool:
-        """Release ``count`` events; return False if abandoned, because ``join`` has then counted them."""
-        with self._changed:
-            if stop.abandoned:
+            if self._hangs:
                 return False
             self._in_hand -= count
             self._changed.notify_all()
         return True
 
-    def _pause(self, seconds: float, stop: _Stop) -> None:
+    def _pause(self, seconds: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: stop.asked, timeout=min(seconds, _PATIENCE))
+            self._changed.wait_for(lambda: self._ends, timeout=min(seconds, _PATIENCE))
 
-    def _call(self, method: str, stop: _Stop) -> None:
-        with self._changed:
-            sink = None if stop.abandoned else self._sink
-        if sink is not None:
+    def _call(self, method: str) -> None:
+        if self._sink is not None:
             try:
-                getattr(sink, method)()
+                getattr(self._sink, method)()
             except BaseException as error:  # noqa: BLE001 - as above
                 with SHIELD:
                     _logger.warning(
                         "sink %s: %s failed: %s", self._destination.name, method, _described(error)
                     )
-
-
-class _Stop:
-    """What a worker tells its thread.
-
-    ``asked``: end when the queue is empty. ``abandoned``: ``join`` timed out, and has counted what was left as lost.
-    """
-
-    __slots__ = ("abandoned", "asked")
-
-    def __init__(self) -> None:
-        self.asked = self.abandoned = False
 
 
 class _Failure(NamedTuple):
