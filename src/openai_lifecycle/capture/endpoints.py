@@ -127,15 +127,15 @@ _endpoints: dict[int, tuple[weakref.ref[Any], Any, Endpoint]] = {}
 
 def endpoint_of(client: Any) -> Endpoint:
     """Return the endpoint of a constructed client, cached per client while its URL is the same object."""
+    key = id(client)
+    kept = _endpoints.get(key)
+    if kept is not None and kept[1] is client._base_url and kept[0]() is client:
+        return kept[2]
     owner = _owner_of_url(client)
     if owner not in _CLIENTS:
         endpoint = _endpoint(client, url_of(client))
         return endpoint if owner == _MODULE else replace(endpoint, chosen_by=type(client))
     current = client._base_url
-    key = id(client)
-    kept = _endpoints.get(key)
-    if kept is not None and kept[1] is current and kept[0]() is client:
-        return kept[2]
     endpoint = _endpoint(client, current)
     _endpoints[key] = weakref.ref(client, lambda _: _endpoints.pop(key, None)), current, endpoint
     return endpoint
