@@ -184,7 +184,8 @@ def _body(options: Any) -> Fields:
     if options.files:
         names = options.files if isinstance(options.files, Mapping) else [name for name, _ in options.files]
         body = {**body, FILES: [name.partition("[")[0] for name in names]}
-    return {**body, **options.extra_json} if isinstance(options.extra_json, Mapping) else body
+    extra = fields(options.extra_json)
+    return {**body, **extra} if extra else body
 
 
 def _call_of(client: Any, options: Any) -> Call | None:
