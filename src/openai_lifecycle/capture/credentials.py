@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 
@@ -12,16 +12,16 @@ def secrets_of(client: Any) -> tuple[str, ...]:
     # The module-level client has only properties (``openai/__init__.py``, ``_ModuleClient`` and its subclasses).
     kind = type(client)
     if kind.__name__.endswith("ModuleClient") and kind.__module__ == "openai":
-        return _texts(*[getattr(client, name, None) for name in _HELD])
+        return _texts([getattr(client, name, None) for name in _HELD])
     # Not by attribute: a property of the application's subclass may choose another key at each access.
-    return _texts(*map(getattr(client, "__dict__", {}).get, _HELD))
+    return _texts(map(getattr(client, "__dict__", {}).get, _HELD))
 
 
 #: Attributes of a client that hold a secret (``openai/_client.py``, ``openai/lib/azure.py``).
 _HELD: Final = ("api_key", "admin_api_key", "webhook_secret", "_azure_ad_token")
 
 
-def _texts(*values: object) -> tuple[str, ...]:
+def _texts(values: Iterable[object]) -> tuple[str, ...]:
     return tuple([value for value in values if isinstance(value, str) and value])
 
 
@@ -41,7 +41,7 @@ _SECRETS: Final[Mapping[str, str]] = {
 
 def secrets_in(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the secrets that a constructor is given, or finds in the environment."""
-    return _texts(*map(arguments.get, _SECRETS), *map(os.environ.get, _SECRETS.values()))
+    return _texts([*map(arguments.get, _SECRETS), *map(os.environ.get, _SECRETS.values())])
 
 
 #: The last word of the name of a header with a credential. ``x-amz-security-token`` is one of Bedrock's, which AWS
@@ -55,4 +55,4 @@ def secrets_sent(headers: Mapping[bytes, bytes]) -> tuple[str, ...]:
     A callable key and an Azure AD token are fetched while the request is built, so only the request has them.
     """
     found = (value for name, value in headers.items() if name.rpartition(b"-")[2] in _CARRYING)
-    return _texts(*[value.decode("latin-1").rpartition(" ")[2] for value in found])
+    return _texts(value.decode("latin-1").rpartition(" ")[2] for value in found)
