@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -68,7 +68,7 @@ def _may_hold_a_credential(text: str) -> bool:
     return False
 
 
-def redact_start(text: str, length: int, more: int, secrets: Collection[str]) -> str:
+def redact_start(text: str, length: int, more: int, secrets: tuple[str, ...]) -> str:
     """Return the redacted start of ``text``, of which the caller keeps at most ``length`` characters.
 
     The next ``more`` characters, the :func:`margin` of ``secrets``, are searched too, so that a credential across the
@@ -79,7 +79,8 @@ def redact_start(text: str, length: int, more: int, secrets: Collection[str]) ->
     return shown if len(text) <= length + more else shown[:-more]
 
 
-def margin(secrets: Collection[str]) -> int:
+@lru_cache(maxsize=256)
+def margin(secrets: tuple[str, ...]) -> int:
     """Return how many characters behind a cut must be searched, so that no credential is cut in two and missed."""
     return max([_MARGIN, *map(len, secrets)])
 
@@ -121,11 +122,10 @@ def _are_fine(values: Iterable[Any], secrets: tuple[str, ...]) -> bool:
         elif kind not in _NUMBERS:
             return False
     together = "\n".join(texts)
-    return (
-        encodable(together) == together
-        and not _may_hold_a_credential(together)
-        and not any(secret in together for secret in secrets)
-    )
+    for secret in secrets:
+        if secret in together:
+            return False
+    return encodable(together) == together and not _may_hold_a_credential(together)
 
 
 def _redacted(value: Any, secrets: tuple[str, ...]) -> Any:

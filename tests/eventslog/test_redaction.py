@@ -121,7 +121,7 @@ def test_no_half_of_a_credential_at_a_cut(before: str, secret: str, cut: int) ->
     """Wherever a text is cut, in a credential longer than the margin too, only its first characters may show."""
     text = f"{before}{'x' * 2000} {secret} and so on{'.' * 2000}"
     limit = text.index(secret) + cut - 512
-    known = ["my-own-token-42" * 90]
+    known = ("my-own-token-42" * 90,)
     kept = redact_start(text, limit, margin(known), known)[:limit]
     assert kept
     assert secret[:12] not in kept

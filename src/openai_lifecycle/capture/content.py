@@ -6,7 +6,7 @@ parts. Images, audio and files appear by kind, never by value. The conventions' 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from openai_lifecycle.capture.facts import Fields, fields, items, text
@@ -28,7 +28,7 @@ _PLACEHOLDERS: Final = {
 }
 
 
-def one_line(pieces: Iterable[str], limit: int, secrets: Collection[str]) -> str:
+def one_line(pieces: Iterable[str], limit: int, secrets: tuple[str, ...]) -> str:
     """Join ``pieces`` with `` | ``, redact, cut after ``limit`` characters and say how many are missing."""
     if limit <= 0:
         return ""
