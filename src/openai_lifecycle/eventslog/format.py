@@ -151,11 +151,11 @@ def _metadata(metadata: Metadata) -> str:
 def _fields(fields: Mapping[str, str]) -> str:
     """Return the members of ``custom_fields``, without its braces.
 
-    Checking all texts at once is cheaper than encoding each, and they rarely need escaping.
+    Encoding all texts at once tells whether one needs escaping, which is rare, and is cheaper than encoding each.
     """
     texts = list(fields.values())
     joined = "".join(texts)
-    if not joined.isprintable() or '"' in joined or "\\" in joined:
+    if len(encode_basestring(joined)) > len(joined) + 2:  # the two are the quotation marks
         texts = [encode_basestring(text)[1:-1] for text in texts]
     pieces = [""] * (2 * len(texts))
     pieces[::2] = _field_prefixes(tuple(fields))
