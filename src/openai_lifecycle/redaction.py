@@ -79,7 +79,6 @@ def redact_start(text: str, length: int, more: int, secrets: tuple[str, ...]) ->
     return shown if len(text) <= length + more else shown[:-more]
 
 
-@lru_cache(maxsize=256)
 def margin(secrets: tuple[str, ...]) -> int:
     """Return how many characters behind a cut must be searched, so that no credential is cut in two and missed."""
     return max([_MARGIN, *map(len, secrets)])
