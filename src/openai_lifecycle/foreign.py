@@ -105,9 +105,9 @@ def _content(instructions: list[SpanAttributes], sent: list[SpanAttributes], lim
     return _start(" | ".join(map(_line, messages)), limit)
 
 
-def _start(text: str, limit: int) -> str:
-    """Return the redacted first ``limit`` characters of ``text``; the rest is not searched, which takes long."""
-    return shortened(redact_start(text, limit, margin(()), ()), limit, len(text))
+def _start(said: str, limit: int) -> str:
+    """Return the redacted first ``limit`` characters of ``said``; the rest is not searched, which takes long."""
+    return shortened(redact_start(said, limit, margin(()), ()), limit, len(said))
 
 
 #: Types of the parts that are tool calls: of the application's tools, and of those that the server runs.
