@@ -87,7 +87,7 @@ class Instruments:
             count = attributes.get(name, -1)
             if count >= 0:  # a server may count -1, of which the SDK would warn at every call
                 self._tokens(count, {**common, semconv.TOKEN_TYPE: kind}, context)
-        if call.chunks:
+        if call.chunks > 0:
             self._first_chunk(call.first_chunk - call.started, common, context)
         if call.chunks > 1:
             mean = (call.last_chunk - call.first_chunk) / (call.chunks - 1)

@@ -251,7 +251,7 @@ class Recording:
         # A subclass that works out the delay of a retry itself keeps us from seeing it; the header counts it.
         retried = end.sent.get(b"x-stainless-retry-count", b"")
         attributes[semconv.RETRIES] = max(call.retries, int(retried) if retried.isdigit() else 0)
-        if call.chunks:
+        if call.chunks > 0:
             attributes[semconv.TIME_TO_FIRST_CHUNK] = call.first_chunk - call.started
         if failure is not None:
             attributes[semconv.ERROR_TYPE] = failure
